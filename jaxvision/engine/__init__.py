@@ -1,0 +1,1 @@
+"""Compiling, sharding and repeating a task's steps; checkpoints; logs."""

@@ -1,0 +1,183 @@
+"""Checkpoints with Orbax: written in the background, checked when read.
+
+A checkpoint is the state, plus a JSON record: the data position, the seconds spent, the
+metrics and a checksum of every leaf. Orbax writes to a temporary name and renames, so a
+killed process leaves a whole checkpoint or none; the checksums find what a failing disk
+or a stray hand damages later. A damaged one is set aside under another name, never
+deleted, and the one before it is used.
+"""
+
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxvision.errors import UserError
+
+PyTree = Any
+
+FORMAT = 1
+
+
+def _checksums(tree: PyTree) -> dict[str, int]:
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {
+    jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf).data)
+    for path, leaf in leaves
+  }
+
+
+class Checkpoints:
+  """The checkpoints of one run: the newest few and the best.
+
+  Args:
+    directory: `checkpoints/` of the run directory.
+    keep: how many of the newest to keep.
+  """
+
+  def __init__(self, directory: Path, keep: int = 2):
+    self.directory = Path(directory).absolute()
+    self.warnings: list[str] = []
+    # Orbax and its metadata readers tell of every step at INFO and of leftovers of a
+    # killed writer at WARNING; the run says in its own words what matters.
+    logging.getLogger('absl').setLevel(logging.ERROR)
+    newest = policies.LatestN(keep)
+    best = policies.BestN(
+      get_metric_fn=lambda metrics: metrics['accuracy'],
+      n=1,
+      keep_checkpoints_without_metrics=False,
+    )
+    self._manager = ocp.CheckpointManager(
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+        cleanup_tmp_directories=True,
+        # Metrics decide what is kept and must survive a resume.
+        best_fn=lambda metrics: metrics['accuracy'],
+      ),
+      item_handlers={
+        'state': ocp.StandardCheckpointHandler(),
+        'record': ocp.JsonCheckpointHandler(),
+      },
+    )
+
+  def steps(self) -> list[int]:
+    """Returns the steps that have a checkpoint, oldest first."""
+    return sorted(self._manager.all_steps())
+
+  def best_step(self) -> int | None:
+    """Returns the step with the highest accuracy, or None before any evaluation."""
+    return self._manager.best_step()
+
+  def save(
+    self,
+    step: int,
+    state: PyTree,
+    record: dict[str, Any],
+    metrics: dict[str, float] | None = None,
+  ) -> bool:
+    """Starts to write a checkpoint; returns False, writing none, if it is not finite.
+
+    Args:
+      step: of the state.
+      state: arrays; copied before this returns, so they may be donated next.
+      record: JSON values to keep beside it.
+      metrics: with 'accuracy', where the state was evaluated.
+    """
+    if step in self._manager.all_steps():
+      return True
+    host = state
+    if jax.process_count() == 1:
+      # A copy of our own: on a CPU, device_get is a view of memory that the next step
+      # takes over while the background thread is still writing.
+      host = jax.tree.map(lambda leaf: np.array(leaf), state)
+      if not all(
+        np.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(host)
+        if np.issubdtype(leaf.dtype, np.floating)
+      ):
+        return False
+      record = {**record, 'checksums': _checksums(host)}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(host),
+        record=ocp.args.JsonSave({**record, 'format': FORMAT, 'step': step}),
+      ),
+      metrics=metrics,
+      force=True,
+    )
+    return True
+
+  def wait(self) -> None:
+    """Waits until everything is on disk; raises what the writer ran into."""
+    self._manager.wait_until_finished()
+
+  def restore(
+    self, abstract: PyTree, step: int | None = None
+  ) -> tuple[PyTree, dict[str, Any]] | None:
+    """Returns the newest state that is whole and its record; None if there is none.
+
+    Damaged checkpoints on the way are renamed to `damaged-STEP` and told in
+    `warnings`.
+
+    Args:
+      abstract: shapes, dtypes and the shardings wanted now, whatever they were then.
+      step: this one only.
+    """
+    wanted = self.steps()[::-1] if step is None else [step]
+    for candidate in wanted:
+      try:
+        restored = self._manager.restore(
+          candidate,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
+          ),
+        )
+        state, record = restored['state'], restored['record']
+        self._verify(state, record)
+      except Exception as error:  # Orbax, TensorStore, JSON: whatever damage causes
+        self._set_aside(candidate, error)
+        continue
+      return state, record
+    return None
+
+  def _verify(self, state: PyTree, record: dict[str, Any]) -> None:
+    if record.get('format') != FORMAT:
+      raise ValueError(f'format {record.get("format")!r} instead of {FORMAT}')
+    expected = record.get('checksums')
+    if expected is None or jax.process_count() > 1:
+      return
+    found = _checksums(jax.tree.map(np.asarray, state))
+    wrong = [name for name in found if found[name] != expected.get(name)]
+    if wrong:
+      raise ValueError(f'{wrong[0]} does not have the checksum it was written with')
+
+  def _set_aside(self, step: int, error: Exception) -> None:
+    reason = ' '.join(str(error).split())[:200]
+    here = self.directory / str(step)
+    aside = self.directory / f'damaged-{step}'
+    number = 1
+    while aside.exists():
+      number += 1
+      aside = self.directory / f'damaged-{step}-{number}'
+    try:
+      here.rename(aside)
+    except OSError as problem:
+      raise UserError(
+        f'{here} is damaged ({reason}) and cannot be set aside: {problem}'
+      ) from problem
+    self._manager.reload()
+    self.warnings.append(
+      f'checkpoint of step {step} is damaged and passed over ({type(error).__name__}: '
+      f'{reason}); it is kept as {aside.name}'
+    )
+
+  def close(self) -> None:
+    """Waits for the writer and ends it."""
+    self._manager.close()

@@ -1,0 +1,29 @@
+"""What a config builds, before anything trains."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvision import data
+from jaxvision.engine.setup import DataFacts, make_model, make_task
+from jaxvision.models.summary import summarize
+
+
+def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> str:
+  """Returns the table of layers, shapes, parameters and FLOPs of a config's model.
+
+  Args:
+    config: of a run.
+    known: the run's dataset.json; None: the data are loaded for their shape and classes.
+
+  Raises:
+    UserError: the config or the data are not usable.
+  """
+  facts = DataFacts.from_dict(known) if known else DataFacts.of(data.load(config.data))
+  _, plan = make_task(config, facts)
+  model = make_model(config, len(facts.class_names))
+  return (
+    f'{summarize(model, facts.image_shape)}\n'
+    f'{len(facts.class_names)} classes of {facts.name}; {plan.total} steps of '
+    f'{config.batch_size} images; {config.optimizer.name}, {config.dtype}'
+  )

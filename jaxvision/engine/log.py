@@ -1,0 +1,170 @@
+"""What a run tells while it trains: metrics.jsonl, TensorBoard events, the terminal."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+  """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
+  points = []
+  try:
+    text = path.read_text()
+  except FileNotFoundError:
+    return points
+  for line in text.splitlines():
+    try:
+      points.append(json.loads(line))
+    except ValueError:
+      continue
+  return points
+
+
+class MetricLog:
+  """Writes log points to metrics.jsonl and as TensorBoard events.
+
+  Args:
+    directory: the run directory.
+    step: where the run goes on; points behind it, written by a process that was killed
+      after its last checkpoint, are dropped, as they come again.
+  """
+
+  def __init__(self, directory: Path, step: int = 0):
+    from tensorboardX import SummaryWriter  # here, as only training needs protobuf
+
+    self._path = directory / 'metrics.jsonl'
+    self.history = [p for p in read_history(self._path) if p['step'] <= step]
+    temporary = directory / f'.metrics.jsonl.{os.getpid()}'
+    temporary.write_text(''.join(json.dumps(p) + '\n' for p in self.history))
+    os.replace(temporary, self._path)
+    self._file = open(self._path, 'a')  # noqa: SIM115: open as long as the run
+    self._events = SummaryWriter(
+      str(directory), purge_step=step + 1 if step else None, flush_secs=30
+    )
+
+  def write(self, step: int, split: str, values: dict[str, float]) -> None:
+    """Writes one log point; numbers only, not-finite ones as null."""
+    clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
+    point = {'step': step, 'split': split, **clean}
+    self.history.append(point)
+    self._file.write(json.dumps(point) + '\n')
+    self._file.flush()
+    for name, value in values.items():
+      self._events.add_scalar(f'{split}/{name}', value, step)
+
+  def close(self) -> None:
+    """Flushes and closes both files."""
+    self._file.close()
+    self._events.close()
+
+
+def last_epoch(
+  history: Iterable[dict[str, Any]], total_steps: int, steps_per_epoch: float
+) -> dict[str, float | None]:
+  """Returns loss and accuracy of training over about the last epoch of the run.
+
+  The mean over the log points that end in it, weighted by their steps: images as
+  trained on, with augmentation and dropout, like the history of Keras.
+  """
+  points = [p for p in history if p['split'] == 'train']
+  begins = [0, *(p['step'] for p in points[:-1])]
+  late = [
+    (p, p['step'] - begin)
+    for p, begin in zip(points, begins)
+    if begin >= total_steps - steps_per_epoch - 1e-6
+  ] or [(p, p['step'] - b) for p, b in list(zip(points, begins))[-1:]]
+  weight = sum(steps for _, steps in late)
+  if not weight:
+    return {'loss': None, 'accuracy': None}
+  return {
+    name: sum(p[name] * steps for p, steps in late) / weight
+    for name in ('loss', 'accuracy')
+  }
+
+
+def duration(seconds: float) -> str:
+  """Returns seconds for a reader.
+
+  >>> duration(7.31), duration(75), duration(4000)
+  ('7.3 s', '1:15', '1:06:40')
+  """
+  if seconds < 60:
+    return f'{seconds:.1f} s'
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
+
+
+class Terminal:
+  """A progress bar on a terminal, plain lines in a log.
+
+  Args:
+    total: steps of the run.
+    start: steps already done.
+    batch_size: to count images.
+    quiet: say nothing.
+  """
+
+  def __init__(self, total: int, start: int, batch_size: int, quiet: bool = False):
+    self._total, self._batch_size, self._quiet = total, batch_size, quiet
+    self._begin, self._start, self._paused = time.perf_counter(), start, 0.0
+    self._bar = None
+    if not quiet and sys.stderr.isatty():
+      self._bar = tqdm(
+        total=total,
+        initial=start,
+        unit='step',
+        dynamic_ncols=True,
+        smoothing=0.05,
+        file=sys.stderr,
+      )
+
+  def advance(self, step: int) -> None:
+    """Moves the bar to `step`."""
+    if self._bar is not None:
+      self._bar.update(step - self._bar.n)
+
+  def say(self, text: str) -> None:
+    """Prints a line, above the bar where there is one."""
+    if self._quiet:
+      return
+    if self._bar is not None:
+      self._bar.write(text)
+    else:
+      print(text, flush=True)
+
+  def train(self, step: int, epoch: float, values: dict[str, float]) -> None:
+    """Tells a training log point: in the bar, or as a line with the time left."""
+    speed = values['images_per_second']
+    text = (
+      f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.2%}  '
+      f'{speed:,.0f} images/s'
+    )
+    if self._bar is not None:
+      self._bar.set_postfix_str(text, refresh=False)
+      return
+    left = (self._total - step) * self._batch_size / speed if speed else 0
+    self.say(
+      f'step {step:>{len(str(self._total))}}/{self._total}  epoch {epoch:.2f}  {text}  '
+      f'lr {values["learning_rate"]:.3g}  {duration(left)} left'
+    )
+
+  def evaluation(self, step: int, split: str, values: dict[str, float]) -> None:
+    """Tells an evaluation."""
+    self.say(
+      f'step {step:>{len(str(self._total))}}/{self._total}  {split}: '
+      f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.2%}  '
+      f'top-5 {values["accuracy_top5"]:.2%}'
+    )
+
+  def close(self) -> None:
+    """Ends the bar."""
+    if self._bar is not None:
+      self._bar.close()

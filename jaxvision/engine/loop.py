@@ -1,0 +1,203 @@
+"""The training loop: dispatch steps; at their times log, evaluate and save."""
+
+import collections
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.engine.checkpoints import Checkpoints
+from jaxvision.engine.log import MetricLog, Terminal
+from jaxvision.engine.programs import Evaluator, ResidentTrainer, StreamingTrainer
+from jaxvision.errors import TrainingDiverged
+from jaxvision.tasks.task import PyTree, Task
+
+# Dispatches that may be under way: enough to hide Python, few enough that a signal or
+# a diverged loss is noticed within a step or two.
+_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """When what happens, in optimiser steps."""
+
+  total: int
+  steps_per_epoch: float
+  log_every: int
+  eval_every: int
+  save_every: int
+
+  @classmethod
+  def of(cls, config: ConfigDict, examples: int) -> 'Plan':
+    """Returns the plan for a training split of `examples`."""
+    per_epoch = examples / config.batch_size
+    total = config.steps or max(1, round(config.epochs * per_epoch))
+    evaluate = config.eval_every_steps or max(1, round(per_epoch))
+    return cls(
+      total=total,
+      steps_per_epoch=per_epoch,
+      log_every=config.log_every_steps,
+      eval_every=evaluate,
+      save_every=config.checkpoint.every_steps or evaluate,
+    )
+
+  def next_stop(self, step: int) -> int:
+    """Returns the first step after `step` at which something happens."""
+    cadences = (self.log_every, self.eval_every, self.save_every)
+    return min(self.total, *((step // every + 1) * every for every in cadences))
+
+
+@dataclasses.dataclass
+class Clock:
+  """Seconds spent so far, over all the parts of a run that was interrupted."""
+
+  train: float = 0.0
+  compile: float = 0.0
+  total: float = 0.0
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+  """Yields an event that SIGTERM or a first Ctrl-C sets; a second Ctrl-C interrupts."""
+  event = threading.Event()
+  if threading.current_thread() is not threading.main_thread():
+    yield event  # Python allows handlers in the main thread only
+    return
+
+  def handle(number, frame):
+    if event.is_set() and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    event.set()
+
+  old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    yield event
+  finally:
+    for number, handler in old.items():
+      signal.signal(number, handler)
+
+
+class Loop:
+  """Trains a state to the end of its plan, or to a signal.
+
+  Args:
+    task, trainer: what to train, and its compiled steps.
+    evaluator: on the split named `eval_split`, at its times.
+    clock: counted on from where it stands.
+  """
+
+  def __init__(
+    self,
+    task: Task,
+    plan: Plan,
+    batch_size: int,
+    trainer: ResidentTrainer | StreamingTrainer,
+    evaluator: Evaluator,
+    eval_split: str,
+    checkpoints: Checkpoints,
+    log: MetricLog,
+    terminal: Terminal,
+    clock: Clock,
+  ):
+    self.task, self.plan, self.batch_size = task, plan, batch_size
+    self.trainer, self.evaluator, self.eval_split = trainer, evaluator, eval_split
+    self.checkpoints, self.log, self.terminal = checkpoints, log, terminal
+    self.clock = clock
+    self._begun = time.perf_counter() - clock.total
+    self._last_good: int | None = None
+
+  def run(
+    self, state: PyTree, metrics: Any, step: int, stop: threading.Event
+  ) -> tuple[PyTree, int]:
+    """Trains from `step` on; returns the state and its step.
+
+    Args:
+      state: donated.
+      metrics: of training since the last log point.
+      step: of the state.
+      stop: ends the run at the next dispatch, with a checkpoint.
+
+    Raises:
+      TrainingDiverged: a loss is NaN or infinite.
+    """
+    plan = self.plan
+    saved = self.checkpoints.steps()
+    self._last_good = saved[-1] if saved else None
+    # Steps and seconds since the last log point, for its images per second.
+    since, spent = 0, 0.0
+    while step < plan.total and not stop.is_set():
+      begun = time.perf_counter()
+      first, until = step, plan.next_stop(step)
+      under_way: collections.deque = collections.deque()
+      while step < until and not stop.is_set():
+        state, metrics, loss, taken = self.trainer.run(state, metrics, until - step)
+        step += taken
+        under_way.append((step, loss))
+        if len(under_way) > _IN_FLIGHT:
+          self._check(*under_way.popleft())
+          self.terminal.advance(step - _IN_FLIGHT)
+      while under_way:
+        self._check(*under_way.popleft())
+      seconds = time.perf_counter() - begun
+      self.clock.train += seconds
+      since, spent = since + step - first, spent + seconds
+      self.terminal.advance(step)
+      at_end = step == plan.total
+      if step % plan.log_every == 0 or at_end:
+        self._log_training(step, metrics, since * self.batch_size / spent)
+        metrics, since, spent = self.trainer.empty_metrics(), 0, 0.0
+      measured = None
+      if step % plan.eval_every == 0 or at_end:
+        measured = self.evaluator.measure(state)
+        self.log.write(step, self.eval_split, measured)
+        self.terminal.evaluation(step, self.eval_split, measured)
+      if step % plan.save_every == 0 or at_end or stop.is_set():
+        self._save(step, state, metrics, measured)
+    self.checkpoints.wait()
+    return state, step
+
+  def _check(self, step: int, loss: jax.Array) -> None:
+    """Waits for a step and raises if its loss is not finite."""
+    if not np.isfinite(loss):
+      self._diverged(step, f'the loss is {float(loss)}')
+
+  def _diverged(self, step: int, what: str) -> None:
+    self.checkpoints.wait()
+    kept = (
+      f'the checkpoint of step {self._last_good} stays'
+      if self._last_good is not None
+      else 'no checkpoint had been written yet'
+    )
+    raise TrainingDiverged(
+      f'training diverged by step {step}: {what}; {kept}. Lower '
+      'optimizer.learning_rate, warm up (schedule.warmup_steps) or clip '
+      '(grad_clip), and start again with --overwrite'
+    )
+
+  def _log_training(self, step: int, metrics: Any, speed: float) -> None:
+    values = {k: float(v) for k, v in metrics.compute().items()}
+    values['learning_rate'] = float(self.task.schedule(step - 1))
+    values['images_per_second'] = speed
+    epoch = step / self.plan.steps_per_epoch
+    self.log.write(step, 'train', {**values, 'epoch': epoch})
+    self.terminal.train(step, epoch, values)
+
+  def _save(
+    self, step: int, state: PyTree, metrics: Any, measured: dict[str, float] | None
+  ) -> None:
+    self.clock.total = time.perf_counter() - self._begun
+    record = {
+      'position': self.trainer.position(),
+      'clock': dataclasses.asdict(self.clock),
+    }
+    tree = {'state': state, 'metrics': metrics}
+    if not self.checkpoints.save(step, tree, record, measured):
+      self._diverged(step, 'a parameter is not finite')
+    self._last_good = step

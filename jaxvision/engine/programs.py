@@ -1,0 +1,285 @@
+"""The compiled programs: initialise, train steps, evaluation.
+
+Each is compiled ahead, once per shape, so that compile time is told apart from the
+time of steps and nothing compiles in the middle of a run.
+"""
+
+import collections
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxvision.data import resident, streaming
+from jaxvision.data.dataset import Source
+from jaxvision.engine.mesh import over_batch, replicated, state_shardings
+from jaxvision.tasks.task import PyTree, Task
+
+_PREFETCHED_BATCHES = 2  # on the device ahead of the step that takes them
+
+
+class Compiler:
+  """Compiles programs and keeps account of it: `seconds` and `programs` so far."""
+
+  def __init__(self):
+    self.seconds = 0.0
+    self.programs = 0
+
+  def __call__(self, function: Callable, *args: Any, **jit: Any) -> Callable:
+    """Returns `function` compiled for the shapes and shardings of `args`."""
+    start = time.perf_counter()
+    compiled = jax.jit(function, **jit).lower(*args).compile()
+    self.seconds += time.perf_counter() - start
+    self.programs += 1
+    return compiled
+
+
+def abstract_state(task: Task, mesh: Mesh) -> PyTree:
+  """Returns the state's shapes, dtypes and shardings, without allocating it."""
+  abstract = jax.eval_shape(task.init, jax.random.key(0))
+  shardings = state_shardings(mesh, abstract)
+  return jax.tree.map(
+    lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+    abstract,
+    shardings,
+  )
+
+
+def init_state(task: Task, mesh: Mesh, seed: int, compiler: Compiler) -> PyTree:
+  """Returns the state at step 0, each part made where it will lie."""
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(task, mesh))
+  key = jax.device_put(jax.random.key(seed), replicated(mesh))
+  return compiler(task.init, key, out_shardings=shardings)(key)
+
+
+def _step_key(state: PyTree) -> jax.Array:
+  """Returns the key of the state's step: the same after a resume as without one."""
+  return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+
+
+def _placed(task: Task, mesh: Mesh, state: PyTree) -> tuple[Any, Any]:
+  """Returns empty metrics on the mesh, and the output shardings of a train step."""
+  everywhere = replicated(mesh)
+  metrics = jax.device_put(task.metrics.empty(), everywhere)
+  outputs = (jax.tree.map(lambda leaf: leaf.sharding, state), everywhere, everywhere)
+  return metrics, outputs
+
+
+class ResidentTrainer:
+  """Train steps over a split on the device, several to a dispatch.
+
+  Attributes:
+    steps_per_dispatch: steps in the long program; single steps make up the rest.
+  """
+
+  def __init__(
+    self,
+    task: Task,
+    mesh: Mesh,
+    source: Source,
+    state: PyTree,
+    seed: int,
+    batch_size: int,
+    steps_per_dispatch: int,
+    compiler: Compiler,
+  ):
+    self.steps_per_dispatch = steps_per_dispatch
+    self._split = resident.put(source, replicated(mesh))
+    self._empty, outputs = _placed(task, mesh, state)
+    to_batch = over_batch(mesh)
+
+    def one(state, metrics, split):
+      batch = resident.train_batch(split, seed, state.step, batch_size)
+      batch = jax.lax.with_sharding_constraint(batch, to_batch)
+      state, new = task.train_step(state, batch, _step_key(state))
+      return state, metrics.merge(new), new.loss.compute()
+
+    def many(state, metrics, split):
+      def body(carry, _):
+        state, metrics, loss = one(*carry, split)
+        return (state, metrics), loss
+
+      (state, metrics), losses = jax.lax.scan(
+        body, (state, metrics), None, length=steps_per_dispatch
+      )
+      # The sum is finite only if every loss is.
+      return state, metrics, jnp.sum(losses)
+
+    args = (state, self._empty, self._split)
+    jit = {'donate_argnums': (0, 1), 'out_shardings': outputs}
+    self._one = compiler(one, *args, **jit)
+    self._many = self._one
+    if steps_per_dispatch > 1:
+      self._many = compiler(many, *args, **jit)
+
+  def empty_metrics(self) -> Any:
+    """Returns metrics that have seen nothing; they are donated, so a fresh copy."""
+    return jax.tree.map(jnp.copy, self._empty)
+
+  def run(
+    self, state: PyTree, metrics: Any, limit: int
+  ) -> tuple[PyTree, Any, Any, int]:
+    """Takes up to `limit` steps: returns state, metrics, a loss to wait on, steps."""
+    if limit >= self.steps_per_dispatch:
+      return *self._many(state, metrics, self._split), self.steps_per_dispatch
+    return *self._one(state, metrics, self._split), 1
+
+  def position(self) -> dict[str, Any]:
+    """Returns what a checkpoint must hold besides the step: nothing."""
+    return {}
+
+  def close(self) -> None:
+    """Frees nothing: the split goes with the object."""
+
+
+class StreamingTrainer:
+  """Train steps over batches that come from worker processes, prefetched two deep."""
+
+  steps_per_dispatch = 1
+
+  def __init__(
+    self,
+    task: Task,
+    mesh: Mesh,
+    stream: streaming.Stream,
+    state: PyTree,
+    compiler: Compiler,
+  ):
+    self._stream = stream
+    self._to_batch = over_batch(mesh)
+    self._queue: collections.deque = collections.deque()
+    self._position = stream.state()
+    self._empty, outputs = _placed(task, mesh, state)
+
+    def one(state, metrics, batch):
+      state, new = task.train_step(state, batch, _step_key(state))
+      return state, metrics.merge(new), new.loss.compute()
+
+    self._fill()
+    args = (state, self._empty, self._queue[0][0])
+    self._one = compiler(one, *args, donate_argnums=(0, 1), out_shardings=outputs)
+
+  def _fill(self) -> None:
+    while len(self._queue) < _PREFETCHED_BATCHES:
+      try:
+        batch = next(self._stream)
+      except StopIteration:
+        return
+      put = lambda x: jax.make_array_from_process_local_data(self._to_batch, x)  # noqa: E731
+      self._queue.append((jax.tree.map(put, batch), self._stream.state()))
+
+  def empty_metrics(self) -> Any:
+    """Returns metrics that have seen nothing; they are donated, so a fresh copy."""
+    return jax.tree.map(jnp.copy, self._empty)
+
+  def run(
+    self, state: PyTree, metrics: Any, limit: int
+  ) -> tuple[PyTree, Any, Any, int]:
+    """Takes one step: returns state, metrics, a loss to wait on, steps taken."""
+    del limit
+    batch, self._position = self._queue.popleft()
+    result = self._one(state, metrics, batch)
+    self._fill()  # while the device computes
+    return *result, 1
+
+  def position(self) -> dict[str, Any]:
+    """Returns the stream's position behind the last batch taken, not prefetched."""
+    return self._position
+
+  def close(self) -> None:
+    """Ends the worker processes."""
+    self._queue.clear()
+    self._stream.close()
+
+
+class Evaluator:
+  """Evaluation over every example of one split: padded, masked, compiled once."""
+
+  def __init__(
+    self,
+    task: Task,
+    mesh: Mesh,
+    source: Source,
+    pipeline: str,
+    state: PyTree,
+    batch_size: int,
+    workers: int,
+    compiler: Compiler,
+  ):
+    self._source, self._mesh, self._workers = source, mesh, workers
+    batch_size = min(batch_size, len(source))
+    self._batch_size = -(-batch_size // mesh.size) * mesh.size
+    self._metrics = task.metrics
+    self._resident = pipeline == 'resident'
+    self._everywhere = replicated(mesh)
+    self._to_batch = over_batch(mesh)
+    size, to_batch = self._batch_size, self._to_batch
+
+    def from_split(state, metrics, split, start):
+      batch = resident.eval_batch(split, start, size)
+      return from_batch(
+        state, metrics, jax.lax.with_sharding_constraint(batch, to_batch)
+      )
+
+    def from_batch(state, metrics, batch):
+      new, outputs = task.eval_step(state, batch)
+      return metrics.merge(new), outputs
+
+    empty = self._empty()
+    jit = {'donate_argnums': (1,), 'out_shardings': (self._everywhere, to_batch)}
+    if self._resident:
+      self._split = resident.put(source, self._everywhere)
+      args = (state, empty, self._split, np.int32(0))
+      self._step = compiler(from_split, *args, **jit)
+    else:
+      image, _ = source[0]
+      shapes = {
+        'image': jax.ShapeDtypeStruct(
+          (size, *image.shape), np.uint8, sharding=to_batch
+        ),
+        'label': jax.ShapeDtypeStruct((size,), np.int32, sharding=to_batch),
+        'mask': jax.ShapeDtypeStruct((size,), np.bool_, sharding=to_batch),
+      }
+      self._step = compiler(from_batch, state, empty, shapes, **jit)
+
+  def _empty(self) -> Any:
+    return jax.device_put(self._metrics.empty(), self._everywhere)
+
+  def _batches(self):
+    """Yields (arguments of the compiled step, labels on the host) for each batch."""
+    if self._resident:
+      labels = np.asarray(self._source.labels)
+      for start in range(0, len(self._source), self._batch_size):
+        yield (self._split, np.int32(start)), labels[start : start + self._batch_size]
+      return
+    process = (jax.process_index(), jax.process_count())
+    stream = streaming.eval_stream(
+      self._source, self._batch_size, self._workers, process
+    )
+    try:
+      for batch in stream:
+        put = lambda x: jax.make_array_from_process_local_data(self._to_batch, x)  # noqa: E731
+        yield (jax.tree.map(put, batch),), batch['label'][batch['mask']]
+    finally:
+      stream.close()
+
+  def measure(self, state: PyTree) -> dict[str, float]:
+    """Returns the metrics over the whole split as floats."""
+    metrics = self._empty()
+    for args, _ in self._batches():
+      metrics, _ = self._step(state, metrics, *args)
+    return {k: float(v) for k, v in metrics.compute().items()}
+
+  def outputs(self, state: PyTree) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Returns the metrics, the outputs [n, ...] and the labels int32 [n] in order."""
+    metrics, outputs, labels = self._empty(), [], []
+    for args, truth in self._batches():
+      metrics, output = self._step(state, metrics, *args)
+      outputs.append(np.asarray(output)[: len(truth)])
+      labels.append(truth)
+    measured = {k: float(v) for k, v in metrics.compute().items()}
+    return measured, np.concatenate(outputs), np.concatenate(labels)

@@ -1,0 +1,118 @@
+"""The run directory: its config, its data set's facts, its summary, its lock."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvision import config as config_lib
+from jaxvision.errors import UserError
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes JSON so that a reader finds the old file or the new one, whole."""
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
+  os.replace(temporary, path)
+
+
+class RunDirectory:
+  """Paths and files of one run; the layout is part of the public contract."""
+
+  def __init__(self, path: str | Path):
+    self.path = Path(path)
+    self.config_file = self.path / 'config.json'
+    self.dataset_file = self.path / 'dataset.json'
+    self.summary_file = self.path / 'summary.json'
+    self.metrics_file = self.path / 'metrics.jsonl'
+    self.checkpoints = self.path / 'checkpoints'
+    self.report = self.path / 'report'
+
+  def check(self, config: ConfigDict, overwrite: bool = False) -> None:
+    """Raises UserError unless the directory is this run's, new, or to be overwritten.
+
+    Changes nothing, so that a mistake found later leaves no trace.
+    """
+    if not self.path.exists():
+      return
+    if not self.path.is_dir():
+      raise UserError(
+        f'workdir {self.path} is a file: choose another with --workdir=DIR'
+      )
+    if not self.config_file.exists():
+      strangers = sorted(p.name for p in self.path.iterdir() if p.name != '.lock')
+      if strangers:
+        raise UserError(
+          f'workdir {self.path} is not empty and holds no run (it has {strangers[0]}), '
+          'and nothing in it is overwritten: choose another directory with --workdir=DIR'
+        )
+    elif not overwrite:
+      different = config_lib.differences(self.config(), config)
+      if different:
+        raise UserError(
+          f'workdir {self.path} holds a run with another config ('
+          + '; '.join(different)
+          + '): choose another directory with --workdir=DIR, or replace that run with '
+          '--overwrite'
+        )
+
+  def open(self, config: ConfigDict, overwrite: bool = False) -> None:
+    """Makes the directory this config's; call `check` first and hold `locked`."""
+    if overwrite:
+      self._clear()
+    write_json(self.config_file, config.to_dict())
+
+  def _clear(self) -> None:
+    """Removes what a run writes, and nothing else."""
+    for tree in (self.checkpoints, self.report):
+      shutil.rmtree(tree, ignore_errors=True)
+    for pattern in ('config.json', 'dataset.json', 'summary.json', 'metrics.jsonl'):
+      (self.path / pattern).unlink(missing_ok=True)
+    for events in self.path.glob('events.out.tfevents.*'):
+      events.unlink()
+
+  def config(self) -> ConfigDict:
+    """Returns the run's config, or raises UserError if this is no run."""
+    if not self.config_file.is_file():
+      raise UserError(
+        f'{self.path} is no run: it has no config.json (give the --workdir of a '
+        'training run)'
+      )
+    try:
+      return config_lib.from_json(self.config_file.read_text())
+    except (ValueError, OSError) as error:
+      raise UserError(f'{self.config_file} is damaged: {error}') from error
+
+  def summary(self) -> dict[str, Any] | None:
+    """Returns summary.json, or None if the run has not finished."""
+    return self._read(self.summary_file)
+
+  def dataset(self) -> dict[str, Any] | None:
+    """Returns what the run knows of its data: class names, image shape, mean, std."""
+    return self._read(self.dataset_file)
+
+  def _read(self, path: Path) -> dict[str, Any] | None:
+    try:
+      return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+      return None
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Makes and holds the directory for one process; the system frees it on any exit."""
+    self.path.mkdir(parents=True, exist_ok=True)
+    with (self.path / '.lock').open('w') as lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as error:
+        raise UserError(
+          f'another process is training in {self.path}: wait for it, or choose another '
+          'directory with --workdir=DIR'
+        ) from error
+      yield

@@ -1,0 +1,132 @@
+"""What the program runs on: devices, memory, compile cache, deterministic kernels."""
+
+import importlib.util
+import os
+import platform
+import resource
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain')
+
+
+def configure(deterministic: bool) -> None:
+  """Sets XLA's flags and the persistent compile cache; call before the first device.
+
+  The cache is $JAX_COMPILATION_CACHE_DIR, else `xla` beside the decoded data sets.
+  """
+  if deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get(
+    'XLA_FLAGS', ''
+  ):
+    flags = os.environ.get('XLA_FLAGS', '')
+    os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
+  if not jax.config.jax_compilation_cache_dir:
+    base = os.environ.get('JAXVISION_CACHE') or Path.home() / '.cache' / 'jaxvision'
+    jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'xla'))
+    # The default of a second would leave out the small programs of a short run.
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def missing_accelerator() -> str | None:
+  """Returns a warning where a GPU build of JAX runs on the CPU without being told to."""
+  if jax.default_backend() != 'cpu' or os.environ.get('JAX_PLATFORMS') == 'cpu':
+    return None
+  plugins = [
+    name
+    for name in ('jax_cuda12_plugin', 'jax_cuda13_plugin', 'jax_rocm7_plugin')
+    if importlib.util.find_spec(name)
+  ]
+  if not plugins:
+    return None
+  return (
+    f'JAX has a GPU build here ({", ".join(plugins)}) but finds no GPU: training on the '
+    'CPU, many times slower. Check nvidia-smi and the driver, or say that it is meant '
+    'with JAX_PLATFORMS=cpu'
+  )
+
+
+def memory_bytes() -> int | None:
+  """Returns the memory in bytes: of one device, or of the machine for a CPU."""
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu':
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  stats = device.memory_stats() or {}
+  return stats.get('bytes_limit')
+
+
+def peak_memory_bytes() -> int | None:
+  """Returns the most memory used so far in bytes: device memory, or the process's."""
+  device = jax.local_devices()[0]
+  if device.platform == 'cpu':
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if platform.system() == 'Darwin' else 1024)
+  stats = device.memory_stats() or {}
+  return stats.get('peak_bytes_in_use')
+
+
+def device_kind() -> str:
+  """Returns the device's name: for a CPU, the processor's where the system says it."""
+  kind = jax.devices()[0].device_kind
+  if kind.lower() != 'cpu':
+    return kind
+  try:
+    for line in Path('/proc/cpuinfo').read_text().splitlines():
+      if line.startswith('model name'):
+        return f'{line.split(":", 1)[1].strip()} ({os.cpu_count()} cores)'
+  except OSError:
+    pass
+  return f'{platform.processor() or platform.machine()} ({os.cpu_count()} cores)'
+
+
+def describe() -> str:
+  """Returns the line about devices, backend and memory that a run begins with."""
+  memory = memory_bytes()
+  size = f', {memory / 2**30:.1f} GiB' if memory else ''
+  hosts = f', {jax.process_count()} processes' if jax.process_count() > 1 else ''
+  return (
+    f'{jax.device_count()} x {device_kind()}{size} (backend {jax.default_backend()}, '
+    f'JAX {jax.__version__}{hosts})'
+  )
+
+
+def facts() -> dict[str, Any]:
+  """Returns what `summary.json` says of the machine."""
+  return {
+    'backend': jax.default_backend(),
+    'device_kind': device_kind(),
+    'device_count': jax.device_count(),
+    'process_count': jax.process_count(),
+    'versions': versions(),
+    'git_commit': git_commit(),
+  }
+
+
+def versions() -> dict[str, str]:
+  """Returns the versions of Python and of the packages that numbers depend on."""
+  found = {'python': platform.python_version()}
+  for name in ('jaxvision', *_PACKAGES):
+    try:
+      found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def git_commit() -> str | None:
+  """Returns the commit of the source tree, '+dirty' if changed, None outside of one."""
+  here = Path(__file__).resolve().parent
+
+  def git(*args: str) -> str:
+    return subprocess.run(
+      ['git', *args], cwd=here, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
+
+  try:
+    commit = git('rev-parse', 'HEAD')
+    return commit + ('+dirty' if git('status', '--porcelain', '-uno') else '')
+  except (OSError, subprocess.SubprocessError):
+    return None

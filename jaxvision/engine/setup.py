@@ -1,0 +1,140 @@
+"""From a config and the facts of a data set to a model and a task."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvision import models, optim
+from jaxvision.data import augment
+from jaxvision.data.dataset import Dataset
+from jaxvision.engine.checkpoints import Checkpoints
+from jaxvision.engine.loop import Plan
+from jaxvision.engine.mesh import replicated
+from jaxvision.engine.programs import abstract_state
+from jaxvision.engine.rundir import RunDirectory
+from jaxvision.errors import UserError
+from jaxvision.tasks import Task, make_classification
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFacts:
+  """What a task must know of its data: small enough for the run directory.
+
+  Attributes:
+    name: of the set.
+    class_names: in the order of the labels.
+    image_shape: (H, W, C).
+    mean, std: per channel, in units of [0, 1].
+    examples: split name -> number of examples.
+    synthetic: whether the images are made up.
+    skipped: unreadable files passed over.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  image_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  examples: dict[str, int]
+  synthetic: bool = False
+  skipped: int = 0
+
+  @classmethod
+  def of(cls, dataset: Dataset) -> 'DataFacts':
+    """Returns the facts of a loaded data set."""
+    return cls(
+      name=dataset.name,
+      class_names=tuple(dataset.class_names),
+      image_shape=tuple(int(n) for n in dataset.image_shape),
+      mean=tuple(float(m) for m in dataset.mean),
+      std=tuple(float(s) for s in dataset.std),
+      examples={split: len(source) for split, source in dataset.splits.items()},
+      synthetic=dataset.synthetic,
+      skipped=dataset.skipped,
+    )
+
+  @classmethod
+  def from_dict(cls, values: dict[str, Any]) -> 'DataFacts':
+    """Returns the facts that `dataclasses.asdict` wrote to JSON."""
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
+  """Returns the model that the config names; raises UserError if there is none."""
+  fields = dict(config.model)
+  return models.create(fields.pop('name'), num_classes, config.dtype, **fields)
+
+
+def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
+  """Returns the task and the plan of a run, or raises UserError.
+
+  Everything that can be wrong with a config beside its data is found here, before any
+  work.
+  """
+  examples = facts.examples['train']
+  if config.batch_size > examples:
+    raise UserError(
+      f'config: batch_size {config.batch_size} is larger than the training split of '
+      f'{facts.name}, which has {examples} images'
+    )
+  plan = Plan.of(config, examples)
+  if plan.total * config.batch_size >= 2**32:
+    raise UserError(
+      f'config: {plan.total} steps of {config.batch_size} images are more than the '
+      '4,294,967,295 that a run can count: lower steps, epochs or batch_size'
+    )
+  augment.check(config.augment, facts.image_shape)
+  model = make_model(config, len(facts.class_names))
+  schedule = optim.make_schedule(
+    config.schedule, config.optimizer.learning_rate, plan.total, plan.steps_per_epoch
+  )
+  optimizer = optim.make_optimizer(config.optimizer, schedule, config.grad_clip)
+  task = make_classification(
+    config, model, optimizer, schedule, facts.image_shape, facts.mean, facts.std
+  )
+  return task, plan
+
+
+def checkpoint_tree(task: Task, mesh: Mesh) -> dict[str, Any]:
+  """Returns the abstract contents of a checkpoint: state, and metrics under way."""
+  metrics = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=replicated(mesh)
+    ),
+    jax.eval_shape(task.metrics.empty),
+  )
+  return {'state': abstract_state(task, mesh), 'metrics': metrics}
+
+
+def restore(
+  directory: RunDirectory, task: Task, mesh: Mesh, config: ConfigDict, which: str
+) -> tuple[Any, int, list[str]]:
+  """Returns (train state, its step, warnings) of a checkpoint, or raises UserError."""
+  checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
+  try:
+    steps = checkpoints.steps()
+    if which == 'best':
+      step = checkpoints.best_step()
+    elif which == 'last':
+      step = None
+    else:
+      step = int(which) if which.isdigit() else -1
+    if not steps or (step is not None and step not in steps):
+      have = ', '.join(map(str, steps)) or 'none'
+      raise UserError(
+        f'{directory.path} has no checkpoint "{which}" (last, best, or a step of: '
+        f'{have})'
+      )
+    restored = checkpoints.restore(checkpoint_tree(task, mesh), step)
+    if restored is None:
+      raise UserError(
+        f'{directory.path}: every checkpoint is damaged: {checkpoints.warnings[-1]}'
+      )
+    tree, record = restored
+    return tree['state'], record['step'], checkpoints.warnings
+  finally:
+    checkpoints.close()

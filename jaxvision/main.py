@@ -1,0 +1,254 @@
+"""The command line: `python -m jaxvision.main [COMMAND] --config=FILE ...`.
+
+Here are the commands and their options, and how errors become exit codes; what the
+commands do is in the modules that they call.
+"""
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvision import __version__, config
+from jaxvision.errors import TrainingDiverged, UserError, closest
+
+_OVERRIDES = """
+Any field of the config is set by --config.KEY=VALUE, such as --config.seed=1
+--config.data.dir=DIR --config.optimizer.learning_rate=0.05; `train --help-config`
+lists every field.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+  """Says what is wrong in one line, without the usage before it."""
+
+  def error(self, message: str):
+    raise UserError(f'{message} (see {self.prog} --help)')
+
+
+def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+  main = _Parser(
+    prog='jaxvision',
+    description='Trains image models from one config file each. Without a COMMAND it '
+    'trains.',
+    epilog=_OVERRIDES,
+    allow_abbrev=False,
+  )
+  main.add_argument('--version', action='version', version=f'jaxvision {__version__}')
+  commands = main.add_subparsers(dest='command', metavar='COMMAND')
+
+  def add(name: str, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+      name, help=text, description=text, epilog=_OVERRIDES, allow_abbrev=False
+    )
+    parser.add_argument('--config', metavar='FILE', help='config file')
+    if name != 'prepare':
+      parser.add_argument(
+        '--workdir', metavar='DIR', help='run directory (default: runs/<config name>)'
+      )
+    return parser
+
+  train = add('train', 'Train, or go on with a run that was stopped.')
+  train.add_argument(
+    '--overwrite', action='store_true', help='replace the run that is in the workdir'
+  )
+  train.add_argument(
+    '--help-config', action='store_true', help='list every field of the config and exit'
+  )
+
+  evaluate = add('eval', 'Evaluate a run and write its report anew.')
+  evaluate.add_argument('--split', default='test', help='test, validation or train')
+  evaluate.add_argument('--checkpoint', default='last', help='last, best, or a step')
+
+  predict = add('predict', 'Classify image files, and all images in folders.')
+  predict.add_argument('inputs', nargs='*', metavar='INPUT', help='file or folder')
+  predict.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  predict.add_argument('--top', type=int, default=5, help='classes told per image')
+  predict.add_argument('--json', action='store_true', help='print JSON')
+
+  add('summary', "Print the model's layers, shapes, parameters and FLOPs.")
+
+  prepare = add('prepare', 'Download and prepare TFDS sets, and decode them once.')
+  prepare.add_argument('inputs', nargs='*', metavar='NAME', help='TFDS set')
+  return main, commands.choices
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Returns the parsed options and the config overrides ('data.name=cifar10', ...)."""
+  overrides = [
+    a.removeprefix('--config.') for a in arguments if a.startswith('--config.')
+  ]
+  rest = [a for a in arguments if not a.startswith('--config.')]
+  main, commands = _parsers()
+  first = rest[0] if rest else ''
+  if first.startswith('-') and first not in ('-h', '--help', '--version'):
+    rest = ['train', *rest]
+  elif not rest:
+    rest = ['train'] if overrides else ['--help']
+  elif not first.startswith('-') and first not in commands:
+    raise UserError(
+      f'there is no command "{first}"{closest(first, commands)} (commands: '
+      f'{", ".join(commands)})'
+    )
+  return main.parse_args(rest), overrides
+
+
+def _run_directory(options: argparse.Namespace, overrides: Sequence[str]) -> str:
+  """Returns the workdir of a finished run: given, or the default of its config."""
+  if options.workdir:
+    return options.workdir
+  if not options.config:
+    raise UserError(f'{options.command}: say which run with --workdir=DIR')
+  return str(Path('runs') / config.load(options.config, overrides).name)
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+  if options.help_config:
+    print(config.documentation())
+    return 0
+  if not options.config:
+    raise UserError(
+      'say what to train with --config=FILE, such as configs/digits_cnn.py'
+    )
+  loaded = config.load(options.config, overrides)
+  from jaxvision import api  # after the config, so that its mistakes show at once
+
+  api.train(loaded, options.workdir, options.overwrite)
+  return 0
+
+
+def _eval(options: argparse.Namespace, overrides: list[str]) -> int:
+  workdir = _run_directory(options, overrides)
+  from jaxvision import api
+
+  # With a config file the overrides named the run; they hold for its data as well.
+  applied = [o for o in overrides if o.startswith(('data.', 'eval_batch_size'))]
+  api.evaluate(
+    workdir,
+    options.split,
+    options.checkpoint,
+    tuple(applied if options.config else overrides),
+  )
+  return 0
+
+
+def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
+  workdir = _run_directory(options, overrides)
+  if not options.inputs:
+    raise UserError('predict: name the image files or folders to classify')
+  if options.top < 1:
+    raise UserError(f'predict: --top must be at least 1, not {options.top}')
+  from jaxvision.data.decode import find_images
+
+  paths = find_images(options.inputs)
+  from jaxvision.deploy.predictor import load_run
+
+  predictions = load_run(workdir, options.checkpoint).predict(paths)
+  rows = list(zip(map(str, paths), predictions.top(options.top)))
+  if options.json:
+    print(
+      json.dumps(
+        [
+          {
+            'file': path,
+            'predictions': [{'class': name, 'probability': p} for name, p in best],
+          }
+          for path, best in rows
+        ],
+        indent=2,
+      )
+    )
+    return 0
+  for path, best in rows:
+    print(f'{path}: ' + ', '.join(f'{name} {p:.2%}' for name, p in best))
+  return 0
+
+
+def _summary(options: argparse.Namespace, overrides: list[str]) -> int:
+  from jaxvision.engine.describe import describe_model
+
+  if options.config:
+    print(describe_model(config.load(options.config, overrides)))
+    return 0
+  from jaxvision.engine.rundir import RunDirectory
+
+  run = RunDirectory(_run_directory(options, overrides))
+  print(describe_model(run.config(), run.dataset()))
+  return 0
+
+
+def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
+  from jaxvision import data
+
+  if options.config:
+    base = config.load(options.config, overrides)
+  else:
+    base = config.override(config.base_config(), overrides)
+  names = options.inputs or ([base.data.name] if options.config else [])
+  if not names:
+    raise UserError(
+      'prepare: name the TFDS sets, such as cifar10, or give --config=FILE'
+    )
+  for name in names:
+    print(data.prepare(base.data, name), flush=True)
+  return 0
+
+
+_COMMANDS = {
+  'train': _train,
+  'eval': _eval,
+  'predict': _predict,
+  'summary': _summary,
+  'prepare': _prepare,
+}
+
+
+def _disk_problem(error: BaseException | None) -> str | None:
+  """Returns the one line for a full or unwritable disk, wherever in the chain it is."""
+  mine = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in mine:
+      where = f' {error.filename}' if error.filename else ''
+      return (
+        f'cannot write{where}: {os.strerror(error.errno)}: make room, or choose another '
+        'directory with --workdir=DIR'
+      )
+    text = str(error)
+    for reason in (
+      'No space left on device',
+      'Disk quota exceeded',
+      'RESOURCE_EXHAUSTED: Error writing',
+    ):
+      if reason in text:
+        return f'cannot write: {reason}: make room, or choose another --workdir=DIR'
+    error = error.__cause__ or error.__context__
+  return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command line and returns the exit code: 0, 2 or 3; faults of ours raise."""
+  try:
+    options, overrides = parse(sys.argv[1:] if arguments is None else arguments)
+    return _COMMANDS[options.command](options, overrides)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except TrainingDiverged as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 3
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+  except Exception as error:
+    problem = _disk_problem(error)
+    if problem is None:
+      raise
+    print(f'error: {problem}', file=sys.stderr)
+    return 2
+
+
+if __name__ == '__main__':
+  sys.exit(main())

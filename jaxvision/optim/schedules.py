@@ -1,0 +1,63 @@
+"""How the learning rate goes over a run."""
+
+import optax
+from ml_collections import ConfigDict
+
+from jaxvision.errors import UserError
+
+
+def make_schedule(
+  schedule: ConfigDict, peak: float, total_steps: int, steps_per_epoch: float
+) -> optax.Schedule:
+  """Returns the learning rate as a function of the optimiser step.
+
+  constant, linear, cosine (Loshchilov and Hutter 2017, without restarts), step
+  (times `factor` at each of `boundaries`) and one_cycle (Smith and Topin 2018, with
+  PyTorch's divisors 25 and 1e4). A linear warm-up from 0 precedes all but one_cycle,
+  which has its own; the rest of the run is then shared out as the schedule says.
+
+  Args:
+    schedule: the `schedule` part of the config.
+    peak: the highest learning rate.
+    total_steps: optimiser steps of the run.
+    steps_per_epoch: to turn `warmup_epochs` into steps.
+
+  Raises:
+    UserError: the warm-up is as long as the run, or one_cycle is given a warm-up.
+
+  >>> from jaxvision.config import base_config
+  >>> rate = make_schedule(base_config().schedule, 0.1, 100, 10)
+  >>> [round(float(rate(step)), 3) for step in (0, 50, 100)]
+  [0.1, 0.05, 0.0]
+  """
+  warmup = schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
+  if schedule.name == 'one_cycle':
+    if warmup:
+      raise UserError(
+        'config: schedule.name one_cycle warms up by itself: leave '
+        'schedule.warmup_steps and schedule.warmup_epochs at 0, and set schedule.peak'
+      )
+    return optax.schedules.cosine_onecycle_schedule(
+      total_steps, peak, pct_start=schedule.peak
+    )
+  if warmup >= total_steps and warmup:
+    raise UserError(
+      f'config: a warm-up of {warmup} steps leaves none of the {total_steps} steps of '
+      'the run: lower schedule.warmup_steps or schedule.warmup_epochs'
+    )
+  rest = total_steps - warmup
+  if schedule.name == 'constant':
+    main = optax.schedules.constant_schedule(peak)
+  elif schedule.name == 'linear':
+    main = optax.schedules.linear_schedule(peak, peak * schedule.end_factor, rest)
+  elif schedule.name == 'cosine':
+    main = optax.schedules.cosine_decay_schedule(peak, rest, schedule.end_factor)
+  else:
+    at = {round(share * total_steps) - warmup: None for share in schedule.boundaries}
+    main = optax.schedules.piecewise_constant_schedule(
+      peak, {step: schedule.factor for step in at}
+    )
+  if not warmup:
+    return main
+  rise = optax.schedules.linear_schedule(0.0, peak, warmup)
+  return optax.schedules.join_schedules([rise, main], [warmup])

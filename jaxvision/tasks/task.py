@@ -1,0 +1,70 @@
+"""The interface between a task and the engine."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from clu import metrics as clu_metrics
+
+PyTree = Any
+Batch = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that changes while a classifier trains, and so every checkpoint.
+
+  Attributes:
+    step: int32 scalar, optimiser steps done.
+    key: uint32 key data; step n draws from `fold_in(key, n)` and from nothing else.
+    params: float32 parameters.
+    batch_stats: float32 running statistics of batch normalisation, or {}.
+    opt_state: the optimiser's.
+    ema: {'params', 'batch_stats'} averaged over the steps, or {} without.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  params: PyTree
+  batch_stats: PyTree
+  opt_state: optax.OptState
+  ema: PyTree
+
+  @property
+  def eval_variables(self) -> PyTree:
+    """The variables that evaluation and prediction use: the average where kept."""
+    if self.ema:
+      return self.ema
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+class Task(NamedTuple):
+  """A task: pure functions over its state, its batches and a key.
+
+  Attributes:
+    init: key -> state.
+    train_step: (state, batch, key) -> (state, metrics).
+    eval_step: (state, batch) -> (metrics, outputs); outputs have the batch's length.
+    metrics: the clu Collection that both return.
+    schedule: step -> learning rate, for the log.
+  """
+
+  init: Callable[[jax.Array], PyTree]
+  train_step: Callable[[PyTree, Batch, jax.Array], tuple[PyTree, Any]]
+  eval_step: Callable[[PyTree, Batch], tuple[Any, jax.Array]]
+  metrics: type[clu_metrics.Collection]
+  schedule: optax.Schedule
+
+
+def update_ema(ema: PyTree, new: PyTree, decay: float, step: jax.Array) -> PyTree:
+  """Returns `decay * ema + (1 - decay) * new`, the decay rising over the first steps.
+
+  The decay is at most (1 + step) / (10 + step), so that the average forgets the random
+  initial weights quickly (as TensorFlow's ExponentialMovingAverage with num_updates).
+  """
+  step = step.astype(jnp.float32)
+  decay = jnp.minimum(decay, (1 + step) / (10 + step))
+  return jax.tree.map(lambda e, n: e + (1 - decay) * (n - e), ema, new)
