@@ -19,7 +19,7 @@ from jaxvision import data
 from jaxvision.config import load as load_config
 from jaxvision.data import streaming
 from jaxvision.data.dataset import Dataset
-from jaxvision.deploy.predictor import Run, load_run
+from jaxvision.deploy.predictor import load_run
 from jaxvision.engine import programs, runtime
 from jaxvision.engine.checkpoints import Checkpoints
 from jaxvision.engine.log import MetricLog, Terminal, duration, last_epoch, read_history

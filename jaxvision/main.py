@@ -141,7 +141,7 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     raise UserError('predict: name the image files or folders to classify')
   if options.top < 1:
     raise UserError(f'predict: --top must be at least 1, not {options.top}')
-  from jaxvision.data.decode import find_images
+  from jaxvision.deploy.inputs import find_images
 
   paths = find_images(options.inputs)
   from jaxvision.deploy.predictor import load_run
@@ -193,7 +193,15 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
       'prepare: name the TFDS sets, such as cifar10, or give --config=FILE'
     )
   for name in names:
-    print(data.prepare(base.data, name), flush=True)
+    base.data.name = name
+    if name not in ('digits', 'synthetic', 'folder'):
+      print(f'prepared: {data.prepare(name, base.data.dir)}', flush=True)
+    dataset = data.load(base.data)
+    sizes = ', '.join(f'{len(s):,} {split}' for split, s in dataset.splits.items())
+    shape = 'x'.join(map(str, dataset.image_shape))
+    print(
+      f'decoded: {name}, {sizes}; {dataset.num_classes} classes, {shape}', flush=True
+    )
   return 0
 
 

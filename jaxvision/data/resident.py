@@ -31,22 +31,38 @@ def put(source: Source, sharding: jax.sharding.Sharding) -> Batch:
   }
 
 
-def train_batch(split: Batch, seed: int, step: jax.Array, batch_size: int) -> Batch:
-  """Returns the training batch of `step`: pure, for use inside a compiled step.
+def train_indices(
+  split: Batch, seed: int, step: jax.Array, batch_size: int, steps: int = 1
+) -> jax.Array:
+  """Returns which examples the batches of some steps hold: pure, for compiled code.
 
   Args:
     split: from `put`.
     seed: of the run.
-    step: int32 scalar, may be traced.
-    batch_size: images in the batch.
+    step: int32 scalar, the first step; may be traced.
+    batch_size: images in a batch.
+    steps: how many batches.
 
   Returns:
-    {'image': uint8 [batch_size, H, W, C], 'label': int32 [batch_size]}.
+    int32 [steps, batch_size].
   """
   n = split['label'].shape[0]
   first = step.astype(jnp.uint32) * np.uint32(batch_size)
-  position = first + jnp.arange(batch_size, dtype=jnp.uint32)
-  index = example_index(seed_words(seed), position, n, xp=jnp).astype(jnp.int32)
+  place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
+  index = example_index(seed_words(seed), first + place, n, xp=jnp).astype(jnp.int32)
+  # A sort that changes nothing, for XLA fuses nothing across a sort: fused into the
+  # gather, the index would be worked out anew for every byte of an image (ten times the
+  # cost of a whole step on a CPU, where optimization_barrier does not hold it back).
+  _, index = jax.lax.sort((place, index), num_keys=1)
+  return index.reshape(steps, batch_size)
+
+
+def take(split: Batch, index: jax.Array) -> Batch:
+  """Returns the examples at `index` int32 [B].
+
+  Returns:
+    {'image': uint8 [B, H, W, C], 'label': int32 [B]}.
+  """
   # Indices are in range by construction; saying so spares the check of each.
   return {k: v.at[index].get(mode='promise_in_bounds') for k, v in split.items()}
 
@@ -55,11 +71,10 @@ def eval_batch(split: Batch, start: jax.Array, batch_size: int) -> Batch:
   """Returns examples `start` to `start + batch_size` in order, padded and masked.
 
   Returns:
-    As `train_batch`, with 'mask' bool [batch_size]: False past the end of the split.
+    As `take`, with 'mask' bool [batch_size]: False past the end of the split.
   """
   n = split['label'].shape[0]
   index = start + jnp.arange(batch_size, dtype=jnp.int32)
   mask = index < n
   index = jnp.minimum(index, n - 1)
-  batch = {k: v.at[index].get(mode='promise_in_bounds') for k, v in split.items()}
-  return {**batch, 'mask': mask}
+  return {**take(split, index), 'mask': mask}

@@ -44,7 +44,7 @@ class MetricLog:
     temporary = directory / f'.metrics.jsonl.{os.getpid()}'
     temporary.write_text(''.join(json.dumps(p) + '\n' for p in self.history))
     os.replace(temporary, self._path)
-    self._file = open(self._path, 'a')  # noqa: SIM115: open as long as the run
+    self._file = self._path.open('a')
     self._events = SummaryWriter(
       str(directory), purge_step=step + 1 if step else None, flush_secs=30
     )

@@ -92,20 +92,25 @@ class ResidentTrainer:
     self._empty, outputs = _placed(task, mesh, state)
     to_batch = over_batch(mesh)
 
-    def one(state, metrics, split):
-      batch = resident.train_batch(split, seed, state.step, batch_size)
+    def take_step(state, metrics, split, index):
+      batch = resident.take(split, index)
       batch = jax.lax.with_sharding_constraint(batch, to_batch)
       state, new = task.train_step(state, batch, _step_key(state))
       return state, metrics.merge(new), new.loss.compute()
 
-    def many(state, metrics, split):
-      def body(carry, _):
-        state, metrics, loss = one(*carry, split)
-        return (state, metrics), loss
+    def one(state, metrics, split):
+      (index,) = resident.train_indices(split, seed, state.step, batch_size)
+      return take_step(state, metrics, split, index)
 
-      (state, metrics), losses = jax.lax.scan(
-        body, (state, metrics), None, length=steps_per_dispatch
+    def many(state, metrics, split):
+      def body(carry, index):
+        *carry, loss = take_step(*carry, split, index)
+        return tuple(carry), loss
+
+      indices = resident.train_indices(
+        split, seed, state.step, batch_size, steps_per_dispatch
       )
+      (state, metrics), losses = jax.lax.scan(body, (state, metrics), indices)
       # The sum is finite only if every loss is.
       return state, metrics, jnp.sum(losses)
 

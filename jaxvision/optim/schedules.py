@@ -55,7 +55,7 @@ def make_schedule(
   else:
     at = {round(share * total_steps) - warmup: None for share in schedule.boundaries}
     main = optax.schedules.piecewise_constant_schedule(
-      peak, {step: schedule.factor for step in at}
+      peak, dict.fromkeys(at, schedule.factor)
     )
   if not warmup:
     return main

@@ -1,0 +1,43 @@
+# make train                                    a first model: handwritten digits, no download
+# make train CONFIG=configs/cifar100_smallcnn.py ARGS="--config.seed=1"
+# make test                                     the whole suite
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/digits_cnn.py
+ARGS ?=
+
+.PHONY: train test lint format clean
+
+train: $(VENV)/.installed
+	$(VENV)/bin/python -m jaxvision.main --config=$(CONFIG) $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# Installed again when pyproject.toml changes, and only then.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,17 @@
+"""CIFAR-10 with three convolutions and one hidden layer, no augmentation (row C4)."""
+
+from jaxvision.config import base_config
+
+
+def get_config():
+  config = base_config()
+  config.data.name = 'cifar10'
+  config.model.name = 'basic_cnn'
+  config.model.dropout = 0.4
+  config.batch_size = 128
+  config.epochs = 15.0
+  config.optimizer.name = 'adamw'
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.weight_decay = 0.05
+  config.schedule.name = 'one_cycle'
+  return config

@@ -1,0 +1,22 @@
+"""CIFAR-10 with three blocks of three convolutions, 1.79 M parameters (row C8)."""
+
+from jaxvision.config import base_config
+
+
+def get_config():
+  config = base_config()
+  config.data.name = 'cifar10'
+  config.model.name = 'custom_cnn'
+  config.batch_size = 128
+  config.epochs = 100.0
+  config.dtype = 'bfloat16'
+  config.optimizer.learning_rate = 0.1
+  config.optimizer.weight_decay = 5e-4
+  config.schedule.name = 'cosine'
+  config.schedule.warmup_epochs = 5.0
+  config.augment.flip = True
+  config.augment.crop_padding = 4
+  config.augment.cutout = 8
+  config.label_smoothing = 0.1
+  config.ema_decay = 0.999
+  return config

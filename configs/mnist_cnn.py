@@ -1,0 +1,20 @@
+"""MNIST with five small convolutions (row C1)."""
+
+from jaxvision.config import base_config
+
+
+def get_config():
+  config = base_config()
+  config.data.name = 'mnist'
+  config.model.name = 'mnist_cnn'
+  config.batch_size = 128
+  config.epochs = 15.0
+  config.optimizer.learning_rate = 0.05
+  config.optimizer.weight_decay = 5e-4
+  config.schedule.name = 'one_cycle'
+  config.schedule.peak = 0.2
+  config.augment.crop_padding = 2
+  config.augment.crop_mode = 'constant'
+  config.augment.rotation = 10.0
+  config.ema_decay = 0.998
+  return config

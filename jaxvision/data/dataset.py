@@ -1,0 +1,224 @@
+"""What a data set is here: splits with random access, class names, shape, statistics.
+
+Every pipeline reads through these types, so that example i of a split is the same
+image and label whether it comes out of an array, a record file or a folder. NumPy
+only: worker processes import this module, and should start fast.
+"""
+
+import dataclasses
+import mmap
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+_TAKE = 4096  # images of a file looked at at a time
+
+
+@runtime_checkable
+class Source(Protocol):
+  """Random access to one split; picklable, so that worker processes can take it."""
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Every label in order, int32 [n], without decoding an image."""
+    ...
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    """Returns (image uint8 [H, W, C], label int)."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+  """A split held in arrays, or in a file mapped as one.
+
+  Attributes:
+    images: uint8 [n, H, W, C]; a mapped .npy file is read page by page as it is
+      used, and a copy that goes to a worker process maps it again.
+    labels: int32 [n].
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    return np.asarray(self.images[index]), int(self.labels[index])
+
+  def take(self, indices: np.ndarray) -> 'ArraySource':
+    """Returns a copy of the examples `indices` (ascending), in memory.
+
+    A file is mapped afresh for every part of it, or all its pages would count as
+    memory of this process beside the copy.
+    """
+    images = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
+    for first in range(0, len(self.images), _TAKE):
+      start, stop = np.searchsorted(indices, [first, first + _TAKE])
+      source = np.load(path, mmap_mode='r') if (path := self._file()) else self.images
+      images[start:stop] = source[indices[start:stop]]
+    return ArraySource(images, self.labels[indices])
+
+  def __reduce__(self):
+    if path := self._file():
+      return _mapped_again, (path, self.labels)
+    return ArraySource, (self.images, self.labels)
+
+  def _file(self) -> str | None:
+    """Returns the .npy file that `images` maps whole, or None."""
+    # The base of a slice of a mapped file is an array.
+    if isinstance(self.images, np.memmap) and isinstance(self.images.base, mmap.mmap):
+      return str(self.images.filename)
+    return None
+
+
+def _mapped_again(path: str, labels: np.ndarray) -> ArraySource:
+  return ArraySource(np.load(path, mmap_mode='r'), labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubsetSource:
+  """The examples `indices` (int64 [m]) of another source, in that order."""
+
+  source: Source
+  indices: np.ndarray
+
+  @property
+  def labels(self) -> np.ndarray:
+    return self.source.labels[self.indices]
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    return self.source[int(self.indices[index])]
+
+  def __getitems__(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+    return read_many(self.source, self.indices[np.asarray(indices, np.int64)].tolist())
+
+
+def read_many(source: Source, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+  """Returns several examples, at once where the source has a `__getitems__`.
+
+  Record files answer a batch some ten times faster than as many single reads.
+  """
+  many = getattr(source, '__getitems__', None)
+  return many(indices) if many else [source[i] for i in indices]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """One image classification set, ready for a pipeline.
+
+  Attributes:
+    name: as the config asked for it.
+    splits: 'train', 'test', and 'validation' where one was carved from train.
+    class_names: class k is called class_names[k].
+    image_shape: (height, width, channels) of every image.
+    mean: per channel of the training split, in units of [0, 1].
+    std: the same, never 0: a channel that is constant has 1.
+    pipeline: 'resident' (ArraySources) or 'streaming' (decoded on access).
+    synthetic: whether the images are made up; every output must say so.
+    skipped: unreadable files passed over, over all splits.
+    origin: where the splits come from, for reports.
+  """
+
+  name: str
+  splits: Mapping[str, Source]
+  class_names: tuple[str, ...]
+  image_shape: tuple[int, int, int]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  pipeline: str
+  synthetic: bool = False
+  skipped: int = 0
+  origin: str = ''
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
+
+
+def stratified_split(
+  labels: np.ndarray, fraction: float, seed: int | Sequence[int] = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """Holds out `fraction` of the examples, the same share of every class.
+
+  The number held out is `round(fraction * n)`, spread over the classes by largest
+  remainder; a class of two or more examples keeps at least one on each side, and a
+  class of one stays. The draw uses the raw output of PCG64, which NumPy promises
+  never to change, so a seed gives one split for good.
+
+  Args:
+    labels: int [n].
+    fraction: share to hold out, above 0 and below 1.
+    seed: one or more non-negative integers.
+
+  Returns:
+    (kept, held): int64 indices, each ascending; together every index once.
+
+  >>> kept, held = stratified_split(np.repeat([0, 1], [8, 4]), 0.25)
+  >>> len(kept), np.repeat([0, 1], [8, 4])[held].tolist()
+  (9, [0, 0, 1])
+  """
+  labels = np.asarray(labels)
+  _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+  exact = counts * fraction
+  quota = np.floor(exact).astype(np.int64)
+  left = round(len(labels) * fraction) - int(quota.sum())
+  quota[np.argsort(quota - exact, kind='stable')[: max(left, 0)]] += 1
+  quota = np.clip(quota, np.minimum(1, counts - 1), counts - 1)
+  draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
+  by_class = np.lexsort((draws, inverse))
+  starts = np.cumsum(counts) - counts
+  held = np.concatenate(
+    [by_class[start : start + n] for start, n in zip(starts, quota)]
+    or [np.zeros(0, np.int64)]
+  )
+  mask = np.ones(len(labels), bool)
+  mask[held] = False
+  return np.flatnonzero(mask), np.sort(held)
+
+
+def moments(images: np.ndarray) -> np.ndarray:
+  """Returns sum and sum of squares per image and channel, int64 [n, 2, C].
+
+  Integers, so that the statistics of any subset are exact and the same in whatever
+  order and by whatever pipeline its images were read.
+
+  Args:
+    images: uint8 [n, H, W, C].
+
+  >>> moments(np.full((1, 2, 2, 1), 3, np.uint8)).tolist()
+  [[[12], [36]]]
+  """
+  n, height, width, channels = images.shape
+  flat = np.ascontiguousarray(
+    images.reshape(n, height * width, channels).transpose(0, 2, 1)
+  )
+  squares = np.square(flat, dtype=np.uint16)  # 255^2 just fits
+  return np.stack([flat.sum(2, np.int64), squares.sum(2, np.int64)], axis=1)
+
+
+def mean_std(
+  image_moments: np.ndarray, pixels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns mean and standard deviation per channel, in units of [0, 1].
+
+  Args:
+    image_moments: int64 [n, 2, C], of `moments`.
+    pixels: height times width of an image.
+
+  >>> mean_std(moments(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)), 1)
+  ((0.5,), (0.5,))
+  """
+  count = len(image_moments) * pixels
+  mean, std = [], []
+  for total, squared in image_moments.sum(0).T.tolist():  # Python's integers: exact
+    mean.append(total / (255 * count))
+    std.append((count * squared - total**2) ** 0.5 / (255 * count) or 1.0)
+  return tuple(mean), tuple(std)

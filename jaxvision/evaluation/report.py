@@ -1,0 +1,351 @@
+"""The report of a classification run, for people (Markdown, HTML) and programs (JSON)."""
+
+import dataclasses
+import io
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from jaxvision.evaluation import grids, metrics, page, plots, style
+
+PAIRS = 20  # most confused pairs listed
+PICTURES = 24  # worst mistakes, and as many sample predictions
+THUMBNAIL = 168  # pixels; larger images are reduced for the page
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """Every number that a report gives about one split of n examples and K classes.
+
+  Attributes:
+    class_names: K names.
+    examples: n.
+    accuracy, accuracy_top5: shares; top-5 of five classes or fewer is 1.
+    accuracy_interval: Wilson's 95 % interval of the accuracy.
+    loss: mean cross-entropy in nats, without label smoothing.
+    ece: expected calibration error, 15 bins.
+    confusion: int64 [K, K], rows are the true classes.
+    scores, macro, weighted: per class, and averaged.
+    pairs: most confused pairs of classes.
+    mistakes: the most confident mistakes.
+    reliability: accuracy per bin of confidence.
+  """
+
+  class_names: tuple[str, ...]
+  examples: int
+  accuracy: float
+  accuracy_top5: float
+  accuracy_interval: tuple[float, float]
+  loss: float
+  ece: float
+  confusion: np.ndarray
+  scores: metrics.ClassScores
+  macro: metrics.ClassScores
+  weighted: metrics.ClassScores
+  pairs: list[metrics.ConfusedPair]
+  mistakes: list[metrics.Mistake]
+  reliability: metrics.Reliability
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns the numbers as report.json holds them."""
+    predicted = self.confusion.sum(axis=0)
+    return {
+      'examples': self.examples,
+      'num_classes': len(self.class_names),
+      'accuracy': self.accuracy,
+      'accuracy_interval_95': self.accuracy_interval,
+      'accuracy_top5': self.accuracy_top5,
+      'loss': self.loss,
+      'ece': self.ece,
+      'averages': {
+        'macro': dataclasses.asdict(self.macro),
+        'weighted': dataclasses.asdict(self.weighted),
+      },
+      'per_class': [
+        {
+          'index': i,
+          'class': name,
+          'precision': self.scores.precision[i],
+          'recall': self.scores.recall[i],
+          'f1': self.scores.f1[i],
+          'support': self.scores.support[i],
+          'predicted': predicted[i],
+        }
+        for i, name in enumerate(self.class_names)
+      ],
+      'most_confused_pairs': [dataclasses.asdict(pair) for pair in self.pairs],
+      'worst_mistakes': [
+        {
+          **dataclasses.asdict(mistake),
+          'true_class': self.class_names[mistake.true],
+          'predicted_class': self.class_names[mistake.predicted],
+        }
+        for mistake in self.mistakes
+      ],
+      'reliability': [
+        {'above': low, 'to': high, 'count': n, 'confidence': c, 'accuracy': a}
+        for low, high, n, c, a in zip(
+          self.reliability.edges[:-1],
+          self.reliability.edges[1:],
+          self.reliability.count,
+          self.reliability.confidence,
+          self.reliability.accuracy,
+        )
+      ],
+      'confusion_matrix': self.confusion,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+  """One figure of the report: its file name, what it shows in words, both themes."""
+
+  file: str
+  alt: str
+  light: bytes
+  dark: bytes
+
+
+def measure(
+  labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
+) -> Results:
+  """Computes the numbers of a report.
+
+  Args:
+    labels: integer [n], n at least 1.
+    probabilities: float [n, K], rows sum to 1.
+    class_names: K names.
+
+  Raises:
+    ValueError: shapes that do not fit, no examples, or a value that is not finite.
+  """
+  labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+  shape = (len(labels), len(class_names))
+  if not len(labels) or probabilities.shape != shape:
+    raise ValueError(f'probabilities must be {shape}, n > 0, not {probabilities.shape}')
+  if not np.isfinite(probabilities).all():
+    raise ValueError('probabilities hold NaN or infinity')
+  predictions = probabilities.argmax(axis=1)
+  confusion = metrics.confusion_matrix(labels, predictions, len(class_names))
+  scores = metrics.class_scores(confusion)
+  correct = int(np.trace(confusion))
+  return Results(
+    class_names=tuple(class_names),
+    examples=len(labels),
+    accuracy=correct / len(labels),
+    accuracy_top5=metrics.top_k_accuracy(probabilities, labels, k=5),
+    accuracy_interval=metrics.accuracy_interval(correct, len(labels)),
+    loss=metrics.cross_entropy(probabilities, labels),
+    ece=metrics.expected_calibration_error(probabilities, labels),
+    confusion=confusion,
+    scores=scores,
+    macro=metrics.macro_average(scores),
+    weighted=metrics.weighted_average(scores),
+    pairs=metrics.most_confused_pairs(confusion, class_names, PAIRS),
+    mistakes=metrics.worst_mistakes(probabilities, labels, PICTURES),
+    reliability=metrics.reliability(probabilities, labels),
+  )
+
+
+def write_report(
+  directory: str | Path,
+  *,
+  summary: dict,
+  config: dict,
+  history: list[dict],
+  labels: np.ndarray,
+  probabilities: np.ndarray,
+  class_names: Sequence[str],
+  image_at: Callable[[int], np.ndarray],
+  split: str,
+  notes: Sequence[str] = (),
+) -> Path:
+  """Writes report/ in a run directory: report.html, .md, .json and the plots.
+
+  Every file is replaced as a whole, report.json last: where it stands, the report is
+  complete. The HTML is one file that needs nothing else.
+
+  Args:
+    directory: the run directory.
+    summary: as in summary.json; a field that is missing or None shows as a dash.
+    config: the resolved config, nested dicts.
+    history: the parsed metrics.jsonl.
+    labels: integer [n], true classes.
+    probabilities: float32 [n, K].
+    class_names: K names.
+    image_at: gives example i of the split as uint8 [H, W, C], C 1 or 3.
+    split: name of the split, 'test' or 'validation'.
+    notes: what a reader must know first, such as that the data are synthetic.
+
+  Returns:
+    Path of report.html.
+
+  Raises:
+    ValueError: see `measure`.
+  """
+  labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+  results = measure(labels, probabilities, class_names)
+  mistakes = [
+    _picture(results, image_at, mistake.index, labels, probabilities)
+    for mistake in results.mistakes
+  ]
+  sampler = np.random.default_rng(0)  # the same examples in every report on this split
+  chosen = sampler.permutation(results.examples)[:PICTURES].tolist()
+  samples = [
+    _picture(results, image_at, index, labels, probabilities) for index in chosen
+  ]
+  charts = _charts(results, history, split)
+  images = {plot.file: plot.light for plot in charts.values()}
+  if mistakes:
+    images['worst_mistakes.png'] = style.png(grids.picture_grid(mistakes))
+  images['samples.png'] = style.png(grids.picture_grid(samples))
+
+  summary, config = page.plain(summary), page.plain(config)
+  values = {
+    'name': page.text(summary.get('config_name')),
+    'split': split,
+    'notes': list(notes),
+    'summary': summary,
+    'facts': _facts(results, summary, split),
+    'command': _command(summary.get('command')),
+    'config': json.dumps(config, indent=2, ensure_ascii=False),
+    'versions': summary.get('versions') or {},
+    'results': results,
+    'charts': charts,
+    'mistakes': mistakes,
+    'samples': samples,
+    'thumbnail': lambda picture: page.data_uri(_thumbnail(picture.image)),
+    'confidence': grids.confidence_text,
+  }
+  record = {
+    'config_name': summary.get('config_name'),
+    'split': split,
+    'notes': list(notes),
+    **results.as_json(),
+  }
+  files: dict[str, str | bytes] = {
+    **images,
+    'report.md': page.render('report.md.j2', **values),
+    'report.html': page.render('report.html.j2', **values),
+    'report.json': page.lined_json(record),
+  }
+  target = Path(directory) / 'report'
+  target.mkdir(parents=True, exist_ok=True)
+  for file, content in files.items():
+    page.write_whole(target / file, content)
+  for file in {'curves.png', 'worst_mistakes.png'} - files.keys():
+    (target / file).unlink(missing_ok=True)  # of an earlier report; now without one
+  return target / 'report.html'
+
+
+def _picture(
+  results: Results,
+  image_at: Callable[[int], np.ndarray],
+  index: int,
+  labels: np.ndarray,
+  probabilities: np.ndarray,
+) -> grids.Picture:
+  predicted = int(probabilities[index].argmax())
+  return grids.Picture(
+    image=np.asarray(image_at(index)),
+    true=results.class_names[labels[index]],
+    predicted=results.class_names[predicted],
+    confidence=float(probabilities[index, predicted]),
+    right=predicted == labels[index],
+    index=index,
+  )
+
+
+def _thumbnail(image: np.ndarray) -> bytes:
+  """Encodes an image as PNG, reduced to what the page shows of it."""
+  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  if max(picture.size) > THUMBNAIL:
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+  buffer = io.BytesIO()
+  picture.save(buffer, 'PNG', optimize=True)
+  return buffer.getvalue()
+
+
+def _charts(results: Results, history: list[dict], split: str) -> dict[str, Plot]:
+  """Draws the charts in both themes; without a log there are no curves."""
+
+  def draw(file: str, alt: str, figure: Callable[[style.Theme], Figure]) -> Plot:
+    light, dark = style.png(figure(style.LIGHT)), style.png(figure(style.DARK))
+    return Plot(file, alt, light, dark)
+
+  names, number = results.class_names, len(results.class_names)
+  charts = {}
+  if plots.has_curves(history):
+    charts['curves'] = draw(
+      'curves.png',
+      'Loss, accuracy and learning rate against the training step, for each split.',
+      lambda theme: plots.curves(history, theme),
+    )
+  best = int(np.argmax(results.scores.f1))
+  worst = int(np.argmin(results.scores.f1))
+  charts['f1'] = draw(
+    'f1_per_class.png',
+    f'F1 of each of the {number} classes as bars, from {names[best]}'
+    f' ({results.scores.f1[best]:.3f}) down to {names[worst]}'
+    f' ({results.scores.f1[worst]:.3f}); the macro average is {results.macro.f1:.3f}.',
+    lambda theme: plots.f1_bars(results.scores, names, theme),
+  )
+  pair = results.pairs[0] if results.pairs else None
+  most = (
+    f'Most confused: {pair.first} and {pair.second}, {pair.count} times.'
+    if pair
+    else 'No two classes were confused.'
+  )
+  charts['confusion'] = draw(
+    'confusion_matrix.png',
+    f'Confusion matrix of {number} classes on the {split} split, true classes in the'
+    f' rows, predicted ones in the columns. {most}',
+    lambda theme: plots.confusion_matrix(results.confusion, names, theme),
+  )
+  charts['reliability'] = draw(
+    'reliability.png',
+    'Accuracy against confidence in 15 bins, with the share of examples in each; the'
+    f' expected calibration error is {results.ece:.2%}.',
+    lambda theme: plots.reliability_diagram(results.reliability, results.ece, theme),
+  )
+  return charts
+
+
+def _command(command: str | list[str] | None) -> str:
+  return shlex.join(command) if isinstance(command, list) else command or ''
+
+
+def _facts(results: Results, summary: dict, split: str) -> list[tuple[str, str]]:
+  """Lists what the head of the page says beside the accuracy, as (label, value)."""
+  facts = [(f'{split} loss', page.number(results.loss, '.4f'))]
+  if len(results.class_names) > 5:
+    facts.append((f'{split} top-5', page.percent(results.accuracy_top5)))
+  count, kind = summary.get('device_count'), summary.get('device_kind')
+  device = (
+    f'{count} \N{MULTIPLICATION SIGN} {kind}' if count and kind else page.text(kind)
+  )
+  backend = summary.get('backend')
+  commit = summary.get('git_commit')
+  return [
+    *facts,
+    ('macro F1', page.number(float(results.macro.f1), '.4f')),
+    ('calibration error', page.percent(results.ece)),
+    ('train accuracy', page.percent(summary.get('train_accuracy'))),
+    ('parameters', page.number(summary.get('params'))),
+    ('steps', page.number(summary.get('steps'))),
+    ('epochs', page.number(summary.get('epochs'), '.4g')),
+    ('training time', page.duration(summary.get('seconds_train'))),
+    ('compile time', page.duration(summary.get('seconds_compile'))),
+    ('images/s', page.number(summary.get('images_per_second'), ',.0f')),
+    ('device', device + (f' ({backend})' if backend and backend != kind else '')),
+    ('compute dtype', page.text(summary.get('dtype'))),
+    ('peak memory', page.size(summary.get('peak_memory_bytes'))),
+    ('seed', page.text(summary.get('seed'))),
+    ('commit', page.text(commit[:10] if commit else None)),
+  ]

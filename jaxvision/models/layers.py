@@ -1,0 +1,156 @@
+"""Building blocks that the model families share.
+
+Images and features are NHWC. A block computes in its `dtype`; its parameters, and
+the statistics of batch norm, are float32 whatever the `dtype`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvision.errors import UserError
+
+# The values that a model's `activation` field may take.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  'relu': nn.relu,
+  'leaky_relu': nn.leaky_relu,  # slope 0.01 below zero
+  'swish': nn.swish,
+  'gelu': nn.gelu,  # the tanh approximation
+}
+
+# Gain sqrt(2) keeps the variance of the forward pass through ReLU layers.
+# He et al. 2015, "Delving deep into rectifiers", equation 10.
+conv3x3 = functools.partial(
+  nn.Conv,
+  kernel_size=(3, 3),
+  padding=((1, 1), (1, 1)),
+  kernel_init=nn.initializers.he_normal(),
+)
+
+dense = functools.partial(nn.Dense, kernel_init=nn.initializers.he_normal())
+
+# The linear classifier at the end of every model: logits are float32 in any dtype.
+head = functools.partial(nn.Dense, dtype=jnp.float32, name='head')
+
+# The running statistics forget a tenth per step: PyTorch's momentum of 0.1.
+batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+  """Takes the maximum of each 2x2 window, stride 2.
+
+  The values of `nn.max_pool(x, (2, 2), (2, 2))`: an odd last row or column is
+  dropped. It is written as the maximum of four strided slices because the gradient
+  of XLA's window reduction, select-and-scatter, is some 30 times slower on CPU.
+  Where values of a window tie, the gradient is shared among them, and
+  select-and-scatter gives all of it to the first.
+
+  Args:
+    x: features [..., H, W, C], H and W at least 2.
+
+  Returns:
+    Features [..., H // 2, W // 2, C] of the same dtype.
+
+  Example:
+    >>> max_pool_2x2(jnp.arange(15.0).reshape(3, 5, 1))[..., 0]
+    Array([[6., 8.]], dtype=float32)
+  """
+  height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
+  rows = jnp.maximum(x[..., 0:height:2, :, :], x[..., 1:height:2, :, :])
+  return jnp.maximum(rows[..., 0:width:2, :], rows[..., 1:width:2, :])
+
+
+def zero_pad_shortcut(x: jax.Array, features: int, stride: int = 1) -> jax.Array:
+  """Fits the identity to a smaller, wider output without parameters.
+
+  Option A of He et al. 2015, "Deep residual learning", section 4.2: every
+  `stride`-th pixel, and channels of zeros, as many before as after the old ones.
+
+  Args:
+    x: features [B, H, W, C].
+    features: channels of the result, at least C.
+    stride: distance between the pixels that are kept.
+
+  Returns:
+    Features [B, ceil(H / stride), ceil(W / stride), features].
+  """
+  x = x[:, ::stride, ::stride]
+  missing = features - x.shape[-1]
+  before = missing // 2
+  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, missing - before)))
+
+
+def check_image_size(model: nn.Module, images: jax.Array, halvings: int) -> None:
+  """Refuses images that `halvings` 2x2 poolings would leave without a pixel.
+
+  Args:
+    model: the model that pools; its class is named in the message.
+    images: [B, H, W, C].
+    halvings: how often the model halves height and width.
+
+  Raises:
+    UserError: if H or W is under 2 ** halvings.
+  """
+  height, width = images.shape[1:3]
+  least = 2**halvings
+  if min(height, width) < least:
+    raise UserError(
+      f'{type(model).__name__} halves the image {halvings} times and needs at least '
+      f'{least}x{least} pixels, got {height}x{width}: set data.image_size or '
+      'choose another model'
+    )
+
+
+class ConvUnit(nn.Module):
+  """3x3 convolution, optional batch norm, activation: [B,H,W,C] -> [B,H,W,features].
+
+  The convolution has a bias only where no batch norm follows that would cancel it.
+
+  Attributes:
+    features: output channels.
+    activation: a key of `ACTIVATIONS`.
+    batch_norm: whether to normalise between convolution and activation.
+    dtype: of the computation.
+  """
+
+  features: int
+  activation: str = 'relu'
+  batch_norm: bool = True
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    use_bias = not self.batch_norm
+    x = conv3x3(self.features, use_bias=use_bias, dtype=self.dtype, name='conv')(x)
+    if self.batch_norm:
+      x = batch_norm(use_running_average=not train, dtype=self.dtype, name='bn')(x)
+    return ACTIVATIONS[self.activation](x)
+
+
+class SqueezeExcite(nn.Module):
+  """Channel attention: scales each channel by a gate in (0, 1) seen from all of them.
+
+  The mean over the pixels goes through a bottleneck of C // `reduction` ReLU units;
+  C sigmoids of it multiply the channels. It adds 2 * C * S + S + C parameters, S
+  being the bottleneck's width. Hu et al. 2018, "Squeeze-and-excitation networks".
+
+  Attributes:
+    reduction: how many times narrower than its input the bottleneck is.
+    dtype: of the computation.
+  """
+
+  reduction: int = 4
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    channels = x.shape[-1]
+    squeezed = x.mean((1, 2))
+    units = max(1, channels // self.reduction)
+    hidden = nn.relu(nn.Dense(units, dtype=self.dtype, name='squeeze')(squeezed))
+    gates = nn.sigmoid(nn.Dense(channels, dtype=self.dtype, name='excite')(hidden))
+    return x * gates[:, None, None, :]

@@ -1,0 +1,59 @@
+"""Shared by all tests: eight simulated devices, caches of their own, the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before JAX starts. A test that wants one device takes a mesh of one.
+os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache_dir(tmp_path_factory):
+  """Decoded sets and compiled programs of this session, apart from the user's."""
+  path = tmp_path_factory.mktemp('cache')
+  old = os.environ.get('JAXVISION_CACHE')
+  os.environ['JAXVISION_CACHE'] = str(path)
+  yield path
+  if old is None:
+    del os.environ['JAXVISION_CACHE']
+  else:
+    os.environ['JAXVISION_CACHE'] = old
+
+
+@pytest.fixture
+def digits_config():
+  """A short run on digits on one device; fields are changed by the tests."""
+  from jaxvision import config
+
+  loaded = config.load(ROOT / 'configs' / 'digits_cnn.py')
+  loaded.steps = 12
+  loaded.log_every_steps = 5
+  loaded.eval_every_steps = 6
+  loaded.checkpoint.every_steps = 4
+  loaded.parallel.data = 1
+  return loaded
+
+
+@pytest.fixture
+def command():
+  """Starts `python -m jaxvision.main ARGUMENTS` as a user would, on one device."""
+
+  def start(*arguments, devices=1, **environment):
+    env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), **environment}
+    return subprocess.Popen(
+      [sys.executable, '-m', 'jaxvision.main', *map(str, arguments)],
+      cwd=ROOT,
+      env=env,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+
+  return start

@@ -1,0 +1,166 @@
+"""`load` on the sets that are always there, its splits, statistics and errors."""
+
+import subprocess
+import sys
+
+import chex
+import numpy as np
+import pytest
+
+from jaxvision import config
+from jaxvision.data import ArraySource, load, loading
+from jaxvision.data.dataset import Source, read_many
+from jaxvision.errors import UserError
+
+
+def _images(source):
+  return np.stack([source[i][0] for i in range(len(source))])
+
+
+def test_digits_are_the_whole_set_split_by_class():
+  dataset = load('digits')
+  train, test = dataset.splits['train'], dataset.splits['test']
+  assert (len(train), len(test)) == (1438, 359)
+  assert dataset.class_names == tuple('0123456789')
+  assert dataset.num_classes == 10
+  assert not dataset.synthetic
+  assert train.images.dtype == np.uint8
+  chex.assert_shape(train.images, (1438, 8, 8, 1))
+  assert (train.images.min(), train.images.max()) == (0, 255)
+  share = np.bincount(test.labels) / np.bincount(np.r_[train.labels, test.labels])
+  assert np.abs(share - 0.2).max() < 0.01
+  unit = train.images / 255
+  np.testing.assert_allclose(dataset.mean, unit.mean((0, 1, 2)))
+  np.testing.assert_allclose(dataset.std, unit.std((0, 1, 2)))
+
+
+def test_digits_can_be_resized_and_coloured():
+  dataset = load('digits', image_size=12, channels=3)
+  assert dataset.image_shape == (12, 12, 3)
+  chex.assert_shape(dataset.splits['test'].images, (359, 12, 12, 3))
+
+
+def test_validation_is_carved_from_train_and_leaves_test_alone():
+  whole, carved = load('digits'), load('digits', train_fraction=0.9)
+  train, validation = carved.splits['train'], carved.splits['validation']
+  assert len(train) + len(validation) == len(whole.splits['train'])
+  assert len(validation) == 144
+  assert np.bincount(validation.labels).min() >= 13
+  chex.assert_trees_all_equal(
+    _images(carved.splits['test']), whole.splits['test'].images
+  )
+  both = np.concatenate([train.images, validation.images]).reshape(1438, -1)
+  before = whole.splits['train'].images.reshape(1438, -1)
+  chex.assert_trees_all_equal(both[np.lexsort(both.T)], before[np.lexsort(before.T)])
+  np.testing.assert_allclose(carved.mean, (train.images / 255).mean((0, 1, 2)))
+
+
+def test_split_seed_and_nothing_else_chooses_the_split():
+  first, again = load('digits'), load('digits', pipeline='streaming')
+  other = load('digits', split_seed=1)
+  labels = first.splits['test'].labels
+  chex.assert_trees_all_equal(labels, again.splits['test'].labels)
+  assert not np.array_equal(first.splits['test'].images, other.splits['test'].images)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_synthetic_says_so_and_is_the_same_in_both_pipelines(channels):
+  fields = {'synthetic_examples': 40, 'synthetic_classes': 4, 'image_size': 9}
+  fields |= {'channels': channels, 'train_fraction': 0.75}
+  resident = load('synthetic', **fields)
+  streaming = load('synthetic', pipeline='streaming', **fields)
+  assert resident.synthetic
+  assert resident.image_shape == (9, 9, channels)
+  assert {s: len(v) for s, v in resident.splits.items()} == {
+    'train': 30,
+    'test': 10,
+    'validation': 10,
+  }
+  for name, source in resident.splits.items():
+    assert isinstance(source, ArraySource)
+    assert isinstance(streaming.splits[name], Source)
+    chex.assert_trees_all_equal(source.images, _images(streaming.splits[name]))
+    chex.assert_trees_all_equal(source.labels, streaming.splits[name].labels)
+  assert (resident.mean, resident.std) == (streaming.mean, streaming.std)
+
+
+def test_synthetic_can_be_learned():
+  from sklearn.linear_model import LogisticRegression
+
+  dataset = load('synthetic', synthetic_examples=300, synthetic_classes=3)
+  train, test = dataset.splits['train'], dataset.splits['test']
+  model = LogisticRegression(max_iter=50).fit(
+    train.images.reshape(len(train), -1) / 255, train.labels
+  )
+  score = model.score(test.images.reshape(len(test), -1) / 255, test.labels)
+  assert score > 0.6
+
+
+def test_size_chooses_the_pipeline():
+  fields = {'synthetic_examples': 400, 'image_size': 32, 'channels': 3}
+  assert load('synthetic', **fields).pipeline == 'resident'
+  dataset = load('synthetic', resident_limit_mb=1, **fields)
+  assert dataset.pipeline == 'streaming'
+  assert not isinstance(dataset.splits['train'], ArraySource)
+
+
+def test_a_set_past_the_limit_is_measured_on_a_sample(monkeypatch):
+  monkeypatch.setattr(loading, 'STATISTICS_SAMPLE', 50)
+  fields = {'name': 'synthetic', 'synthetic_examples': 200, 'resident_limit_mb': 0}
+  streamed = load(**{'data': fields.pop('name'), **fields})
+  resident = load('synthetic', pipeline='resident', **fields)
+  assert streamed.pipeline == 'streaming'
+  assert (streamed.mean, streamed.std) == (resident.mean, resident.std)
+  whole = load('synthetic', synthetic_examples=200)
+  assert whole.mean != streamed.mean
+  np.testing.assert_allclose(whole.mean, streamed.mean, rtol=0.15)
+
+
+def test_given_statistics_are_taken():
+  dataset = load('digits', mean=(0.5,), std=(0.25,))
+  assert (dataset.mean, dataset.std) == ((0.5,), (0.25,))
+
+
+def test_a_section_of_a_config_is_loaded_and_left_alone():
+  data = config.base_config().data
+  assert len(load(data, test_fraction=0.5).splits['test']) == 898
+  assert data.test_fraction == 0.2
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'mean': (0.5, 0.5), 'std': (0.5, 0.5)}, 'data.mean has 2 numbers.* 1 channel'),
+    ({'mean': (0.5,), 'std': (0.0,)}, 'data.std must be above 0'),
+    ({'train_fractoin': 0.5}, 'did you mean "data.train_fraction"'),
+    ({'test_fraction': 1.5}, 'data.test_fraction must be'),
+    ({'pipeline': 'fast'}, 'one of auto, resident, streaming'),
+    ({'channels': 2}, 'data.channels must be 0, 1 or 3'),
+    ({'image_size': 'big'}, 'data.image_size takes a value of type int'),
+    ({'name': 'folder'}, '--config.data.root=DIR'),
+    ({'name': 'synthetic', 'synthetic_examples': 5}, 'fewer than'),
+  ],
+)
+def test_impossible_fields_are_told_in_one_line(fields, message):
+  name = fields.pop('name', 'digits')
+  with pytest.raises(UserError, match=message) as caught:
+    load(name, **fields)
+  assert '\n' not in str(caught.value)
+
+
+def test_nothing_imports_tensorflow_or_jax():
+  program = (
+    'import sys; from jaxvision import data; data.load("digits"); '
+    'print({"tensorflow", "jax", "tensorflow_datasets"} & set(sys.modules))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True
+  )
+  assert done.stdout.strip() == 'set()'
+
+
+def test_reading_many_equals_reading_one_by_one():
+  source = load('synthetic', pipeline='streaming').splits['train']
+  for i, (image, label) in zip([3, 1], read_many(source, [3, 1])):
+    chex.assert_trees_all_equal(image, source[i][0])
+    assert label == source.labels[i]

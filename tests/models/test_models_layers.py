@@ -1,0 +1,90 @@
+"""Building blocks against linen's own and against NumPy."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvision.errors import UserError
+from jaxvision.models import cnn
+from jaxvision.models.layers import (
+  ACTIVATIONS,
+  ConvUnit,
+  SqueezeExcite,
+  max_pool_2x2,
+  zero_pad_shortcut,
+)
+
+SIZES = [(2, 2), (8, 8), (7, 7), (5, 8), (8, 3)]
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_max_pool_has_the_values_of_linen(size):
+  x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+  chex.assert_trees_all_equal(max_pool_2x2(x), nn.max_pool(x, (2, 2), (2, 2)))
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_max_pool_has_the_gradient_of_linen_where_nothing_ties(size):
+  shape = (2, *size, 3)
+  x = jax.random.permutation(jax.random.key(0), np.prod(shape)).reshape(shape)
+  x = x.astype(jnp.float32)
+  weights = jax.random.normal(jax.random.key(1), max_pool_2x2(x).shape)
+  ours = jax.grad(lambda x: (weights * max_pool_2x2(x)).sum())(x)
+  linen = jax.grad(lambda x: (weights * nn.max_pool(x, (2, 2), (2, 2))).sum())(x)
+  chex.assert_trees_all_equal(ours, linen)
+
+
+def test_max_pool_shares_the_gradient_of_a_tie_and_keeps_its_sum():
+  gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(jnp.ones((1, 2, 2, 1)))
+  chex.assert_trees_all_close(gradient, jnp.full((1, 2, 2, 1), 0.25))
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS)
+def test_activations_agree_with_their_formulas(name):
+  x = np.linspace(-3, 3, 25)
+  expected = {
+    'relu': np.maximum(x, 0),
+    'leaky_relu': np.where(x > 0, x, 0.01 * x),
+    'swish': x / (1 + np.exp(-x)),
+    'gelu': x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+  }[name]
+  np.testing.assert_allclose(ACTIVATIONS[name](jnp.array(x)), expected, atol=1e-6)
+
+
+def test_zero_pad_shortcut_takes_every_second_pixel_and_centres_the_channels():
+  x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
+  y = zero_pad_shortcut(x, 8, stride=2)
+  chex.assert_shape(y, (2, 3, 2, 8))
+  chex.assert_trees_all_equal(y[..., 2:5], x[:, ::2, ::2])
+  assert not np.any(y[..., :2])
+  assert not np.any(y[..., 5:])
+
+
+def test_squeeze_excite_scales_whole_channels_by_gates_below_one():
+  x = 1 + jax.random.uniform(jax.random.key(0), (2, 4, 4, 8))
+  y, variables = SqueezeExcite(reduction=2).init_with_output(jax.random.key(1), x)
+  gates = y / x
+  chex.assert_trees_all_close(gates, jnp.broadcast_to(gates[:, :1, :1], x.shape))
+  assert np.all((gates > 0) & (gates < 1))
+  assert variables['params']['squeeze']['kernel'].shape == (8, 4)
+
+
+def test_conv_unit_has_a_bias_or_a_batch_norm():
+  x = jnp.ones((2, 4, 4, 3))
+
+  def parameters(**fields):
+    return ConvUnit(5, **fields).init(jax.random.key(0), x, train=False)['params']
+
+  assert set(parameters(batch_norm=True)) == {'conv', 'bn'}
+  assert set(parameters(batch_norm=True)['conv']) == {'kernel'}
+  assert set(parameters(batch_norm=False)) == {'conv'}
+  assert set(parameters(batch_norm=False)['conv']) == {'kernel', 'bias'}
+
+
+def test_an_image_too_small_is_refused_in_one_line():
+  with pytest.raises(UserError, match='SmallFiltersCNN .* at least 8x8 .* 8x7') as info:
+    cnn.SmallFiltersCNN(10).init(jax.random.key(0), jnp.ones((1, 8, 7, 3)))
+  assert '\n' not in str(info.value)
