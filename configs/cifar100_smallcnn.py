@@ -13,5 +13,7 @@ def get_config():
   config.optimizer.learning_rate = 4e-3
   config.optimizer.weight_decay = 1e-2
   config.schedule.name = 'one_cycle'
+  config.augment.flip = True
+  config.augment.crop_padding = 4
   config.eval_every_steps = 1000
   return config

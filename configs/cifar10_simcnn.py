@@ -9,7 +9,7 @@ def get_config():
   config.model.name = 'sim_cnn'
   config.model.dropout = 0.3
   config.batch_size = 128
-  config.epochs = 15.0
+  config.epochs = 10.0
   config.optimizer.name = 'adamw'
   config.optimizer.learning_rate = 2e-3
   config.optimizer.weight_decay = 0.05

@@ -8,7 +8,7 @@ def get_config():
   config.data.name = 'mnist'
   config.model.name = 'mnist_cnn'
   config.batch_size = 128
-  config.epochs = 15.0
+  config.epochs = 10.0
   config.optimizer.learning_rate = 0.05
   config.optimizer.weight_decay = 5e-4
   config.schedule.name = 'one_cycle'

@@ -214,24 +214,20 @@ _COMMANDS = {
 }
 
 
-def _disk_problem(error: BaseException | None) -> str | None:
-  """Returns the one line for a full or unwritable disk, wherever in the chain it is."""
-  mine = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+def disk_problem(error: BaseException | None) -> str | None:
+  """Returns the one line for a full or forbidden disk, wherever in the chain it is."""
+  room = 'make room, or choose another directory with --workdir=DIR'
   while error is not None:
-    if isinstance(error, OSError) and error.errno in mine:
-      where = f' {error.filename}' if error.filename else ''
-      return (
-        f'cannot write{where}: {os.strerror(error.errno)}: make room, or choose another '
-        'directory with --workdir=DIR'
-      )
-    text = str(error)
-    for reason in (
-      'No space left on device',
-      'Disk quota exceeded',
-      'RESOURCE_EXHAUSTED: Error writing',
-    ):
-      if reason in text:
-        return f'cannot write: {reason}: make room, or choose another --workdir=DIR'
+    if isinstance(error, OSError):
+      what = f'{os.strerror(error.errno or 0)}: {error.filename or "the workdir"}'
+      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f'{what}: {room}'
+      if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f'{what}: change its permissions, or choose another directory'
+    # TensorStore, which writes the checkpoints, wraps the system's words in its own.
+    for reason in ('No space left on device', 'Disk quota exceeded'):
+      if reason in str(error):
+        return f'{reason}: {room}'
     error = error.__cause__ or error.__context__
   return None
 
@@ -251,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except Exception as error:
-    problem = _disk_problem(error)
+    problem = disk_problem(error)
     if problem is None:
       raise
     print(f'error: {problem}', file=sys.stderr)

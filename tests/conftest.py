@@ -41,8 +41,8 @@ def digits_config():
   return loaded
 
 
-@pytest.fixture
-def command():
+@pytest.fixture(scope='session')
+def command(cache_dir):
   """Starts `python -m jaxvision.main ARGUMENTS` as a user would, on one device."""
 
   def start(*arguments, devices=1, **environment):

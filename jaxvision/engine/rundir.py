@@ -106,8 +106,15 @@ class RunDirectory:
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
     """Makes and holds the directory for one process; the system frees it on any exit."""
-    self.path.mkdir(parents=True, exist_ok=True)
-    with (self.path / '.lock').open('w') as lock:
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      lock = (self.path / '.lock').open('w')
+    except OSError as error:
+      raise UserError(
+        f'workdir {self.path} cannot be written ({error.strerror}): choose another '
+        'directory with --workdir=DIR'
+      ) from error
+    with lock:
       try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except OSError as error:

@@ -73,13 +73,17 @@ def device_kind() -> str:
   kind = jax.devices()[0].device_kind
   if kind.lower() != 'cpu':
     return kind
+  cores = (
+    len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  )
+  plural = 's' * (cores != 1)
   try:
     for line in Path('/proc/cpuinfo').read_text().splitlines():
       if line.startswith('model name'):
-        return f'{line.split(":", 1)[1].strip()} ({os.cpu_count()} cores)'
+        return f'{line.split(":", 1)[1].strip()} ({cores} core{plural})'
   except OSError:
     pass
-  return f'{platform.processor() or platform.machine()} ({os.cpu_count()} cores)'
+  return f'{platform.processor() or platform.machine()} ({cores} core{plural})'
 
 
 def describe() -> str:

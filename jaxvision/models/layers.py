@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError
+from jaxvision.models.lowering import conv_general_dilated
 
 # The values that a model's `activation` field may take.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -29,6 +30,7 @@ conv3x3 = functools.partial(
   kernel_size=(3, 3),
   padding=((1, 1), (1, 1)),
   kernel_init=nn.initializers.he_normal(),
+  conv_general_dilated=conv_general_dilated,
 )
 
 dense = functools.partial(nn.Dense, kernel_init=nn.initializers.he_normal())

@@ -1,0 +1,100 @@
+"""Optimisers and schedules: that each works, and what the config says of it holds."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvision.config import base_config
+from jaxvision.errors import UserError
+from jaxvision.optim import OPTIMIZERS, make_optimizer, make_schedule
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_every_optimizer_lowers_a_loss_and_spares_biases_from_decay(name):
+  config = base_config().optimizer
+  config.name, config.weight_decay = name, 0.01
+  optimizer = make_optimizer(config, lambda step: 0.01, grad_clip=1.0)
+  params = {'kernel': jnp.full((3, 4), 2.0), 'bias': jnp.full(4, 2.0)}
+  state = optimizer.init(params)
+
+  def loss(params):
+    return sum(jnp.sum(p**2) for p in jax.tree.leaves(params))
+
+  @jax.jit
+  def step(params, state):
+    updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+    return jax.tree.map(jnp.add, params, updates), state
+
+  first = loss(params)
+  for _ in range(5):
+    params, state = step(params, state)
+  chex.assert_tree_all_finite(params)
+  assert loss(params) < first
+
+
+def test_gradients_are_clipped_to_the_global_norm():
+  config = base_config().optimizer
+  config.momentum, config.nesterov = 0.0, False
+  optimizer = make_optimizer(config, 1.0, grad_clip=1.0)
+  grads = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}
+  updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
+  np.testing.assert_allclose(updates['a'], [-0.6], rtol=1e-6)
+  np.testing.assert_allclose(updates['b'], [-0.8], rtol=1e-6)
+
+
+def test_adam_is_not_nadam_though_nesterov_is_the_default():
+  import optax
+
+  config = base_config().optimizer
+  config.name = 'adam'
+  grads = {'w': jnp.array([[1.0, -2.0]])}
+  ours, theirs = make_optimizer(config, 0.1), optax.adam(0.1)
+  for _ in range(2):
+    chex.assert_trees_all_close(
+      ours.update(grads, ours.init(grads), grads)[0],
+      theirs.update(grads, theirs.init(grads), grads)[0],
+    )
+
+
+def rates(steps, **fields):
+  schedule = base_config().schedule
+  for name, value in fields.items():
+    schedule[name] = value
+  rate = make_schedule(schedule, 1.0, 100, 10)
+  return [round(float(rate(step)), 4) for step in steps]
+
+
+def test_schedules_at_their_corners():
+  assert rates([0, 99], name='constant') == [1, 1]
+  assert rates([0, 50, 100], name='linear', end_factor=0.5) == [1, 0.75, 0.5]
+  assert rates([0, 50, 100], name='cosine', end_factor=0.1) == [1, 0.55, 0.1]
+  assert rates([0, 30, 31, 61, 99], name='step', boundaries=(0.3, 0.6), factor=0.1) == [
+    1,
+    1,
+    0.1,
+    0.01,
+    0.01,
+  ]
+  begin, peak, end = rates([0, 30, 100], name='one_cycle', peak=0.3)
+  assert (begin, peak, end) == (0.04, 1, 0)
+
+
+def test_warm_up_rises_to_the_peak_and_the_rest_is_shared_out():
+  assert rates([0, 5, 10, 55, 100], name='cosine', warmup_steps=10) == [
+    0,
+    0.5,
+    1,
+    0.5,
+    0,
+  ]
+  assert rates([10], name='constant', warmup_epochs=2.0) == [0.5]
+  # Boundaries are shares of the whole run, warm-up and all.
+  assert rates([30, 32], name='step', boundaries=(0.3,), warmup_steps=10) == [1, 0.2]
+
+
+def test_schedule_mistakes():
+  for fields in ({'name': 'one_cycle', 'warmup_steps': 3}, {'warmup_steps': 100}):
+    with pytest.raises(UserError):
+      rates([0], **fields)

@@ -1,0 +1,168 @@
+"""Every config of the repository trains, and the table of fields holds together."""
+
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from jaxvision import config as config_lib
+from jaxvision import data
+from jaxvision.engine import programs
+from jaxvision.engine.mesh import make_mesh
+from jaxvision.engine.setup import DataFacts, make_task
+from jaxvision.errors import UserError
+
+CONFIGS = sorted(
+  (Path(__file__).resolve().parent.parent / 'configs').glob('*.py'),
+  key=lambda p: p.stem,
+)
+
+# Image shape and classes of the set that a config names, for made-up images like them.
+LIKE = {
+  'digits': (8, 1, 10),
+  'mnist': (28, 1, 10),
+  'cifar10': (32, 3, 10),
+  'cifar100': (32, 3, 100),
+  'folder': (64, 3, 3),
+}
+
+
+@pytest.fixture
+def quick_compile():
+  """Numbers do not depend on XLA's optimisations, and ResNets compile much faster."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+def load(path):
+  folder = path.stem.startswith('folder')
+  return config_lib.load(path, ['data.root=somewhere'] if folder else [])
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_config_trains_two_steps(path, quick_compile):
+  config = load(path)
+  size, channels, classes = LIKE[config.data.name]
+  config.data.name = 'synthetic'
+  config.data.image_size, config.data.channels = size, channels
+  config.data.synthetic_classes = classes
+  config.data.synthetic_examples = max(64, classes)
+  config.batch_size = 8
+  dataset = data.load(config.data)
+  task, _ = make_task(config, DataFacts.of(dataset))
+  mesh = make_mesh(data=1)
+  compiler = programs.Compiler()
+  state = programs.init_state(task, mesh, config.seed, compiler)
+  trainer = programs.ResidentTrainer(
+    task, mesh, dataset.splits['train'], state, 0, config.batch_size, 1, compiler
+  )
+  before = jax.device_get(state)
+  metrics = trainer.empty_metrics()
+  for _ in range(2):
+    state, metrics, loss, _ = trainer.run(state, metrics, 1)
+    assert np.isfinite(loss)
+  after = jax.device_get(state)
+  chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+  chex.assert_tree_all_finite(after.params)
+  assert after.step == 2
+  assert metrics.accuracy.count == 2 * config.batch_size
+  for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params)):
+    assert old.dtype == np.float32
+    assert (old != new).any()
+  for old, new in zip(
+    jax.tree.leaves(before.batch_stats), jax.tree.leaves(after.batch_stats)
+  ):
+    assert (old != new).any()
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_config_has_a_docstring_and_is_named_after_its_file(path):
+  first = path.read_text().splitlines()[0]
+  assert first.startswith('"""')
+  assert load(path).name == path.stem
+
+
+def test_every_field_has_a_meaning_and_a_possible_default():
+  for path, field in config_lib.walk(config_lib.FIELDS):
+    assert field.doc.endswith('.'), path
+    assert field.valid(field.default), path
+
+
+def test_json_round_trip_keeps_types():
+  config = config_lib.base_config()
+  config.schedule.boundaries = (0.25, 0.5)
+  config.model.features = (8, 16)
+  config.optimizer.options.b1 = 0.8
+  assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+  ('assignment', 'wanted'),
+  [
+    ('sede=1', 'did you mean "seed"'),
+    ('learning_rate=1', 'did you mean "optimizer.learning_rate"'),
+    ('lr=1', 'did you mean "optimizer.learning_rate"'),
+    ('data.nmae=mnist', 'did you mean "data.name"'),
+    ('steps=1.5', 'type int'),
+    ('epochs=nan', 'epochs'),
+    ('epochs=inf', 'epochs'),
+    ('deterministic=1', 'type bool'),
+    ('seed', 'needs a value'),
+    ('data=mnist', 'group of fields'),
+    ('label_smoothing=1.0', 'below 1'),
+    ('schedule.boundaries=(0.5,0.2)', 'rising'),
+    ('data.mean=(0.5,)', 'together'),
+    ('grad_accumulation=3', 'equal parts'),
+    ('seed=99999999999999999999', 'seed must be'),
+  ],
+)
+def test_refused_overrides(assignment, wanted):
+  with pytest.raises(UserError) as error:
+    config_lib.override(config_lib.base_config(), [assignment])
+  assert wanted in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('assignment', 'path', 'value'),
+  [
+    ('seed=7', 'seed', 7),
+    ('epochs=3', 'epochs', 3.0),
+    ('optimizer.learning_rate=1e-3', 'optimizer.learning_rate', 1e-3),
+    ('augment.flip', 'augment.flip', True),
+    ('augment.flip=false', 'augment.flip', False),
+    ('data.root=/a=b/c', 'data.root', '/a=b/c'),
+    ('data.name=2024', 'data.name', '2024'),
+    ('schedule.boundaries=0.5', 'schedule.boundaries', (0.5,)),
+    ('schedule.boundaries=[0.5,0.7]', 'schedule.boundaries', (0.5, 0.7)),
+    ('model.activation=swish', 'model.activation', 'swish'),
+    ('model.features=(4,8)', 'model.features', (4, 8)),
+  ],
+)
+def test_accepted_overrides(assignment, path, value):
+  config = config_lib.override(config_lib.base_config(), [assignment])
+  found = dict(config_lib.walk(config))[path]
+  assert found == value
+  assert type(found) is type(value)
+
+
+def test_differences_leave_out_where_a_run_happens():
+  base = config_lib.base_config()
+  moved = config_lib.override(
+    base, ['data.dir=/elsewhere', 'data.workers=3', 'parallel.data=2']
+  )
+  assert config_lib.differences(base, moved) == []
+  other = config_lib.override(base, ['seed=1', 'model.width=3'])
+  assert config_lib.differences(base, other) == [
+    'model.width: None -> 3',
+    'seed: 0 -> 1',
+  ]
+
+
+def test_validate_completes_a_partial_config():
+  full = config_lib.validate(ConfigDict({'batch_size': 3, 'data': {'name': 'mnist'}}))
+  assert (full.batch_size, full.data.name, full.epochs) == (3, 'mnist', 10.0)
