@@ -7,10 +7,11 @@ def get_config():
   config = base_config()
   config.data.name = 'cifar100'
   config.model.name = 'small_filters_cnn'
+  config.model.activation = 'swish'
   config.steps = 10_000
-  config.batch_size = 128
+  config.batch_size = 256
   config.optimizer.name = 'adamw'
-  config.optimizer.learning_rate = 4e-3
+  config.optimizer.learning_rate = 8e-3
   config.optimizer.weight_decay = 1e-2
   config.schedule.name = 'one_cycle'
   config.augment.flip = True

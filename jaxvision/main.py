@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
     raise UserError(f'{message} (see {self.prog} --help)')
 
 
-def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
   main = _Parser(
     prog='jaxvision',
     description='Trains image models from one config file each. Without a COMMAND it '

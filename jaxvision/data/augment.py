@@ -190,8 +190,9 @@ def normalize(
   Array([[[[-2.],
            [ 2.]]]], dtype=float32)
   """
-  mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-  scale, shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+  deviation = np.asarray(std, np.float64)
+  scale = (1 / (255 * deviation)).astype(np.float32)
+  shift = (np.asarray(mean, np.float64) / deviation).astype(np.float32)
   return (images.astype(jnp.float32) * scale - shift).astype(dtype)
 
 

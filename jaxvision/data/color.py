@@ -139,7 +139,8 @@ def _grey(planes: Sequence[jax.Array]) -> jax.Array:
   """Luma [B, H, W] of the planes of RGB, or of grey, images."""
   if len(planes) == 1:
     return planes[0]
-  return sum(weight * plane for weight, plane in zip(_LUMA, planes))
+  red, green, blue = (weight * plane for weight, plane in zip(_LUMA, planes))
+  return red + green + blue
 
 
 def _blend(

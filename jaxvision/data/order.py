@@ -74,7 +74,7 @@ def example_index(
   """
   if not 1 <= n < _LIMIT:
     raise ValueError(f'n must be in [1, 2**32), got {n}')
-  words = seed_words(seed) if isinstance(seed, int | np.integer) else seed
+  words = seed_words(int(seed)) if isinstance(seed, int | np.integer) else seed
   words = xp.asarray(words, xp.uint32)
   position = xp.asarray(position)
   if xp is np and position.size and not 0 <= position.min() <= position.max() < _LIMIT:

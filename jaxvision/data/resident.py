@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvision.data.dataset import Source
+from jaxvision.data.dataset import ArraySource
 from jaxvision.data.order import example_index, seed_words
 
 Batch = dict[str, jax.Array]
 
 
-def put(source: Source, sharding: jax.sharding.Sharding) -> Batch:
+def put(source: ArraySource, sharding: jax.sharding.Sharding) -> Batch:
   """Places a split on the devices.
 
   Args:

@@ -6,6 +6,8 @@ the bit. Memory holds a fixed number of batches however large the split is.
 """
 
 import os
+import threading
+import time
 from typing import Any
 
 import grain
@@ -16,6 +18,7 @@ from jaxvision.data.dataset import Source
 from jaxvision.data.order import example_index
 
 Batch = dict[str, np.ndarray]
+Example = dict[str, np.ndarray | np.generic]
 
 _BUFFERED_BATCHES = 2  # per worker process: one ready while the next is made
 
@@ -33,7 +36,7 @@ class _TrainOrder:
   def __len__(self) -> int:
     return self.total * self.local
 
-  def __getitem__(self, i: int) -> Batch:
+  def __getitem__(self, i: int) -> Example:
     step, place = divmod(int(i), self.local)
     position = step * self.batch + self.offset + place
     index = int(example_index(self.seed, position, len(self.source)))
@@ -51,7 +54,7 @@ class _EvalOrder:
   def __len__(self) -> int:
     return -(-len(self.source) // self.batch) * self.local
 
-  def __getitem__(self, i: int) -> Batch:
+  def __getitem__(self, i: int) -> Example:
     step, place = divmod(int(i), self.local)
     index = step * self.batch + self.offset + place
     inside = index < len(self.source)
@@ -66,6 +69,18 @@ def worker_count(workers: int) -> int:
   3
   """
   return min(max((os.cpu_count() or 1) - 1, 0), 8) if workers < 0 else workers
+
+
+def _die_with_the_parent(worker: int, count: int) -> None:
+  """Ends a worker process whose reader was killed and so could not end it."""
+  parent = os.getppid()
+
+  def watch():
+    while os.getppid() == parent:
+      time.sleep(1)
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 class Stream:
@@ -91,7 +106,8 @@ class Stream:
       dataset = dataset.mp_prefetch(
         grain.MultiprocessingOptions(
           num_workers=self.workers, per_worker_buffer_size=_BUFFERED_BATCHES
-        )
+        ),
+        worker_init_fn=_die_with_the_parent,
       )
     self._iterator = iter(dataset)
 
