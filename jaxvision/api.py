@@ -22,7 +22,14 @@ from jaxvision.data.dataset import Dataset
 from jaxvision.deploy.predictor import load_run
 from jaxvision.engine import programs, runtime
 from jaxvision.engine.checkpoints import Checkpoints
-from jaxvision.engine.log import MetricLog, Terminal, duration, last_epoch, read_history
+from jaxvision.engine.log import (
+  MetricLog,
+  Terminal,
+  duration,
+  last_epoch,
+  read_history,
+  warn,
+)
 from jaxvision.engine.loop import Clock, Loop, Plan, stop_on_signal
 from jaxvision.engine.mesh import check_batch, make_mesh
 from jaxvision.engine.rundir import RunDirectory, write_json
@@ -62,7 +69,7 @@ def train(
   directory.check(config, overwrite)
   warning = runtime.missing_accelerator()
   if warning:
-    _warn(warning)
+    warn(warning)
   say(f'devices: {runtime.describe()}')
 
   dataset = data.load(config.data)
@@ -107,16 +114,18 @@ class _Session:
     config, plan = self.config, self.plan
     write_json(self.directory.dataset_file, dataclasses.asdict(self.facts))
     compiler = programs.Compiler()
+    clock, provenance = Clock(begun), runtime.facts()
     restored = self.checkpoints.restore(checkpoint_tree(self.task, self.mesh))
     for warning in self.checkpoints.warnings:
-      _warn(warning)
+      warn(warning)
     if restored:
       tree, record = restored
       state, metrics, step = tree['state'], tree['metrics'], record['step']
-      clock, position = Clock(**record['clock']), record['position']
+      position = record['position']
+      clock.resume(record['clock'])
     else:
       state = programs.init_state(self.task, self.mesh, config.seed, compiler)
-      metrics, step, clock, position = None, 0, Clock(), None
+      metrics, step, position = None, 0, None
     params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     finished = step == plan.total and self.directory.summary() is not None
     if finished:
@@ -146,8 +155,6 @@ class _Session:
     if not finished:
       say(f'compiled {compiler.programs} programs in {duration(compiler.seconds)}')
 
-    clock.total += time.perf_counter() - begun
-    loop_begun = time.perf_counter()
     if trainer is not None:
       log = MetricLog(self.directory.path, step)
       terminal = Terminal(plan.total, step, config.batch_size, quiet)
@@ -177,11 +184,10 @@ class _Session:
       return None
 
     measured, logits, labels = evaluators['test'].outputs(state)
-    clock.total += time.perf_counter() - loop_begun
     if finished:
       summary = self.directory.summary()
     else:
-      summary = self._summary(params, clock, measured)
+      summary = self._summary(params, clock, measured, provenance)
       write_json(self.directory.summary_file, summary)
     _report(self.directory, config, self.dataset, 'test', summary, logits, labels)
     say(
@@ -239,7 +245,11 @@ class _Session:
     )
 
   def _summary(
-    self, params: int, clock: Clock, measured: dict[str, float]
+    self,
+    params: int,
+    clock: Clock,
+    measured: dict[str, float],
+    provenance: dict[str, Any],
   ) -> dict[str, Any]:
     config, plan = self.config, self.plan
     history = read_history(self.directory.metrics_file)
@@ -270,11 +280,11 @@ class _Session:
       'best_accuracy': evaluations[best]['accuracy'] if best in evaluations else None,
       'seconds_train': clock.train,
       'seconds_compile': clock.compile,
-      'seconds_total': clock.total,
+      'seconds_total': clock.total(),
       'images_per_second': images / clock.train if clock.train else None,
       'peak_memory_bytes': runtime.peak_memory_bytes(),
       'dtype': config.dtype,
-      **runtime.facts(),
+      **provenance,
       'command': shlex.join([Path(sys.executable).name, *_command()]),
     }
 
@@ -401,10 +411,6 @@ def _describe_data(dataset: Dataset, facts: DataFacts) -> str:
 
 def _speaker(quiet: bool) -> Callable[[str], None]:
   return (lambda text: None) if quiet else (lambda text: print(text, flush=True))
-
-
-def _warn(text: str) -> None:
-  print(f'warning: {text}', file=sys.stderr, flush=True)
 
 
 def _command() -> list[str]:

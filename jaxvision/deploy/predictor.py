@@ -138,5 +138,5 @@ def load_run(
   runtime.configure(config.deterministic)
   task, _ = make_task(config, facts)
   mesh = mesh or make_mesh(data=1)
-  state, step, _ = restore(directory, task, mesh, config, checkpoint)
+  state, step = restore(directory, task, mesh, checkpoint)
   return Run(config, facts, step, state)

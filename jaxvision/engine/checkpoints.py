@@ -7,8 +7,12 @@ or a stray hand damages later. A damaged one is set aside under another name, ne
 deleted, and the one before it is used.
 """
 
+import contextlib
+import gc
 import logging
+import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +36,39 @@ def _checksums(tree: PyTree) -> dict[str, int]:
   }
 
 
+def _reason(error: BaseException) -> str:
+  """Returns what was wrong at the bottom, in one line."""
+  while error.__cause__ is not None:
+    error = error.__cause__
+  text = ' '.join(str(error).split()).split(' See full ')[0]
+  return f'{type(error).__name__}: {text[:160]}'
+
+
+@contextlib.contextmanager
+def _unraisable_unsaid() -> Iterator[None]:
+  """Keeps pages of traceback off the terminal: when one array of a checkpoint cannot be
+  read, Orbax drops the coroutines of the others, and each complains as it goes."""
+  old = sys.unraisablehook
+  sys.unraisablehook = lambda _: None
+  try:
+    yield
+    gc.collect()
+  finally:
+    sys.unraisablehook = old
+
+
 class Checkpoints:
   """The checkpoints of one run: the newest few and the best.
 
   Args:
     directory: `checkpoints/` of the run directory.
     keep: how many of the newest to keep.
+    read_only: change nothing, as the run may be training in another process.
   """
 
-  def __init__(self, directory: Path, keep: int = 2):
+  def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
     self.directory = Path(directory).absolute()
+    self._read_only = read_only
     self.warnings: list[str] = []
     # Orbax and its metadata readers tell of every step at INFO and of leftovers of a
     # killed writer at WARNING; the run says in its own words what matters.
@@ -56,7 +83,8 @@ class Checkpoints:
       self.directory,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy([newest, best]),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
         # Metrics decide what is kept and must survive a resume.
         best_fn=lambda metrics: metrics['accuracy'],
       ),
@@ -132,20 +160,24 @@ class Checkpoints:
     """
     wanted = self.steps()[::-1] if step is None else [step]
     for candidate in wanted:
-      try:
-        restored = self._manager.restore(
-          candidate,
-          args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-          ),
-        )
-        state, record = restored['state'], restored['record']
-        self._verify(state, record)
-      except Exception as error:  # Orbax, TensorStore, JSON: whatever damage causes
-        self._set_aside(candidate, error)
-        continue
-      return state, record
+      with _unraisable_unsaid():
+        try:
+          return self._read(candidate, abstract)
+        except Exception as error:  # Orbax, TensorStore, JSON: whatever damage causes
+          reason = _reason(error)
+      self._set_aside(candidate, reason)
     return None
+
+  def _read(self, step: int, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
+      ),
+    )
+    state, record = restored['state'], restored['record']
+    self._verify(state, record)
+    return state, record
 
   def _verify(self, state: PyTree, record: dict[str, Any]) -> None:
     if record.get('format') != FORMAT:
@@ -158,8 +190,11 @@ class Checkpoints:
     if wrong:
       raise ValueError(f'{wrong[0]} does not have the checksum it was written with')
 
-  def _set_aside(self, step: int, error: Exception) -> None:
-    reason = ' '.join(str(error).split())[:200]
+  def _set_aside(self, step: int, reason: str) -> None:
+    told = f'checkpoint of step {step} is damaged and passed over ({reason})'
+    if self._read_only:
+      self.warnings.append(told)
+      return
     here = self.directory / str(step)
     aside = self.directory / f'damaged-{step}'
     number = 1
@@ -173,10 +208,7 @@ class Checkpoints:
         f'{here} is damaged ({reason}) and cannot be set aside: {problem}'
       ) from problem
     self._manager.reload()
-    self.warnings.append(
-      f'checkpoint of step {step} is damaged and passed over ({type(error).__name__}: '
-      f'{reason}); it is kept as {aside.name}'
-    )
+    self.warnings.append(f'{told}; it is kept as {aside.name}')
 
   def close(self) -> None:
     """Waits for the writer and ends it."""

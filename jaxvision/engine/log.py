@@ -12,6 +12,11 @@ from typing import Any
 from tqdm import tqdm
 
 
+def warn(text: str) -> None:
+  """Tells something that a user must see, apart from the output proper."""
+  print(f'warning: {text}', file=sys.stderr, flush=True)
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
   """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
   points = []

@@ -56,11 +56,33 @@ class Plan:
 
 @dataclasses.dataclass
 class Clock:
-  """Seconds spent so far, over all the parts of a run that was interrupted."""
+  """Seconds spent so far, over all the parts of a run that was interrupted.
 
+  Attributes:
+    begun: `time.perf_counter()` when this process's part began.
+    train: in training steps.
+    compile: compiling.
+    earlier: in all, in earlier parts up to the checkpoint that this one goes on from.
+  """
+
+  begun: float
   train: float = 0.0
   compile: float = 0.0
-  total: float = 0.0
+  earlier: float = 0.0
+
+  def total(self) -> float:
+    """Returns the seconds in all, up to now."""
+    return self.earlier + time.perf_counter() - self.begun
+
+  def record(self) -> dict[str, float]:
+    """Returns the seconds for a checkpoint; `resume` reads them."""
+    return {'train': self.train, 'compile': self.compile, 'total': self.total()}
+
+  def resume(self, record: dict[str, float]) -> None:
+    """Adds the seconds of the earlier parts."""
+    self.train += record['train']
+    self.compile += record['compile']
+    self.earlier = record['total']
 
 
 @contextlib.contextmanager
@@ -110,7 +132,6 @@ class Loop:
     self.trainer, self.evaluator, self.eval_split = trainer, evaluator, eval_split
     self.checkpoints, self.log, self.terminal = checkpoints, log, terminal
     self.clock = clock
-    self._begun = time.perf_counter() - clock.total
     self._last_good: int | None = None
 
   def run(
@@ -192,10 +213,9 @@ class Loop:
   def _save(
     self, step: int, state: PyTree, metrics: Any, measured: dict[str, float] | None
   ) -> None:
-    self.clock.total = time.perf_counter() - self._begun
     record = {
       'position': self.trainer.position(),
-      'clock': dataclasses.asdict(self.clock),
+      'clock': self.clock.record(),
     }
     tree = {'state': state, 'metrics': metrics}
     if not self.checkpoints.save(step, tree, record, measured):

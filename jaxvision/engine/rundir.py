@@ -46,7 +46,9 @@ class RunDirectory:
         f'workdir {self.path} is a file: choose another with --workdir=DIR'
       )
     if not self.config_file.exists():
-      strangers = sorted(p.name for p in self.path.iterdir() if p.name != '.lock')
+      # A process killed at its very start leaves hidden files only.
+      names = sorted(p.name for p in self.path.iterdir())
+      strangers = [name for name in names if not name.startswith('.')]
       if strangers:
         raise UserError(
           f'workdir {self.path} is not empty and holds no run (it has {strangers[0]}), '

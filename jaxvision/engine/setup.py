@@ -12,6 +12,7 @@ from jaxvision import models, optim
 from jaxvision.data import augment
 from jaxvision.data.dataset import Dataset
 from jaxvision.engine.checkpoints import Checkpoints
+from jaxvision.engine.log import warn
 from jaxvision.engine.loop import Plan
 from jaxvision.engine.mesh import replicated
 from jaxvision.engine.programs import abstract_state
@@ -111,30 +112,44 @@ def checkpoint_tree(task: Task, mesh: Mesh) -> dict[str, Any]:
 
 
 def restore(
-  directory: RunDirectory, task: Task, mesh: Mesh, config: ConfigDict, which: str
-) -> tuple[Any, int, list[str]]:
-  """Returns (train state, its step, warnings) of a checkpoint, or raises UserError."""
-  checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
+  directory: RunDirectory, task: Task, mesh: Mesh, which: str = 'last'
+) -> tuple[Any, int]:
+  """Returns (train state, its step) of a checkpoint; changes nothing on disk.
+
+  Args:
+    directory: of a run, which may be training meanwhile.
+    task, mesh: what the state belongs to, and where it goes.
+    which: 'last', 'best', or a step.
+
+  Raises:
+    UserError: there is no such checkpoint, or none that is whole.
+  """
+  nothing = UserError(f'{directory.path} has no trained weights yet: train it first')
+  if not directory.checkpoints.is_dir():
+    raise nothing
+  checkpoints = Checkpoints(directory.checkpoints, read_only=True)
   try:
     steps = checkpoints.steps()
+    if not steps:
+      raise nothing
+    step = None
     if which == 'best':
       step = checkpoints.best_step()
-    elif which == 'last':
-      step = None
-    else:
+    elif which != 'last':
       step = int(which) if which.isdigit() else -1
-    if not steps or (step is not None and step not in steps):
-      have = ', '.join(map(str, steps)) or 'none'
-      raise UserError(
-        f'{directory.path} has no checkpoint "{which}" (last, best, or a step of: '
-        f'{have})'
-      )
+      if step not in steps:
+        raise UserError(
+          f'{directory.path} has no checkpoint "{which}": take last, best, or one of '
+          f'the steps {", ".join(map(str, steps))}'
+        )
     restored = checkpoints.restore(checkpoint_tree(task, mesh), step)
-    if restored is None:
-      raise UserError(
-        f'{directory.path}: every checkpoint is damaged: {checkpoints.warnings[-1]}'
-      )
-    tree, record = restored
-    return tree['state'], record['step'], checkpoints.warnings
   finally:
     checkpoints.close()
+  if restored is None:
+    raise UserError(
+      f'{directory.path}: no checkpoint is whole: {checkpoints.warnings[-1]}'
+    )
+  for warning in checkpoints.warnings:
+    warn(warning)
+  tree, record = restored
+  return tree['state'], record['step']

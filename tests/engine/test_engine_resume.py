@@ -15,10 +15,10 @@ from jaxvision.engine.log import read_history
 
 ARGUMENTS = (
   '--config=configs/digits_cnn.py',
-  '--config.steps=400',
+  '--config.steps=120',
   '--config.checkpoint.every_steps=7',
   '--config.log_every_steps=10',
-  '--config.eval_every_steps=50',
+  '--config.eval_every_steps=60',
 )
 
 
