@@ -403,9 +403,10 @@ def _describe_data(dataset: Dataset, facts: DataFacts) -> str:
   height, width, channels = facts.image_shape
   sizes = ', '.join(f'{n:,} {split}' for split, n in facts.examples.items())
   made_up = ' (SYNTHETIC: made-up images)' if facts.synthetic else ''
+  skipped = f', {facts.skipped} unreadable files passed over' if facts.skipped else ''
   return (
     f'data: {facts.name}{made_up}, {sizes}; {len(facts.class_names)} classes, '
-    f'{height}x{width}x{channels}, {dataset.pipeline}'
+    f'{height}x{width}x{channels}, {dataset.pipeline}{skipped}'
   )
 
 

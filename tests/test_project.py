@@ -1,5 +1,6 @@
-"""The project itself: the import order of the house."""
+"""The project itself: the import order of the house, the numbers of the README."""
 
+import runpy
 import subprocess
 import sys
 
@@ -18,3 +19,11 @@ def test_imports_follow_the_data_flow(pytestconfig):
   )
   assert result.returncode == 0, result.stdout + result.stderr
   assert '1 kept, 0 broken' in result.stdout
+
+
+def test_the_readme_has_the_numbers_of_the_result_files(pytestconfig):
+  root = pytestconfig.rootpath
+  tables = runpy.run_path(str(root / 'experiments' / 'results_table.py'))
+  content = tables['table'](tables['load_results'](root / 'experiments' / 'results'))
+  text = (root / 'README.md').read_text()
+  assert tables['replaced'](text, content) == text

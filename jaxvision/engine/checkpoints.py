@@ -7,12 +7,9 @@ or a stray hand damages later. A damaged one is set aside under another name, ne
 deleted, and the one before it is used.
 """
 
-import contextlib
-import gc
 import logging
 import sys
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +41,22 @@ def _reason(error: BaseException) -> str:
   return f'{type(error).__name__}: {text[:160]}'
 
 
-@contextlib.contextmanager
-def _unraisable_unsaid() -> Iterator[None]:
-  """Keeps pages of traceback off the terminal: when one array of a checkpoint cannot be
-  read, Orbax drops the coroutines of the others, and each complains as it goes."""
-  old = sys.unraisablehook
-  sys.unraisablehook = lambda _: None
-  try:
-    yield
-    gc.collect()
-  finally:
-    sys.unraisablehook = old
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+  return 'orbax' not in record.pathname
+
+
+_unraisablehook = sys.unraisablehook
+
+
+def _pass_over_dropped_reads(event: Any) -> None:
+  """An unraisable hook without the coroutines of Orbax.
+
+  When one array of a checkpoint cannot be read, Orbax drops the reads of the others,
+  and each complains with a page of traceback, some much later.
+  """
+  code = getattr(event.object, 'cr_code', None)
+  if code is None or 'orbax' not in code.co_filename:
+    _unraisablehook(event)
 
 
 class Checkpoints:
@@ -70,9 +72,9 @@ class Checkpoints:
     self.directory = Path(directory).absolute()
     self._read_only = read_only
     self.warnings: list[str] = []
-    # Orbax and its metadata readers tell of every step at INFO and of leftovers of a
-    # killed writer at WARNING; the run says in its own words what matters.
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    # Orbax tells of every step at INFO, of what a killed writer left at WARNING, and at
+    # ERROR, with tracebacks, what `save` and `wait` raise again.
+    logging.getLogger('absl').addFilter(_not_of_orbax)
     newest = policies.LatestN(keep)
     best = policies.BestN(
       get_metric_fn=lambda metrics: metrics['accuracy'],
@@ -158,14 +160,13 @@ class Checkpoints:
       abstract: shapes, dtypes and the shardings wanted now, whatever they were then.
       step: this one only.
     """
+    sys.unraisablehook = _pass_over_dropped_reads
     wanted = self.steps()[::-1] if step is None else [step]
     for candidate in wanted:
-      with _unraisable_unsaid():
-        try:
-          return self._read(candidate, abstract)
-        except Exception as error:  # Orbax, TensorStore, JSON: whatever damage causes
-          reason = _reason(error)
-      self._set_aside(candidate, reason)
+      try:
+        return self._read(candidate, abstract)
+      except Exception as error:  # Orbax, TensorStore, JSON: whatever damage causes
+        self._set_aside(candidate, _reason(error))
     return None
 
   def _read(self, step: int, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
