@@ -7,6 +7,7 @@ commands do is in the modules that they call.
 import argparse
 import errno
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -232,8 +233,21 @@ def disk_problem(error: BaseException | None) -> str | None:
   return None
 
 
+class _StandardError(logging.Handler):
+  """Prints what the library logs, such as that a set is being decoded."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    prefix = 'warning: ' if record.levelno >= logging.WARNING else ''
+    print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command line and returns the exit code: 0, 2 or 3; faults of ours raise."""
+  log = logging.getLogger('jaxvision')
+  if not any(isinstance(handler, _StandardError) for handler in log.handlers):
+    log.addHandler(_StandardError())
+    log.setLevel(logging.INFO)
+    log.propagate = False
   try:
     options, overrides = parse(sys.argv[1:] if arguments is None else arguments)
     return _COMMANDS[options.command](options, overrides)
