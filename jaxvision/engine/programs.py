@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxvision.data import resident, streaming
 from jaxvision.data.dataset import Source
 from jaxvision.engine.mesh import over_batch, replicated, state_shardings
-from jaxvision.tasks.task import PyTree, Task
+from jaxvision.tasks.task import Batch, PyTree, Task
 
 _PREFETCHED_BATCHES = 2  # on the device ahead of the step that takes them
 
@@ -67,6 +67,14 @@ def _placed(task: Task, mesh: Mesh, state: PyTree) -> tuple[Any, Any]:
   metrics = jax.device_put(task.metrics.empty(), everywhere)
   outputs = (jax.tree.map(lambda leaf: leaf.sharding, state), everywhere, everywhere)
   return metrics, outputs
+
+
+def _from_host(batch: streaming.Batch, sharding: jax.sharding.Sharding) -> Batch:
+  """Returns this host's share of a batch as part of the global one on the devices."""
+  return {
+    name: jax.make_array_from_process_local_data(sharding, array)
+    for name, array in batch.items()
+  }
 
 
 class ResidentTrainer:
@@ -174,8 +182,8 @@ class StreamingTrainer:
         batch = next(self._stream)
       except StopIteration:
         return
-      put = lambda x: jax.make_array_from_process_local_data(self._to_batch, x)  # noqa: E731
-      self._queue.append((jax.tree.map(put, batch), self._stream.state()))
+      placed = _from_host(batch, self._to_batch)
+      self._queue.append((placed, self._stream.state()))
 
   def empty_metrics(self) -> Any:
     """Returns metrics that have seen nothing; they are donated, so a fresh copy."""
@@ -267,8 +275,7 @@ class Evaluator:
     )
     try:
       for batch in stream:
-        put = lambda x: jax.make_array_from_process_local_data(self._to_batch, x)  # noqa: E731
-        yield (jax.tree.map(put, batch),), batch['label'][batch['mask']]
+        yield (_from_host(batch, self._to_batch),), batch['label'][batch['mask']]
     finally:
       stream.close()
 

@@ -70,7 +70,7 @@ def test_schedules_at_their_corners():
   assert rates([0, 99], name='constant') == [1, 1]
   assert rates([0, 50, 100], name='linear', end_factor=0.5) == [1, 0.75, 0.5]
   assert rates([0, 50, 100], name='cosine', end_factor=0.1) == [1, 0.55, 0.1]
-  assert rates([0, 30, 31, 61, 99], name='step', boundaries=(0.3, 0.6), factor=0.1) == [
+  assert rates([0, 29, 30, 60, 99], name='step', boundaries=(0.3, 0.6), factor=0.1) == [
     1,
     1,
     0.1,
@@ -91,7 +91,7 @@ def test_warm_up_rises_to_the_peak_and_the_rest_is_shared_out():
   ]
   assert rates([10], name='constant', warmup_epochs=2.0) == [0.5]
   # Boundaries are shares of the whole run, warm-up and all.
-  assert rates([30, 32], name='step', boundaries=(0.3,), warmup_steps=10) == [1, 0.2]
+  assert rates([29, 30], name='step', boundaries=(0.3,), warmup_steps=10) == [1, 0.2]
 
 
 def test_schedule_mistakes():
