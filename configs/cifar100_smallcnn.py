@@ -1,8 +1,10 @@
-"""CIFAR-100 with three convolutions of 8, 16 and 32 filters: 47.43 % +- 0.13 test accuracy (2 seeds).
+"""CIFAR-100 with three convolutions of 8, 16 and 32 filters: 47.36 % +- 0.16 test accuracy (3 seeds).
 
 Row C11 (reported 33.9 %): 57,332 parameters and 10,000 steps, of 256 images each; swish,
-flips and padded crops. Without augmentation the dense layer learns the set by heart.
-57,332 parameters; 21 minutes a seed on AMD EPYC (1 core), another run on the other, JAX 0.10.2.
+flips, padded crops, AdamW, one cycle. One run without augmentation (ReLU, batches of 128)
+ended at 63 % on the training images and 36.9 % on the test split.
+57,332 parameters; 23 minutes a seed on AMD EPYC (1 core), another run on the other
+(JAX 0.10.2).
 
     python -m jaxvision.main --config=configs/cifar100_smallcnn.py --config.seed=N
 """

@@ -1,4 +1,10 @@
-"""CIFAR-10 with three blocks of three convolutions, 1.79 M parameters (row C8)."""
+"""CIFAR-10 with three blocks of three convolutions, 1.79 M parameters (row C8).
+
+Not measured in full: it wants a GPU. On a CPU, with --config.dtype=float32, a batch of 32
+and a learning rate of 0.02, the training loss falls from 2.48 to 1.95 in 60 steps.
+
+    python -m jaxvision.main --config=configs/cifar10_customcnn.py --config.seed=N
+"""
 
 from jaxvision.config import base_config
 

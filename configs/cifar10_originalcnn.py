@@ -1,4 +1,10 @@
-"""CIFAR-10 with six convolutions, batch norm and dropout, 1.18 M parameters (row C7)."""
+"""CIFAR-10 with six convolutions, batch norm and dropout, 1.18 M parameters (row C7).
+
+Not measured in full: it wants a GPU. On a CPU, with --config.dtype=float32, a batch of 32
+and a learning rate of 0.02, the test loss is 1.94 after 60 steps.
+
+    python -m jaxvision.main --config=configs/cifar10_originalcnn.py --config.seed=N
+"""
 
 from jaxvision.config import base_config
 

@@ -1,4 +1,10 @@
-"""CIFAR-10 with ResNet-18, 3x3 stem, 11.17 M parameters (row C9)."""
+"""CIFAR-10 with ResNet-18, 3x3 stem, 11.17 M parameters (row C9).
+
+Not measured in full: it wants a GPU. On a CPU, with --config.dtype=float32, a batch of 32
+and a learning rate of 0.02, the training loss falls from 2.47 to 2.07 in 80 steps.
+
+    python -m jaxvision.main --config=configs/cifar10_resnet18.py --config.seed=N
+"""
 
 from jaxvision.config import base_config
 
