@@ -65,7 +65,7 @@ class Open(dict):
 
 
 # Contract names (scripts set them by hand) are never renamed. Order is the order of
-# `config.json` and of the table in `jaxvision --help-config`.
+# `config.json` and of the table of `jaxvision train --help-config`.
 FIELDS: dict[str, Any] = {
   'name': Field('', 'Name of the run; empty: the stem of the config file.'),
   'task': Field('classification', 'What is trained.', **_one_of('classification')),
@@ -211,9 +211,11 @@ FIELDS: dict[str, Any] = {
       0.0, 'Never applied to biases and normalisation.', **_at_least(0)
     ),
     'momentum': Field(
-      0.9, 'For optimisers that have it.', **_between(0, 1, open_end=True)
+      0.9,
+      'Of sgd and lars; others take it in `optimizer.options`.',
+      **_between(0, 1, open_end=True),
     ),
-    'nesterov': Field(True, 'For optimisers that have it.'),
+    'nesterov': Field(True, 'Of sgd and lars; others take it in `optimizer.options`.'),
     'options': Open(),
   },
   'schedule': {

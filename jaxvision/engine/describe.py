@@ -4,13 +4,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvision import data
+from jaxvision import data, models
 from jaxvision.engine.setup import DataFacts, make_model, make_task
 from jaxvision.models.summary import summarize
 
 
 def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> str:
-  """Returns the table of layers, shapes, parameters and FLOPs of a config's model.
+  """Returns the layers, shapes, parameters and FLOPs of a config's model, and its fields.
 
   Args:
     config: of a run.
@@ -22,8 +22,12 @@ def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> s
   facts = DataFacts.from_dict(known) if known else DataFacts.of(data.load(config.data))
   _, plan = make_task(config, facts)
   model = make_model(config, len(facts.class_names))
+  fields = models.fields(config.model.name) | config.model.to_dict()
+  name = fields.pop('name')
+  settings = ', '.join(f'{field}={value!r}' for field, value in fields.items())
   return (
     f'{summarize(model, facts.image_shape)}\n'
     f'{len(facts.class_names)} classes of {facts.name}; {plan.total} steps of '
-    f'{config.batch_size} images; {config.optimizer.name}, {config.dtype}'
+    f'{config.batch_size} images; {config.optimizer.name}, {config.dtype}\n'
+    f'config.model: {name}; fields: {settings}'
   )
