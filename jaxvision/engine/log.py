@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from jaxvision.engine.rundir import write_whole
 
 
 def warn(text: str) -> None:
@@ -46,9 +47,8 @@ class MetricLog:
 
     self._path = directory / 'metrics.jsonl'
     self.history = [p for p in read_history(self._path) if p['step'] <= step]
-    temporary = directory / f'.metrics.jsonl.{os.getpid()}'
-    temporary.write_text(''.join(json.dumps(p) + '\n' for p in self.history))
-    os.replace(temporary, self._path)
+    kept = ''.join(json.dumps(point) + '\n' for point in self.history)
+    write_whole(self._path, kept)
     self._file = self._path.open('a')
     self._events = SummaryWriter(
       str(directory), purge_step=step + 1 if step else None, flush_secs=30

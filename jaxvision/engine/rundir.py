@@ -15,11 +15,20 @@ from jaxvision import config as config_lib
 from jaxvision.errors import UserError
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+  """Writes a file such that it is either as before or complete, never in between."""
+  data = content.encode('utf-8') if isinstance(content, str) else content
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
-  """Writes JSON so that a reader finds the old file or the new one, whole."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
-  os.replace(temporary, path)
+  """Writes JSON by `write_whole`; NaN and infinity are refused."""
+  write_whole(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 class RunDirectory:

@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import os
 import re
 import struct
 from collections.abc import Mapping
@@ -168,14 +167,3 @@ def lined_json(record: Mapping[str, Any]) -> str:
     else:
       fields.append(f'  {dump(key)}: {dump(value)}')
   return '{\n' + ',\n'.join(fields) + '\n}\n'
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-  """Writes a file such that it is either as before or complete, never in between."""
-  data = content.encode('utf-8') if isinstance(content, str) else content
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

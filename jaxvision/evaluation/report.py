@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxvision.engine.rundir import write_whole
 from jaxvision.evaluation import grids, metrics, page, plots, style
 
 PAIRS = 20  # most confused pairs listed
@@ -238,7 +239,7 @@ def write_report(
   target = Path(directory) / 'report'
   target.mkdir(parents=True, exist_ok=True)
   for file, content in files.items():
-    page.write_whole(target / file, content)
+    write_whole(target / file, content)
   for file in {'curves.png', 'worst_mistakes.png'} - files.keys():
     (target / file).unlink(missing_ok=True)  # of an earlier report; now without one
   return target / 'report.html'

@@ -38,11 +38,13 @@ from jaxvision.models.layers import (
   head,
   zero_pad_shortcut,
 )
+from jaxvision.models.lowering import conv_general_dilated
 
 # Explicit padding and the variance of the backward pass, as PyTorch's ResNets have.
 conv = functools.partial(
   nn.Conv,
   use_bias=False,
+  conv_general_dilated=conv_general_dilated,
   kernel_init=nn.initializers.variance_scaling(2.0, 'fan_out', 'normal'),
 )
 

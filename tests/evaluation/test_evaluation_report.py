@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxvision.engine.rundir import write_whole
 from jaxvision.evaluation import page, report
 
 SUMMARY = {
@@ -289,14 +290,14 @@ def test_same_inputs_give_the_same_bytes(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
   path = tmp_path / 'report.json'
-  page.write_whole(path, 'old')
+  write_whole(path, 'old')
 
   def fail(*_):
     raise OSError('no space left on device')
 
   monkeypatch.setattr(os, 'replace', fail)
   with pytest.raises(OSError, match='no space'):
-    page.write_whole(path, 'new')
+    write_whole(path, 'new')
   assert path.read_text() == 'old'
   assert os.listdir(tmp_path) == ['report.json']
 
