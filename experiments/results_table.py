@@ -22,6 +22,7 @@ ROWS = (
   ('cifar10_originalcnn', 'C7', '88.4'),
   ('cifar10_customcnn', 'C8', '93.3'),
   ('cifar10_resnet18', 'C9', '93.3'),
+  ('cifar10_airbench94', 'C14', '94.01'),
   ('cifar100_smallcnn', 'C11', '33.9'),
 )
 

@@ -16,6 +16,7 @@ __version__ = '0.1.0'
 
 _HOME = {
   'base_config': 'jaxvision.config',
+  'benchmark': 'jaxvision.api',
   'evaluate': 'jaxvision.api',
   'load_config': 'jaxvision.api',
   'load_run': 'jaxvision.api',

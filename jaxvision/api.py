@@ -1,4 +1,4 @@
-"""The commands as functions: train, evaluate, load_run."""
+"""The commands as functions: train, evaluate, benchmark, load_run."""
 
 import dataclasses
 import os
@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.config import load as load_config
-from jaxvision.data import streaming
 from jaxvision.data.dataset import Dataset
 from jaxvision.deploy.predictor import load_run
 from jaxvision.engine import programs, runtime
@@ -32,11 +31,18 @@ from jaxvision.engine.log import (
 )
 from jaxvision.engine.loop import Clock, Loop, Plan, stop_on_signal
 from jaxvision.engine.mesh import check_batch, make_mesh
+from jaxvision.engine.profiling import Traced
 from jaxvision.engine.rundir import RunDirectory, write_json
-from jaxvision.engine.setup import DataFacts, checkpoint_tree, make_task
+from jaxvision.engine.setup import (
+  DataFacts,
+  checkpoint_tree,
+  fresh_state,
+  make_task,
+  make_trainer,
+)
 from jaxvision.errors import UserError
 
-__all__ = ['evaluate', 'load_config', 'load_run', 'train']
+__all__ = ['benchmark', 'evaluate', 'load_config', 'load_run', 'train']
 
 
 def train(
@@ -124,7 +130,8 @@ class _Session:
       position = record['position']
       clock.resume(record['clock'])
     else:
-      state = programs.init_state(self.task, self.mesh, config.seed, compiler)
+      train_split = self.dataset.splits['train']
+      state = fresh_state(self.task, self.mesh, config.seed, train_split, compiler)
       metrics, step, position = None, 0, None
     params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     finished = step == plan.total and self.directory.summary() is not None
@@ -145,7 +152,11 @@ class _Session:
     # A run that was killed between its last step and its summary has only that to do.
     trainer = None
     if step < plan.total:
-      trainer = self._trainer(state, position, compiler)
+      trainer = make_trainer(
+        config, plan, self.task, self.mesh, self.dataset, state, position, compiler
+      )
+      if config.profile:
+        trainer = Traced(trainer, self.directory.path / 'profile', config.profile, say)
       metrics = trainer.empty_metrics() if metrics is None else metrics
     evaluators = {
       name: self._evaluator(name, state, compiler)
@@ -198,37 +209,6 @@ class _Session:
     )
     say(f'report: {self.directory.report / "report.html"}')
     return summary
-
-  def _trainer(
-    self, state: Any, position: dict[str, Any] | None, compiler: programs.Compiler
-  ) -> programs.ResidentTrainer | programs.StreamingTrainer:
-    config, source = self.config, self.dataset.splits['train']
-    if self.dataset.pipeline == 'resident':
-      dispatch = config.steps_per_dispatch
-      if not dispatch:
-        # XLA:CPU takes a slow path for convolution gradients inside a loop, and has
-        # no dispatch to hide.
-        dispatch = 1 if jax.default_backend() == 'cpu' else config.log_every_steps
-      return programs.ResidentTrainer(
-        self.task,
-        self.mesh,
-        source,
-        state,
-        config.seed,
-        config.batch_size,
-        min(dispatch, self.plan.total),
-        compiler,
-      )
-    stream = streaming.train_stream(
-      source,
-      config.seed,
-      config.batch_size,
-      self.plan.total,
-      config.data.workers,
-      position or None,
-      (jax.process_index(), jax.process_count()),
-    )
-    return programs.StreamingTrainer(self.task, self.mesh, stream, state, compiler)
 
   def _evaluator(
     self, split: str, state: Any, compiler: programs.Compiler
@@ -366,6 +346,31 @@ def evaluate(
   )
   say(f'report: {report}')
   return {'split': split, 'step': run.step, 'examples': len(labels), **measured}
+
+
+def benchmark(config: ConfigDict, steps: int = 100) -> dict[str, Any]:
+  """Measures how fast a config trains here; writes nothing but the caches.
+
+  Args:
+    config: from `load_config` or `base_config`.
+    steps: to time, after some that are not.
+
+  Returns:
+    What `jaxvision benchmark --json` prints: images_per_second, step_seconds,
+    compile_seconds, model_flops_per_step, peak_share, input_share,
+    program_memory_bytes, peak_memory_bytes and what they belong to.
+
+  Raises:
+    UserError: the config or the data are not usable.
+  """
+  config = config_lib.validate(config)
+  runtime.configure(config.deterministic)
+  warning = runtime.missing_accelerator()
+  if warning:
+    warn(warning)
+  from jaxvision.engine.benchmark import measure  # no other command measures
+
+  return measure(config, data.load(config.data), steps)
 
 
 def _report(

@@ -27,7 +27,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError, closest
-from jaxvision.fields import FIELDS, Field, Open
+from jaxvision.fields import FIELDS, Field, Groups, Open
 
 
 def _defaults(fields: Mapping[str, Any]) -> ConfigDict:
@@ -85,6 +85,11 @@ def documentation() -> str:
     lines.append(f'{path} = {field.default!r}: {field.doc}{limits}')
   lines.append('model.*: any field of the model; `jaxvision summary` shows them.')
   lines.append('optimizer.options.*: any further argument of the optax optimiser.')
+  lines.append(
+    'optimizer.groups.NAME.*: match (regular expression for whole parameter paths), and '
+    'what differs there: name, learning_rate, weight_decay, momentum, nesterov, '
+    'options.*, until, stop (shares of the run).'
+  )
   return '\n'.join(lines)
 
 
@@ -94,8 +99,10 @@ def _known(path: str) -> tuple[Field | dict[str, Any] | None, bool]:
   keys = path.split('.')
   for i, key in enumerate(keys):
     if not isinstance(node, dict) or key not in node:
-      is_open = isinstance(node, Open) and i == len(keys) - 1
-      return None, is_open
+      left = len(keys) - i
+      if isinstance(node, Groups):  # GROUP.FIELD, or GROUP.options.OPTION
+        return None, left == 2 or (left == 3 and keys[i + 1] == 'options')
+      return None, isinstance(node, Open) and left == 1
     node = node[key]
   return node, False
 
@@ -167,7 +174,7 @@ def _complete(config: ConfigDict) -> ConfigDict:
   for path, value in walk(config):
     field, is_open = _known(path)
     if isinstance(field, dict):
-      if path in ('model', 'optimizer.options') and not value:
+      if isinstance(field, Open) and not value:
         continue
       raise UserError(
         f'config: {path} is a group of fields (such as {path}.{next(iter(field))}), '
@@ -179,12 +186,20 @@ def _complete(config: ConfigDict) -> ConfigDict:
       value = _typed(path, value, field.default)
       if not field.valid(value):
         raise UserError(f'config: {path} must be {field.limits}, not {value!r}')
-    parent, _, key = path.rpartition('.')
-    node = full
-    for part in filter(None, parent.split('.')):
-      node = node[part]
-    node[key] = value
+    _put(full, path, value)
   return full
+
+
+def _put(config: ConfigDict, path: str, value: Any) -> None:
+  """Sets a field; makes the groups on the way that are not there."""
+  *parents, key = path.split('.')
+  node = config
+  for part in parents:
+    if part not in node:
+      node[part] = ConfigDict()
+    node = node[part]
+  with node.ignore_type():  # of a field that is here, the type was checked before
+    node[key] = value
 
 
 def _cross_checks(config: ConfigDict) -> None:
@@ -192,6 +207,11 @@ def _cross_checks(config: ConfigDict) -> None:
     raise UserError(
       f'config: batch_size {config.batch_size} does not divide into '
       f'grad_accumulation {config.grad_accumulation} equal parts'
+    )
+  if config.lookahead.every and config.ema_decay:
+    raise UserError(
+      'config: lookahead.every and ema_decay both say which weights evaluation uses: '
+      'set one of them to 0'
     )
   if bool(config.data.mean) != bool(config.data.std):
     raise UserError('config: set data.mean and data.std together, or neither')
@@ -285,11 +305,7 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
         raise UserError(f'config: --config.{path} needs a value: --config.{path}=VALUE')
       text = 'True'
     value = _parse(path, text, field)
-    parent, _, key = path.rpartition('.')
-    node = config
-    for part in filter(None, parent.split('.')):
-      node = node[part]
-    node[key] = value
+    _put(config, path, value)
   return validate(config)
 
 
@@ -307,7 +323,7 @@ def _parse(path: str, text: str, field: Field | None) -> Any:
       value = text
   if field is None:
     return value
-  if isinstance(field.default, tuple) and not isinstance(value, tuple | list | str):
+  if isinstance(field.default, tuple) and not isinstance(value, tuple | list):
     value = (value,)
   value = _typed(path, value, field.default)
   if not field.valid(value):  # told here, or the type of the ConfigDict would object

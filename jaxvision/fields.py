@@ -64,6 +64,10 @@ class Open(dict):
   """Default of a part that takes further fields, checked by whoever owns them."""
 
 
+class Groups(Open):
+  """Default of a part that takes further parts by any name, each with such fields."""
+
+
 # Contract names (scripts set them by hand) are never renamed. Order is the order of
 # `config.json` and of the table of `jaxvision train --help-config`.
 FIELDS: dict[str, Any] = {
@@ -100,6 +104,26 @@ FIELDS: dict[str, Any] = {
     'evaluation uses; 0: none.',
     **_between(0, 1, open_end=True),
   ),
+  'lookahead': {
+    'every': Field(
+      0,
+      'Steps between pulls of the weights to their slow average, which evaluation '
+      'uses; 0: none.',
+      **_at_least(0),
+    ),
+    'decay': Field(
+      0.95**5,
+      'Share of the slow average kept at a pull late in the run; it rises there as the '
+      'cube of the share done.',
+      **_between(0, 1),
+    ),
+  },
+  'freeze': Field(
+    (),
+    'Patterns (regular expressions) of the paths of parameters that stay as they are.',
+    valid=lambda v: all(isinstance(pattern, str) for pattern in v),
+    limits='a tuple of strings',
+  ),
   'grad_accumulation': Field(
     1, 'Parts that a batch is computed in, one after another.', **_at_least(1)
   ),
@@ -117,6 +141,12 @@ FIELDS: dict[str, Any] = {
   ),
   'deterministic': Field(
     False, 'Only deterministic kernels (GPU), so that two runs agree to the bit.'
+  ),
+  'profile': Field(
+    0,
+    'Steps, after the first few, whose trace is written to WORKDIR/profile; 0: none.',
+    free=True,
+    **_at_least(0),
   ),
   'data': {
     'name': Field('digits', 'digits, folder, synthetic, or any TFDS set.'),
@@ -184,8 +214,21 @@ FIELDS: dict[str, Any] = {
     ),
     'synthetic_classes': Field(10, 'Classes of name=synthetic.', **_at_least(2)),
   },
+  'evaluation': {
+    'tta': Field(
+      'none',
+      'Views of each image whose logits are averaged: flip: with its mirror image; '
+      'flip_shift: with those of two shifts by a pixel too.',
+      **_one_of('none', 'flip', 'flip_shift'),
+    ),
+  },
   'augment': {
     'flip': Field(False, 'Mirror half of the images left to right.'),
+    'flip_mode': Field(
+      'random',
+      'random: half of each batch; alternating: each image in every other epoch.',
+      **_one_of('random', 'alternating'),
+    ),
     'crop_padding': Field(
       0, 'Pad by so many pixels and crop back at random; 0: off.', **_at_least(0)
     ),
@@ -194,6 +237,11 @@ FIELDS: dict[str, Any] = {
     ),
     'cutout': Field(
       0, 'Side in pixels of a square blanked at random; 0: off.', **_at_least(0)
+    ),
+    'cutout_mode': Field(
+      'clipped',
+      'clipped: the centre lies anywhere in the image; inside: the whole square does.',
+      **_one_of('clipped', 'inside'),
     ),
     'rotation': Field(0.0, 'Largest rotation in degrees.', **_between(0, 180)),
     'brightness': Field(
@@ -205,18 +253,21 @@ FIELDS: dict[str, Any] = {
   },
   'model': Open({'name': Field('digits_cnn', 'A name out of `jaxvision.models`.')}),
   'optimizer': {
-    'name': Field('sgd', 'Any optimiser of optax by its name.'),
+    'name': Field('sgd', 'Any optimiser of optax by its name, or muon.'),
     'learning_rate': Field(0.1, 'The peak of the schedule.', **_at_least(0)),
     'weight_decay': Field(
       0.0, 'Never applied to biases and normalisation.', **_at_least(0)
     ),
     'momentum': Field(
       0.9,
-      'Of sgd and lars; others take it in `optimizer.options`.',
+      'Of sgd, lars and muon; others take it in `optimizer.options`.',
       **_between(0, 1, open_end=True),
     ),
-    'nesterov': Field(True, 'Of sgd and lars; others take it in `optimizer.options`.'),
+    'nesterov': Field(
+      True, 'Of sgd, lars and muon; others take it in `optimizer.options`.'
+    ),
     'options': Open(),
+    'groups': Groups(),
   },
   'schedule': {
     'name': Field(
@@ -227,6 +278,9 @@ FIELDS: dict[str, Any] = {
     'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **_at_least(0)),
     'warmup_epochs': Field(
       0.0, 'The same in epochs, where `warmup_steps` is 0.', **_at_least(0)
+    ),
+    'start_factor': Field(
+      0.0, 'Learning rate at the start of the warm-up over the peak.', **_between(0, 1)
     ),
     'end_factor': Field(
       0.0, 'Final over peak learning rate (cosine, linear).', **_between(0, 1)

@@ -14,6 +14,7 @@ from jaxvision.engine import programs
 from jaxvision.engine.mesh import make_mesh
 from jaxvision.engine.setup import DataFacts, make_task
 from jaxvision.errors import UserError
+from jaxvision.optim import groups
 
 CONFIGS = sorted(
   (Path(__file__).resolve().parent.parent / 'configs').glob('*.py'),
@@ -70,9 +71,14 @@ def test_config_trains_two_steps(path, quick_compile):
   chex.assert_tree_all_finite(after.params)
   assert after.step == 2
   assert metrics.accuracy.count == 2 * config.batch_size
-  for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(after.params)):
+  still = groups.frozen(before.params, config.freeze)
+  for old, new, frozen in zip(
+    jax.tree.leaves(before.params),
+    jax.tree.leaves(after.params),
+    jax.tree.leaves(still),
+  ):
     assert old.dtype == np.float32
-    assert (old != new).any()
+    assert (old == new).all() if frozen else (old != new).any()
   for old, new in zip(
     jax.tree.leaves(before.batch_stats), jax.tree.leaves(after.batch_stats)
   ):
@@ -118,6 +124,8 @@ def test_json_round_trip_keeps_types():
     ('data.mean=(0.5,)', 'together'),
     ('grad_accumulation=3', 'equal parts'),
     ('seed=99999999999999999999', 'seed must be'),
+    ('data.mean=grey', 'tuple of numbers'),
+    ('evaluation.tta=mirror', 'one of none, flip'),
   ],
 )
 def test_refused_overrides(assignment, wanted):
@@ -141,6 +149,7 @@ def test_refused_overrides(assignment, wanted):
     ('schedule.boundaries=[0.5,0.7]', 'schedule.boundaries', (0.5, 0.7)),
     ('model.activation=swish', 'model.activation', 'swish'),
     ('model.features=(4,8)', 'model.features', (4, 8)),
+    ('freeze=conv/.*', 'freeze', ('conv/.*',)),
   ],
 )
 def test_accepted_overrides(assignment, path, value):
@@ -161,6 +170,13 @@ def test_differences_leave_out_where_a_run_happens():
     'model.width: None -> 3',
     'seed: 0 -> 1',
   ]
+
+
+def test_two_averages_of_the_weights_are_one_too_many():
+  with pytest.raises(UserError, match='lookahead.every and ema_decay'):
+    config_lib.override(
+      config_lib.base_config(), ['ema_decay=0.9', 'lookahead.every=5']
+    )
 
 
 def test_validate_completes_a_partial_config():

@@ -1,8 +1,10 @@
 """The command line: what it prints, what it writes, how it exits."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -268,6 +270,24 @@ def test_summary_of_a_config_and_of_a_run(call, finished):
   )
 
 
+def test_the_program_starts_anew_once_for_huge_pages(monkeypatch):
+  started = []
+  monkeypatch.setattr('os.execv', lambda path, arguments: started.append(arguments))
+  monkeypatch.setattr('sys.argv', ['jaxvision', '--version'])
+  monkeypatch.setattr('sys.orig_argv', ['python', '-m', 'jaxvision.main', '--version'])
+  monkeypatch.setattr('sys.platform', 'linux')
+  monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.arena_max=2')
+  with pytest.raises(SystemExit):
+    command_line.cli()
+  assert started == [[sys.executable, '-m', 'jaxvision.main', '--version']]
+  assert os.environ['GLIBC_TUNABLES'] == (
+    'glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1'
+  )
+  with pytest.raises(SystemExit):
+    command_line.cli()
+  assert len(started) == 1
+
+
 def test_importing_is_light():
   check = (
     'import sys, jaxvision, jaxvision.main; '
@@ -287,3 +307,35 @@ def test_training_imports_no_tensorflow(tmp_path):
     "sys.exit(code or 'tensorflow' in sys.modules)"
   )
   subprocess.run([sys.executable, '-c', check], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_benchmark_prints_what_it_measured_and_leaves_no_run(call):
+  options = (
+    DIGITS,
+    '--steps=12',
+    '--config.batch_size=8',
+    '--config.model.name=small_filters_cnn',
+    '--config.model.features=(2,2,2)',
+    '--config.parallel.data=1',
+    '--config.name=measured',
+  )
+  code, output, errors = call('benchmark', *options)
+  assert code == 0, errors
+  assert 'images/s over 12 steps' in output
+  assert 'of the peak' in output
+  code, output, _ = call('benchmark', *options, '--json')
+  assert code == 0
+  assert json.loads(output)['steps'] == 12
+  assert not Path('runs/measured').exists()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'wanted'),
+  [
+    ([], 'say what to measure with --config=FILE'),
+    ([DIGITS, '--steps=0'], '--steps must be at least 1'),
+    ([DIGITS, '--config.batch_size=9999'], 'batch_size 9999'),
+  ],
+)
+def test_benchmark_refuses_in_one_line(call, arguments, wanted):
+  assert_refused(call('benchmark', *arguments), wanted)

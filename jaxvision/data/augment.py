@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.data.color import color_jitter
+from jaxvision.data.order import coin
 from jaxvision.errors import UserError, closest
 
 CROP_MODES = ('reflect', 'constant')
@@ -41,6 +42,36 @@ def apply_flip(images: jax.Array, flips: jax.Array) -> jax.Array:
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
   """Mirrors each image left to right with probability 1/2; dtype is kept."""
   return apply_flip(images, jax.random.bernoulli(key, 0.5, images.shape[:1]))
+
+
+def alternating_flips(
+  words: jax.Array, index: jax.Array, epoch: jax.Array
+) -> jax.Array:
+  """Returns which examples to mirror so that each is mirrored every other epoch.
+
+  Half of the examples begin mirrored, by a bit of their own, and all turn over from
+  epoch to epoch, so two epochs show every image both ways, which drawing anew does for
+  half of them (K. Jordan, arXiv 2404.00498, section 3.6).
+
+  Args:
+    words: uint32 [2] or more, the same for the whole run; the first two decide.
+    index: int [B], the examples.
+    epoch: int [B], at each place of the batch.
+
+  Returns:
+    bool [B].
+
+  >>> index = jnp.arange(4)
+  >>> first = alternating_flips(jnp.zeros(2, jnp.uint32), index, 0 * index)
+  >>> second = alternating_flips(jnp.zeros(2, jnp.uint32), index, 0 * index + 1)
+  >>> bool((first == ~second).all())
+  True
+  """
+  flips = (coin(words, index, xp=jnp) ^ epoch.astype(jnp.uint32)) & 1 == 1
+  # As in `resident.train_indices`: a sort by place that changes nothing keeps XLA from
+  # working the bit out anew for every pixel.
+  place = jnp.arange(flips.shape[0], dtype=jnp.uint32)
+  return jax.lax.sort((place, flips), num_keys=1)[1]
 
 
 def apply_crop(
@@ -111,14 +142,21 @@ def apply_cutout(images: jax.Array, centers: jax.Array, size: int) -> jax.Array:
   return jnp.where(hole, jnp.zeros((), images.dtype), images)
 
 
-def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
-  """Blanks one square per image, its centre anywhere in the image.
+def cutout(
+  key: jax.Array, images: jax.Array, size: int, mode: str = 'clipped'
+) -> jax.Array:
+  """Blanks one square per image.
 
-  DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with
-  Cutout", 2017: a centre near the border leaves only part of the square inside.
+  With mode 'clipped' its centre is anywhere in the image (DeVries and Taylor, "Improved
+  Regularization of Convolutional Neural Networks with Cutout", 2017): a centre near the
+  border leaves only part of the square inside. With 'inside' all of it is.
   """
   batch, height, width, _ = images.shape
-  centers = jax.random.randint(key, (batch, 2), 0, jnp.array([height, width]))
+  sides = jnp.array([height, width])
+  low, high = (
+    (size // 2, sides - size + size // 2 + 1) if mode == 'inside' else (0, sides)
+  )
+  centers = jax.random.randint(key, (batch, 2), low, high)
   return apply_cutout(images, centers, size)
 
 
@@ -201,7 +239,7 @@ def make_augment(
   mean: Sequence[float],
   std: Sequence[float],
   dtype: str | np.dtype = 'float32',
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[..., jax.Array]:
   """Returns the function that turns a batch of pixels into the network's input.
 
   In order: flip, crop, rotation, colour jitter, normalise, cutout (whose 0 is then the
@@ -214,14 +252,20 @@ def make_augment(
     dtype: of the result, 'float32' or 'bfloat16'.
 
   Returns:
-    (key, images uint8 [B, H, W, C]) -> [B, H, W, C] of `dtype`. Equal keys give equal
-    images; each augmentation's draws depend on the key only, not on which others are on.
+    (key, images uint8 [B, H, W, C], flips) -> [B, H, W, C] of `dtype`. Equal keys give
+    equal images; each augmentation's draws depend on the key only, not on which others
+    are on. With flip_mode 'alternating', bool [B] `flips` says which images to mirror:
+    `alternating_flips`.
   """
   c = augment_config
   jitter = (c.brightness, c.contrast, c.saturation, c.hue)
 
-  def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-    if c.flip:
+  def augment(
+    key: jax.Array, images: jax.Array, flips: jax.Array | None = None
+  ) -> jax.Array:
+    if flips is not None:
+      images = apply_flip(images, flips)
+    elif c.flip:
       images = random_flip(jax.random.fold_in(key, _FLIP), images)
     if c.crop_padding:
       crop_key = jax.random.fold_in(key, _CROP)
@@ -232,7 +276,8 @@ def make_augment(
       images = color_jitter(jax.random.fold_in(key, _COLOR), images, *jitter)
     images = normalize(images, mean, std, dtype)
     if c.cutout:
-      images = cutout(jax.random.fold_in(key, _CUTOUT), images, c.cutout)
+      cutout_key = jax.random.fold_in(key, _CUTOUT)
+      images = cutout(cutout_key, images, c.cutout, c.cutout_mode)
     return images
 
   return augment

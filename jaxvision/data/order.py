@@ -102,6 +102,27 @@ def example_index(
   return index.reshape(shape)
 
 
+def coin(words: Any, index: Any, xp: types.ModuleType = np) -> Any:
+  """Returns a fair bit for each example, the same for the whole run.
+
+  Args:
+    words: uint32 [2], what decides the bits besides the example; may be traced.
+    index: integers, any shape: the examples.
+    xp: `numpy` or `jax.numpy`. The results are equal bit for bit.
+
+  Returns:
+    uint32 of the shape of `index`: 0 or 1.
+
+  >>> coin(seed_words(1), np.arange(8))
+  array([0, 0, 1, 0, 0, 1, 1, 0], dtype=uint32)
+  """
+  words = xp.asarray(words, xp.uint32)
+  index = xp.asarray(index)
+  flat = index.astype(xp.uint32).reshape(-1)
+  key = _mix(_mix(words[:1] ^ _SECOND) + words[1:2] * _GOLDEN)
+  return (_mix(_mix(flat + key) ^ key) >> np.uint32(31)).reshape(index.shape)
+
+
 def _mix(h: Any) -> Any:
   """MurmurHash3's 32-bit finalizer: a bijection that flips each bit with chance 1/2."""
   h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvision.data.dataset import ArraySource
-from jaxvision.data.order import example_index, seed_words
+from jaxvision.data.order import example_index
 
 Batch = dict[str, jax.Array]
 
@@ -32,13 +32,17 @@ def put(source: ArraySource, sharding: jax.sharding.Sharding) -> Batch:
 
 
 def train_indices(
-  split: Batch, seed: int, step: jax.Array, batch_size: int, steps: int = 1
+  split: Batch,
+  seed: int | jax.Array,
+  step: jax.Array,
+  batch_size: int,
+  steps: int = 1,
 ) -> jax.Array:
   """Returns which examples the batches of some steps hold: pure, for compiled code.
 
   Args:
     split: from `put`.
-    seed: of the run.
+    seed: of the run, or `seed_words` of it, which may be traced.
     step: int32 scalar, the first step; may be traced.
     batch_size: images in a batch.
     steps: how many batches.
@@ -49,12 +53,31 @@ def train_indices(
   n = split['label'].shape[0]
   first = step.astype(jnp.uint32) * np.uint32(batch_size)
   place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
-  index = example_index(seed_words(seed), first + place, n, xp=jnp).astype(jnp.int32)
+  index = example_index(seed, first + place, n, xp=jnp).astype(jnp.int32)
   # A sort that changes nothing, for XLA fuses nothing across a sort: fused into the
   # gather, the index would be worked out anew for every byte of an image (ten times the
   # cost of a whole step on a CPU, where optimization_barrier does not hold it back).
   _, index = jax.lax.sort((place, index), num_keys=1)
   return index.reshape(steps, batch_size)
+
+
+def train_batch(split: Batch, index: jax.Array, step: jax.Array) -> Batch:
+  """Returns the batch of a step.
+
+  Args:
+    split: from `put`.
+    index: int32 [B], that step's of `train_indices`.
+    step: int32 scalar.
+
+  Returns:
+    {'image': uint8 [B, H, W, C], 'label': int32 [B], 'index': int32 [B], 'epoch':
+    int32 [B]}: how often the run has been through the whole split at each place.
+  """
+  n = split['label'].shape[0]
+  place = jnp.arange(index.shape[0], dtype=jnp.uint32)
+  position = step.astype(jnp.uint32) * np.uint32(index.shape[0]) + place
+  epoch = (position // np.uint32(n)).astype(jnp.int32)
+  return {**take(split, index), 'index': index, 'epoch': epoch}
 
 
 def take(split: Batch, index: jax.Array) -> Batch:

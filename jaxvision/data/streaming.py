@@ -10,7 +10,6 @@ import threading
 import time
 from typing import Any
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -41,7 +40,13 @@ class _TrainOrder:
     position = step * self.batch + self.offset + place
     index = int(example_index(self.seed, position, len(self.source)))
     image, label = self.source[index]
-    return {'image': image, 'label': np.int32(label)}
+    epoch = position // len(self.source)
+    return {
+      'image': image,
+      'label': np.int32(label),
+      'index': np.int32(index),
+      'epoch': np.int32(epoch),
+    }
 
 
 class _EvalOrder:
@@ -91,6 +96,8 @@ class Stream:
   """
 
   def __init__(self, order: Any, local_batch: int, workers: int):
+    import grain  # here, as a resident set needs none of it, and it is slow to import
+
     if not flags.FLAGS.is_parsed():  # Grain reads its absl flags; we have none of ours
       flags.FLAGS.mark_as_parsed()
     self.workers = worker_count(workers)
@@ -139,7 +146,7 @@ def train_stream(
   state: dict[str, Any] | None = None,
   process: tuple[int, int] = (0, 1),
 ) -> Stream:
-  """Returns the training batches of steps 0 to `steps`.
+  """Returns the training batches of steps 0 to `steps`, those of `resident`.
 
   Args:
     source: the split.

@@ -18,6 +18,7 @@ from jaxvision.engine.mesh import make_mesh
 from jaxvision.engine.rundir import RunDirectory
 from jaxvision.engine.setup import DataFacts, make_model, make_task, restore
 from jaxvision.errors import UserError
+from jaxvision.tasks.tta import mean_logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +74,17 @@ class Run:
 
     def probabilities(variables, images):
       normal = normalize(images, self.facts.mean, self.facts.std, dtype)
-      return jax.nn.softmax(model.apply(variables, normal, train=False))
+      return jax.nn.softmax(
+        mean_logits(
+          lambda shown: model.apply(variables, shown, train=False),
+          normal,
+          self.config.evaluation.tta,
+        )
+      )
 
-    self._probabilities = jax.jit(probabilities)
+    self._probabilities = jax.jit(
+      probabilities, compiler_options=runtime.compiler_options()
+    )
 
   def predict(
     self, images: np.ndarray | Sequence[str | Path], batch_size: int = 256

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from jaxvision.data import resident, streaming
 from jaxvision.data.dataset import Source
+from jaxvision.engine import runtime
 from jaxvision.engine.mesh import over_batch, replicated, state_shardings
 from jaxvision.tasks.task import Batch, PyTree, Task
 
@@ -32,7 +33,8 @@ class Compiler:
   def __call__(self, function: Callable, *args: Any, **jit: Any) -> Callable:
     """Returns `function` compiled for the shapes and shardings of `args`."""
     start = time.perf_counter()
-    compiled = jax.jit(function, **jit).lower(*args).compile()
+    lowered = jax.jit(function, **jit).lower(*args)
+    compiled = lowered.compile(compiler_options=runtime.compiler_options())
     self.seconds += time.perf_counter() - start
     self.programs += 1
     return compiled
@@ -56,7 +58,7 @@ def init_state(task: Task, mesh: Mesh, seed: int, compiler: Compiler) -> PyTree:
   return compiler(task.init, key, out_shardings=shardings)(key)
 
 
-def _step_key(state: PyTree) -> jax.Array:
+def step_key(state: PyTree) -> jax.Array:
   """Returns the key of the state's step: the same after a resume as without one."""
   return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
@@ -69,7 +71,7 @@ def _placed(task: Task, mesh: Mesh, state: PyTree) -> tuple[Any, Any]:
   return metrics, outputs
 
 
-def _from_host(batch: streaming.Batch, sharding: jax.sharding.Sharding) -> Batch:
+def from_host(batch: streaming.Batch, sharding: jax.sharding.Sharding) -> Batch:
   """Returns this host's share of a batch as part of the global one on the devices."""
   return {
     name: jax.make_array_from_process_local_data(sharding, array)
@@ -101,9 +103,9 @@ class ResidentTrainer:
     to_batch = over_batch(mesh)
 
     def take_step(state, metrics, split, index):
-      batch = resident.take(split, index)
+      batch = resident.train_batch(split, index, state.step)
       batch = jax.lax.with_sharding_constraint(batch, to_batch)
-      state, new = task.train_step(state, batch, _step_key(state))
+      state, new = task.train_step(state, batch, step_key(state))
       return state, metrics.merge(new), new.loss.compute()
 
     def one(state, metrics, split):
@@ -169,7 +171,7 @@ class StreamingTrainer:
     self._empty, outputs = _placed(task, mesh, state)
 
     def one(state, metrics, batch):
-      state, new = task.train_step(state, batch, _step_key(state))
+      state, new = task.train_step(state, batch, step_key(state))
       return state, metrics.merge(new), new.loss.compute()
 
     self._fill()
@@ -182,7 +184,7 @@ class StreamingTrainer:
         batch = next(self._stream)
       except StopIteration:
         return
-      placed = _from_host(batch, self._to_batch)
+      placed = from_host(batch, self._to_batch)
       self._queue.append((placed, self._stream.state()))
 
   def empty_metrics(self) -> Any:
@@ -275,7 +277,7 @@ class Evaluator:
     )
     try:
       for batch in stream:
-        yield (_from_host(batch, self._to_batch),), batch['label'][batch['mask']]
+        yield (from_host(batch, self._to_batch),), batch['label'][batch['mask']]
     finally:
       stream.close()
 

@@ -4,21 +4,31 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvision import models, optim
-from jaxvision.data import augment
-from jaxvision.data.dataset import Dataset
+from jaxvision.data import augment, streaming
+from jaxvision.data.dataset import Dataset, Source
 from jaxvision.engine.checkpoints import Checkpoints
 from jaxvision.engine.log import warn
 from jaxvision.engine.loop import Plan
 from jaxvision.engine.mesh import replicated
-from jaxvision.engine.programs import abstract_state
+from jaxvision.engine.programs import (
+  Compiler,
+  ResidentTrainer,
+  StreamingTrainer,
+  abstract_state,
+  init_state,
+)
 from jaxvision.engine.rundir import RunDirectory
 from jaxvision.errors import UserError
 from jaxvision.tasks import Task, make_classification
+
+_INIT_IMAGES = 5000  # as many as the speed runs take: plenty for a few statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +100,112 @@ def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
     )
   augment.check(config.augment, facts.image_shape)
   model = make_model(config, len(facts.class_names))
-  schedule = optim.make_schedule(
-    config.schedule, config.optimizer.learning_rate, plan.total, plan.steps_per_epoch
+
+  def rate(peak: float, until: float = 1.0, stop: float = 1.0) -> optax.Schedule:
+    return optim.make_schedule(
+      config.schedule, peak, plan.total, plan.steps_per_epoch, until, stop
+    )
+
+  params = None
+  if config.optimizer.groups or config.freeze:
+    images = jax.ShapeDtypeStruct((1, *facts.image_shape), config.dtype)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  schedule = rate(config.optimizer.learning_rate)
+  optimizer = optim.make_optimizer(
+    config.optimizer,
+    schedule,
+    config.grad_clip,
+    schedule=rate,
+    freeze=config.freeze,
+    params=params,
   )
-  optimizer = optim.make_optimizer(config.optimizer, schedule, config.grad_clip)
   task = make_classification(
-    config, model, optimizer, schedule, facts.image_shape, facts.mean, facts.std
+    config,
+    model,
+    optimizer,
+    schedule,
+    facts.image_shape,
+    facts.mean,
+    facts.std,
+    plan.total,
   )
   return task, plan
+
+
+def first_images(source: Source) -> np.ndarray:
+  """Returns the images that weights may depend on: uint8 [n, H, W, C], n up to 5,000."""
+  count = min(len(source), _INIT_IMAGES)
+  images = getattr(source, 'images', None)
+  if images is not None:
+    return np.asarray(images[:count])
+  return np.stack([source[i][0] for i in range(count)])
+
+
+def fresh_state(
+  task: Task, mesh: Mesh, seed: int, source: Source, compiler: Compiler
+) -> Any:
+  """Returns the state at step 0, by the training images where the model wants that.
+
+  Args:
+    task, mesh, seed: of the run.
+    source: the training split, whose first 5,000 images count, in its own order.
+    compiler: keeps account of what is compiled.
+  """
+  state = init_state(task, mesh, seed, compiler)
+  if task.init_from_data is None:
+    return state
+  images = jax.device_put(first_images(source), replicated(mesh))
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+  return compiler(
+    task.init_from_data, state, images, donate_argnums=(0,), out_shardings=shardings
+  )(state, images)
+
+
+def make_trainer(
+  config: ConfigDict,
+  plan: Plan,
+  task: Task,
+  mesh: Mesh,
+  dataset: Dataset,
+  state: Any,
+  position: dict[str, Any] | None,
+  compiler: Compiler,
+) -> ResidentTrainer | StreamingTrainer:
+  """Returns the compiled training steps of a run, by the pipeline of its data.
+
+  Args:
+    config, plan, task, mesh, dataset: of the run.
+    state: whose shapes and shardings the programs are compiled for.
+    position: of the stream, from a checkpoint; None: at the start.
+    compiler: keeps account of what is compiled.
+  """
+  source = dataset.splits['train']
+  if dataset.pipeline == 'resident':
+    dispatch = config.steps_per_dispatch
+    if not dispatch:
+      # XLA:CPU takes a slow path for convolution gradients inside a loop, and has
+      # no dispatch to hide.
+      dispatch = 1 if jax.default_backend() == 'cpu' else config.log_every_steps
+    return ResidentTrainer(
+      task,
+      mesh,
+      source,
+      state,
+      config.seed,
+      config.batch_size,
+      min(dispatch, plan.total),
+      compiler,
+    )
+  stream = streaming.train_stream(
+    source,
+    config.seed,
+    config.batch_size,
+    plan.total,
+    config.data.workers,
+    position or None,
+    (jax.process_index(), jax.process_count()),
+  )
+  return StreamingTrainer(task, mesh, stream, state, compiler)
 
 
 def checkpoint_tree(task: Task, mesh: Mesh) -> dict[str, Any]:

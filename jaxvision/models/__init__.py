@@ -23,7 +23,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError, closest
-from jaxvision.models import cnn, resnet
+from jaxvision.models import airbench, cnn, resnet
 from jaxvision.models.layers import ACTIVATIONS
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -42,6 +42,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   'resnet44': resnet.ResNet44,
   'resnet56': resnet.ResNet56,
   'resnet110': resnet.ResNet110,
+  'airbench94': airbench.Airbench94,
+  'airbench95': airbench.Airbench95,
+  'airbench96': airbench.Airbench96,
 }
 
 DTYPES = ('float32', 'bfloat16')
@@ -51,6 +54,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
   'activation': tuple(ACTIVATIONS),
   'shortcut': ('A', 'B'),
   'stem': ('cifar', 'imagenet'),
+  'form': ('muon', 'sgd'),
 }
 
 # Set by `create` itself, or by linen.

@@ -1,12 +1,17 @@
-"""Optimisers by name, with clipping and weight decay put around them."""
+"""Optimisers by name, with clipping, weight decay and groups put around them."""
 
 import inspect
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError, closest
+from jaxvision.optim import groups as groups_lib
+from jaxvision.optim.muon import muon
 
 OPTIMIZERS = {
   'adabelief': optax.adabelief,
@@ -22,6 +27,7 @@ OPTIMIZERS = {
   'lamb': optax.lamb,
   'lars': optax.lars,
   'lion': optax.lion,
+  'muon': muon,
   'radam': optax.radam,
   'rmsprop': optax.rmsprop,
   'sgd': optax.sgd,
@@ -31,7 +37,7 @@ OPTIMIZERS = {
 
 # These take `optimizer.momentum` and `optimizer.nesterov`; what other optimisers
 # call momentum is another thing with another default, set under `optimizer.options`.
-_WITH_MOMENTUM = ('sgd', 'lars')
+_WITH_MOMENTUM = ('sgd', 'lars', 'muon')
 
 
 def decay_mask(params):
@@ -44,7 +50,13 @@ def decay_mask(params):
 
 
 def make_optimizer(
-  optimizer: ConfigDict, learning_rate: optax.ScalarOrSchedule, grad_clip: float = 0.0
+  optimizer: ConfigDict,
+  learning_rate: optax.ScalarOrSchedule,
+  grad_clip: float = 0.0,
+  *,
+  schedule: Callable[..., optax.Schedule] | None = None,
+  freeze: Sequence[str] = (),
+  params: Any = None,
 ) -> optax.GradientTransformation:
   """Returns the optax transformation that the config asks for.
 
@@ -52,13 +64,24 @@ def make_optimizer(
   the optimiser's own where it has one (decoupled: adamw, lamb, lion, ...), else it is
   added to the gradient (L2, as in PyTorch's SGD); either way kernels only.
 
+  A group of `optimizer.groups` takes what its pattern `match` matches; what it does not
+  set it has from the base. A weight decay that it sets holds for all its leaves, biases
+  too. With `until`, its schedule is over, and its learning rate 0, at that share of the
+  run; with `stop`, the schedule is the run's own, cut off there. Leaves that `freeze`
+  matches get no update and no memory.
+
   Args:
     optimizer: the `optimizer` part of the config.
     learning_rate: a number or a schedule.
     grad_clip: largest global norm of the gradient.
+    schedule: (peak, until, stop) -> the run's schedule with these, see `make_schedule`;
+      for groups. None: their rates are constant.
+    freeze: patterns of parameter paths.
+    params: what will be trained, shapes are enough: to check groups and patterns.
 
   Raises:
-    UserError: an unknown optimiser, or an option that it does not take.
+    UserError: an unknown optimiser, an option that it does not take, a group that says
+      nothing of use, or a pattern that matches nothing.
 
   >>> from jaxvision.config import base_config
   >>> import jax.numpy as jnp
@@ -68,6 +91,87 @@ def make_optimizer(
   >>> updates['bias'].tolist()  # Nesterov: (1 + 0.9) x 0.5
   [-0.949999988079071, -0.949999988079071]
   """
+  parts = [optax.clip_by_global_norm(grad_clip)] if grad_clip else []
+  base = _single(optimizer, learning_rate, decay_mask)
+  named = {name: dict(group) for name, group in optimizer.groups.items()}
+  if not named and not freeze:
+    return optax.chain(*parts, *base)
+  transforms = {_BASE: optax.chain(*base), _FROZEN: optax.set_to_zero()}
+  for name, group in named.items():
+    transforms[name] = _group(name, group, optimizer, schedule)
+  patterns = {name: group['match'] for name, group in named.items()}
+
+  def labels(params):
+    by_group = groups_lib.labels(params, patterns, _BASE)
+    return jax.tree.map(
+      lambda label, is_frozen: _FROZEN if is_frozen else label,
+      by_group,
+      groups_lib.frozen(params, freeze),
+    )
+
+  if params is not None:
+    labels(params)
+  return optax.chain(*parts, optax.partition(transforms, labels))
+
+
+# Labels that no group can have: a name in a config is an identifier.
+_BASE, _FROZEN = '*', '-'
+
+_GROUP_NUMBERS = {  # field -> (whether a value is possible, the same in words)
+  'learning_rate': (lambda v: v >= 0, 'at least 0'),
+  'weight_decay': (lambda v: v >= 0, 'at least 0'),
+  'momentum': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
+  'until': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+  'stop': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+}
+_GROUP_FIELDS = ('match', 'name', 'nesterov', 'options', *_GROUP_NUMBERS)
+
+
+def _group(
+  name: str,
+  group: dict[str, Any],
+  base: ConfigDict,
+  schedule: Callable[..., optax.Schedule] | None,
+) -> optax.GradientTransformation:
+  """Returns the transformation of one group, or raises UserError."""
+  where = f'optimizer.groups.{name}'
+  for field, value in group.items():
+    if field not in _GROUP_FIELDS:
+      raise UserError(
+        f'config: there is no field "{where}.{field}"{closest(field, _GROUP_FIELDS)} '
+        f'(known: {", ".join(_GROUP_FIELDS)})'
+      )
+    if field in _GROUP_NUMBERS:
+      possible, limits = _GROUP_NUMBERS[field]
+      number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+      if not number or not possible(value):
+        raise UserError(f'config: {where}.{field} must be {limits}, not {value!r}')
+  if not isinstance(group.get('match'), str):
+    raise UserError(
+      f'config: {where}.match must say which parameters: a regular expression for '
+      "their paths, such as '.*/bias'"
+    )
+  if not isinstance(group.get('nesterov', True), bool):
+    raise UserError(f'config: {where}.nesterov must be True or False')
+  own = ConfigDict(base.to_dict())
+  if group.get('name', base.name) != base.name:
+    own.options = ConfigDict()  # the base's are another optimiser's
+  for field in ('name', 'learning_rate', 'weight_decay', 'momentum', 'nesterov'):
+    if field in group:
+      own[field] = type(own[field])(group[field])
+  if 'options' in group:
+    own.options = ConfigDict(dict(group['options']))
+  mask = None if 'weight_decay' in group else decay_mask
+  rate: optax.ScalarOrSchedule = own.learning_rate
+  if schedule is not None:
+    rate = schedule(rate, group.get('until', 1.0), group.get('stop', 1.0))
+  return optax.chain(*_single(own, rate, mask))
+
+
+def _single(
+  optimizer: ConfigDict, learning_rate: optax.ScalarOrSchedule, decayed: Any
+) -> list[optax.GradientTransformation]:
+  """Returns one optimiser and its weight decay, over the leaves that `decayed` says."""
   name = optimizer.name
   if name not in OPTIMIZERS:
     raise UserError(
@@ -92,17 +196,17 @@ def make_optimizer(
         f'config: optimizer {name} has no option "{option}"{closest(option, free)} '
         f'(options: {", ".join(free)})'
       )
-  parts = [optax.clip_by_global_norm(grad_clip)] if grad_clip else []
+  parts = []
   if 'weight_decay' in takes:
     mask = 'mask' if 'mask' in takes else 'weight_decay_mask'
     options['weight_decay'] = optimizer.weight_decay
     if mask in takes:
-      options[mask] = decay_mask
+      options[mask] = decayed
   elif 'weight_decay_rate' in takes:
     options['weight_decay_rate'] = optimizer.weight_decay or None
-    options['weight_decay_mask'] = decay_mask
+    options['weight_decay_mask'] = decayed
   elif optimizer.weight_decay:
-    parts.append(optax.add_decayed_weights(optimizer.weight_decay, decay_mask))
+    parts.append(optax.add_decayed_weights(optimizer.weight_decay, decayed))
   if name in _WITH_MOMENTUM:
     options['momentum'] = optimizer.momentum or (None if name == 'sgd' else 0.0)
     options['nesterov'] = optimizer.nesterov
@@ -112,4 +216,4 @@ def make_optimizer(
     raise UserError(
       f'config: optimizer {name}: {" ".join(str(error).split())}'
     ) from error
-  return optax.chain(*parts)
+  return parts

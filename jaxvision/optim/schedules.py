@@ -1,5 +1,6 @@
 """How the learning rate goes over a run."""
 
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -7,20 +8,28 @@ from jaxvision.errors import UserError
 
 
 def make_schedule(
-  schedule: ConfigDict, peak: float, total_steps: int, steps_per_epoch: float
+  schedule: ConfigDict,
+  peak: float,
+  total_steps: int,
+  steps_per_epoch: float,
+  until: float = 1.0,
+  stop: float = 1.0,
 ) -> optax.Schedule:
   """Returns the learning rate as a function of the optimiser step.
 
   constant, linear, cosine (Loshchilov and Hutter 2017, without restarts), step
   (times `factor` at each of `boundaries`) and one_cycle (Smith and Topin 2018, with
-  PyTorch's divisors 25 and 1e4). A linear warm-up from 0 precedes all but one_cycle,
-  which has its own; the rest of the run is then shared out as the schedule says.
+  PyTorch's divisors 25 and 1e4). A linear warm-up from `start_factor` times the peak
+  precedes all but one_cycle, which has its own; the rest of the run is then shared out
+  as the schedule says.
 
   Args:
     schedule: the `schedule` part of the config.
     peak: the highest learning rate.
     total_steps: optimiser steps of the run.
     steps_per_epoch: to turn `warmup_epochs` into steps.
+    until: share of the run in which the whole schedule goes by; 0 from there on.
+    stop: share of the run at which it is cut off: 0 from there on.
 
   Raises:
     UserError: the warm-up is as long as the run, or one_cycle is given a warm-up.
@@ -30,6 +39,12 @@ def make_schedule(
   >>> [round(float(rate(step)), 3) for step in (0, 50, 100)]
   [0.1, 0.05, 0.0]
   """
+  if min(until, stop) < 1:
+    whole = make_schedule(
+      schedule, peak, max(1, round(until * total_steps)), steps_per_epoch
+    )
+    end = round(min(until, stop) * total_steps)
+    return lambda step: jnp.where(step < end, whole(step), 0.0)
   warmup = schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
   if schedule.name == 'one_cycle':
     if warmup:
@@ -59,5 +74,5 @@ def make_schedule(
     )
   if not warmup:
     return main
-  rise = optax.schedules.linear_schedule(0.0, peak, warmup)
+  rise = optax.schedules.linear_schedule(peak * schedule.start_factor, peak, warmup)
   return optax.schedules.join_schedules([rise, main], [warmup])

@@ -10,8 +10,17 @@ from clu import metrics
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxvision.data.augment import make_augment, normalize
-from jaxvision.tasks.task import Batch, PyTree, Task, TrainState, update_ema
+from jaxvision.data.augment import alternating_flips, make_augment, normalize
+from jaxvision.optim.groups import frozen
+from jaxvision.tasks import tta
+from jaxvision.tasks.task import (
+  Batch,
+  PyTree,
+  Task,
+  TrainState,
+  update_ema,
+  update_lookahead,
+)
 
 
 @flax.struct.dataclass
@@ -84,24 +93,31 @@ def make_classification(
   image_shape: tuple[int, int, int],
   mean: tuple[float, ...],
   std: tuple[float, ...],
+  total_steps: int = 0,
 ) -> Task:
   """Returns the task that trains `model` as a classifier.
 
-  Batches hold `image` uint8 [B, H, W, C] and `label` int32 [B]; evaluation batches
-  also `mask` bool [B], False for padding.
+  Batches hold `image` uint8 [B, H, W, C] and `label` int32 [B]; those of training also
+  `index` and `epoch` int32 [B], which alternating flips need; those of evaluation also
+  `mask` bool [B], False for padding.
 
   Args:
-    config: the run's; reads `augment`, `dtype`, `label_smoothing`, `ema_decay` and
-      `grad_accumulation`.
-    model: `__call__(images, train) -> logits`.
+    config: the run's; reads `augment`, `dtype`, `label_smoothing`, `ema_decay`,
+      `lookahead`, `freeze`, `evaluation` and `grad_accumulation`.
+    model: `__call__(images, train) -> logits`; one whose initial weights depend on the
+      data has `init_from_data(params, images float32) -> params`.
     optimizer: applied to the mean gradient over the batch.
     schedule: for the log.
     image_shape: (H, W, C).
     mean, std: per channel, in units of [0, 1].
+    total_steps: of the run; Lookahead goes by it.
   """
   dtype = jnp.dtype(config.dtype)
   augment = make_augment(config.augment, mean, std, dtype)
   parts = config.grad_accumulation
+  lookahead = config.lookahead
+  alternating = config.augment.flip and config.augment.flip_mode == 'alternating'
+  averaged = bool(config.ema_decay or lookahead.every)
 
   def init(key: jax.Array) -> TrainState:
     key_params, key_run = jax.random.split(key)
@@ -110,7 +126,7 @@ def make_classification(
     params = variables['params']
     batch_stats = variables.get('batch_stats', {})
     # A copy: a state whose leaves share buffers could not be donated.
-    ema = {'params': params, 'batch_stats': batch_stats} if config.ema_decay else {}
+    ema = {'params': params, 'batch_stats': batch_stats} if averaged else {}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       key=jax.random.key_data(key_run),
@@ -124,7 +140,13 @@ def make_classification(
     params: PyTree, batch_stats: PyTree, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[PyTree, ClassificationMetrics]]:
     key_augment, key_dropout = jax.random.split(key)
-    images = augment(key_augment, batch['image'])
+    images = augment(key_augment, batch['image'], batch.get('flip'))
+    if config.freeze:  # nothing of their gradient is computed then
+      params = jax.tree.map(
+        lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf,
+        params,
+        frozen(params, config.freeze),
+      )
     logits, updated = model.apply(
       {'params': params, 'batch_stats': batch_stats},
       images,
@@ -168,6 +190,9 @@ def make_classification(
   def train_step(
     state: TrainState, batch: Batch, key: jax.Array
   ) -> tuple[TrainState, ClassificationMetrics]:
+    if alternating:
+      flips = alternating_flips(state.key, batch['index'], batch['epoch'])
+      batch = {**batch, 'flip': flips}
     grads, (batch_stats, measured) = gradients(state, batch, key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -175,6 +200,12 @@ def make_classification(
     if config.ema_decay:
       new = {'params': params, 'batch_stats': batch_stats}
       ema = update_ema(ema, new, config.ema_decay, state.step)
+    if lookahead.every:
+      new = {'params': params, 'batch_stats': batch_stats}
+      ema, new = update_lookahead(
+        ema, new, state.step + 1, lookahead.every, lookahead.decay, total_steps
+      )
+      params, batch_stats = new['params'], new['batch_stats']
     state = state.replace(
       step=state.step + 1,
       params=params,
@@ -188,8 +219,24 @@ def make_classification(
     state: TrainState, batch: Batch
   ) -> tuple[ClassificationMetrics, jax.Array]:
     images = normalize(batch['image'], mean, std, dtype)
-    logits = model.apply(state.eval_variables, images, train=False)
+    logits = tta.mean_logits(
+      lambda shown: model.apply(state.eval_variables, shown, train=False),
+      images,
+      config.evaluation.tta,
+    )
     losses = cross_entropy(logits, batch['label'])
     return _measure(losses, logits, batch['label'], batch['mask']), logits
 
-  return Task(init, train_step, eval_step, ClassificationMetrics, schedule)
+  def init_from_data(state: TrainState, images: jax.Array) -> TrainState:
+    params = model.init_from_data(state.params, normalize(images, mean, std))
+    ema = {**state.ema, 'params': jax.tree.map(jnp.copy, params)} if averaged else {}
+    return state.replace(params=params, ema=ema)
+
+  return Task(
+    init,
+    train_step,
+    eval_step,
+    ClassificationMetrics,
+    schedule,
+    init_from_data if hasattr(model, 'init_from_data') else None,
+  )

@@ -23,7 +23,8 @@ class TrainState:
     params: float32 parameters.
     batch_stats: float32 running statistics of batch normalisation, or {}.
     opt_state: the optimiser's.
-    ema: {'params', 'batch_stats'} averaged over the steps, or {} without.
+    ema: {'params', 'batch_stats'} averaged over the steps or by Lookahead, or {}
+      without.
   """
 
   step: jax.Array
@@ -50,6 +51,8 @@ class Task(NamedTuple):
     eval_step: (state, batch) -> (metrics, outputs); outputs have the batch's length.
     metrics: the clu Collection that both return.
     schedule: step -> learning rate, for the log.
+    init_from_data: (state at step 0, images uint8 [n, H, W, C]) -> state, where the
+      initial weights depend on the data; else None.
   """
 
   init: Callable[[jax.Array], PyTree]
@@ -57,6 +60,7 @@ class Task(NamedTuple):
   eval_step: Callable[[PyTree, Batch], tuple[Any, jax.Array]]
   metrics: type[clu_metrics.Collection]
   schedule: optax.Schedule
+  init_from_data: Callable[[PyTree, jax.Array], PyTree] | None = None
 
 
 def update_ema(ema: PyTree, new: PyTree, decay: float, step: jax.Array) -> PyTree:
@@ -68,3 +72,30 @@ def update_ema(ema: PyTree, new: PyTree, decay: float, step: jax.Array) -> PyTre
   step = step.astype(jnp.float32)
   decay = jnp.minimum(decay, (1 + step) / (10 + step))
   return jax.tree.map(lambda e, n: e + (1 - decay) * (n - e), ema, new)
+
+
+def update_lookahead(
+  slow: PyTree, fast: PyTree, step: jax.Array, every: int, decay: float, total: int
+) -> tuple[PyTree, PyTree]:
+  """Returns the slow and the fast weights after a step.
+
+  At each `every`-th step the slow weights move towards the fast ones, which then start
+  over from there: `slow = fast = a slow + (1 - a) fast` with
+  `a = decay (step / total)**3`, so that early pulls change little and late ones average.
+  The run ends on the slow weights. Zhang et al., "Lookahead Optimizer: k steps forward,
+  1 step back", 2019; the rising share is that of K. Jordan, arXiv 2404.00498.
+
+  Args:
+    slow, fast: alike.
+    step: int32 scalar, steps done, this one included.
+    every: steps between pulls.
+    decay: a at the end of the run.
+    total: steps of the run.
+  """
+  kept = decay * (step.astype(jnp.float32) / total) ** 3
+  pull = step % every == 0
+  slow = jax.tree.map(
+    lambda s, f: jnp.where(pull, s + (1 - kept) * (f - s), s), slow, fast
+  )
+  over = pull | (step == total)
+  return slow, jax.tree.map(lambda s, f: jnp.where(over, s, f), slow, fast)

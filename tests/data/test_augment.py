@@ -19,6 +19,8 @@ OFF = {
   'crop_padding': 0,
   'crop_mode': 'reflect',
   'cutout': 0,
+  'cutout_mode': 'clipped',
+  'flip_mode': 'random',
   'rotation': 0.0,
   'brightness': 0.0,
   'contrast': 0.0,
@@ -113,6 +115,44 @@ def test_cutout_matches_numpy(shape, size):
     top, left = row - size // 2, column - size // 2
     expected[max(top, 0) : top + size, max(left, 0) : left + size] = 0
     np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize('size', [3, 4])
+def test_cutout_inside_blanks_whole_squares_everywhere(size):
+  images = jnp.ones((2000, 8, 9, 1))
+  got = np.asarray(augment.cutout(jax.random.key(0), images, size, 'inside'))
+  assert ((1 - got).sum((1, 2, 3)) == size * size).all()
+  places, counts = np.unique(1 - got, axis=0, return_counts=True)
+  assert len(places) == (9 - size) * (10 - size)
+  assert counts.min() > 2000 / len(places) / 2
+
+
+def test_alternating_flips_turn_every_example_over_from_epoch_to_epoch():
+  index = jnp.arange(1000)
+
+  def flips(seed, epoch):
+    words = jax.random.key_data(jax.random.key(seed))
+    epochs = jnp.full(1000, epoch)
+    return np.asarray(jax.jit(augment.alternating_flips)(words, index, epochs))
+
+  assert abs(flips(0, 0).mean() - 0.5) < 0.05
+  assert (flips(0, 0) == ~flips(0, 1)).all()
+  assert (flips(0, 0) == flips(0, 2)).all()
+  assert abs((flips(0, 0) == flips(1, 0)).mean() - 0.5) < 0.05
+  # By the example and not by its place in the batch.
+  words = jax.random.key_data(jax.random.key(0))
+  turned = augment.alternating_flips(words, index[::-1], 0 * index)
+  assert (np.asarray(turned)[::-1] == flips(0, 0)).all()
+
+
+def test_given_flips_are_the_flips():
+  images, flips = pixels(), jnp.array([True, False] * 3)
+  make = augment.make_augment(config(flip=True, flip_mode='alternating'), MEAN, STD)
+  got = make(jax.random.key(0), images, flips)
+  expected = np.where(
+    np.asarray(flips)[:, None, None, None], images[:, :, ::-1], images
+  )
+  np.testing.assert_array_equal(got, augment.normalize(expected, MEAN, STD))
 
 
 def test_cutout_centres_are_anywhere_equally_often():

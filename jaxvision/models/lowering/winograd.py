@@ -1,8 +1,8 @@
 """3x3 convolution with a quarter of the multiplications: Winograd's F(4x4, 3x3).
 
 A tile of 6x6 pixels is transformed, multiplied by the transformed kernel frequency by
-frequency, which is 36 matrix products over the channels, and transformed back to 4x4
-pixels of the result. Lavin and Gray 2015, "Fast algorithms for convolutional neural
+frequency, which is 36 matrix products over the channels in six batches, and transformed
+back to 4x4 pixels of the result. Lavin and Gray 2015, "Fast algorithms for convolutional neural
 networks", https://arxiv.org/abs/1509.09308, section 4.1, with the points 0, 1, -1, 2,
 -2 and infinity.
 
@@ -11,6 +11,8 @@ kernel, by the kernel a product of the transformed images and the transformed gr
 Rounding is some ten times that of the plain sum in float32: about 1e-5 of the largest
 value.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,8 +54,6 @@ _RESULT = np.array(
   np.float64,
 )
 
-Grid = list[list[jax.Array]]
-
 
 def tiles(size: int) -> int:
   """Returns how many tiles cover `size` pixels of the result."""
@@ -83,14 +83,12 @@ def _backward(saved, gradient):
   # Turned by half a circle; the channels change places in the product, for turning
   # them in memory costs more than all of the transform.
   by_images = _convolve(gradient, kernel[::-1, ::-1], contract=1)
-  seen = _image_tiles(images)
-  wanted = _result_tiles(gradient)
   product = [
-    [jax.lax.dot_general(s, w, (((0,), (0,)), ((), ()))) for s, w in zip(*rows)]
-    for rows in zip(seen, wanted)
+    jax.lax.dot_general(seen, wanted, (((1,), (1,)), ((0,), (0,))))
+    for seen, wanted in zip(_image_tiles(images), _result_tiles(gradient), strict=True)
   ]
-  by_kernel = _transform(_KERNEL.T, product)
-  return by_images, jnp.stack([jnp.stack(row) for row in by_kernel])
+  columns = jnp.stack(_combine(_KERNEL.T, product), axis=1)
+  return by_images, jnp.stack(_combine(_KERNEL.T, list(columns)))
 
 
 conv3x3.defvjp(_forward, _backward)
@@ -100,70 +98,74 @@ def _convolve(images: jax.Array, kernel: jax.Array, contract: int) -> jax.Array:
   """Returns the convolution; `contract` says which channels of the kernel it sums."""
   batch, height, width, _ = images.shape
   rows, columns = tiles(height), tiles(width)
-  seen = _image_tiles(images)
-  weights = _transform(_KERNEL, [list(row) for row in kernel])
+  weights = jnp.stack(_combine(_KERNEL, list(kernel)))
+  weights = _combine(_KERNEL, [weights[:, j] for j in range(3)])
   product = [
-    [jax.lax.dot_general(s, w, (((1,), (contract,)), ((), ()))) for s, w in zip(*pair)]
-    for pair in zip(seen, weights)
+    jax.lax.dot_general(seen, weight, (((2,), (1 + contract,)), ((0,), (0,))))
+    for seen, weight in zip(_image_tiles(images), weights, strict=True)
   ]
-  result = [
-    [tile.reshape(batch, rows, columns, -1) for tile in row]
-    for row in _transform(_RESULT, product)
-  ]
-  whole = jnp.stack([jnp.stack(row, axis=3) for row in result], axis=2)
-  whole = whole.reshape(batch, rows * _TILE, columns * _TILE, -1)
-  return whole[:, :height, :width]
+  result = jnp.stack(_combine(_RESULT, product))
+  result = jnp.stack(_combine(_RESULT, [result[:, i] for i in range(_PATCH)]))
+  # [row in the tile, column in the tile, B, rows, columns, F] to [B, H, W, F].
+  result = result.reshape(_TILE, _TILE, batch, rows, columns, -1)
+  result = result.transpose(2, 3, 0, 4, 1, 5)
+  result = result.reshape(batch, rows * _TILE, columns * _TILE, -1)
+  return result[:, :height, :width]
 
 
-def _image_tiles(images: jax.Array) -> Grid:
-  """Returns the transformed patches: 6 x 6 arrays of [B * rows * columns, C]."""
-  _, height, width, channels = images.shape
+def _image_tiles(images: jax.Array) -> list[jax.Array]:
+  """Returns the transformed patches: for each column, [6, B * rows * columns, C]."""
+  _, height, width, _ = images.shape
   rows, columns = tiles(height), tiles(width)
   rest = [(1, n * _TILE + 1 - size) for n, size in ((rows, height), (columns, width))]
   padded = jnp.pad(images, ((0, 0), *rest, (0, 0)))
-  patches = [
-    [
-      padded[
-        :,
-        i : i + (rows - 1) * _TILE + 1 : _TILE,
-        j : j + (columns - 1) * _TILE + 1 : _TILE,
-      ]
-      for j in range(_PATCH)
-    ]
-    for i in range(_PATCH)
-  ]
-  return _flat(_transform(_IMAGE, patches), channels)
+  return _transform(_IMAGE, padded, rows, columns)
 
 
-def _result_tiles(gradient: jax.Array) -> Grid:
-  """Returns the gradient by the products: 6 x 6 arrays of [B * rows * columns, F]."""
-  _, height, width, features = gradient.shape
-  rest = [(0, tiles(size) * _TILE - size) for size in (height, width)]
+def _result_tiles(gradient: jax.Array) -> list[jax.Array]:
+  """Returns the gradient by the products, as `_image_tiles` has the other factor."""
+  _, height, width, _ = gradient.shape
+  rows, columns = tiles(height), tiles(width)
+  rest = [(0, n * _TILE - size) for n, size in ((rows, height), (columns, width))]
   if any(after for _, after in rest):
     gradient = jnp.pad(gradient, ((0, 0), *rest, (0, 0)))
-  parts = [
-    [gradient[:, i::_TILE, j::_TILE] for j in range(_TILE)] for i in range(_TILE)
+  return _transform(_RESULT.T, gradient, rows, columns)
+
+
+def _transform(
+  matrix: np.ndarray, images: jax.Array, rows: int, columns: int
+) -> list[jax.Array]:
+  """Returns matrix @ patch @ matrix.T of the patches that begin at every tile.
+
+  One direction after the other, the first of them written out: worked out within the
+  second it would be done six times over, and take XLA ten times as long to compile.
+
+  Args:
+    matrix: [6, side of a patch].
+    images: [B, H, W, C], with all the pixels that the patches have.
+    rows, columns: how many tiles.
+
+  Returns:
+    For each of 6 columns, [6, B * rows * columns, C].
+  """
+  side = matrix.shape[1]
+  last = (rows - 1) * _TILE + 1
+  lines = _combine(matrix, [images[:, i : i + last : _TILE] for i in range(side)])
+  stacked = jnp.stack(lines)
+  last = (columns - 1) * _TILE + 1
+  parts = [stacked[:, :, :, j : j + last : _TILE] for j in range(side)]
+  return [
+    part.reshape(_PATCH, -1, images.shape[-1]) for part in _combine(matrix, parts)
   ]
-  return _flat(_transform(_RESULT.T, parts), features)
 
 
-def _flat(grid: Grid, channels: int) -> Grid:
-  return [[array.reshape(-1, channels) for array in row] for row in grid]
-
-
-def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
-  """Returns matrix @ grid @ matrix.T, whose elements are arrays."""
-  columns = [_combine(matrix, column) for column in zip(*grid)]
-  return [_combine(matrix, row) for row in zip(*columns)]
-
-
-def _combine(matrix: np.ndarray, arrays) -> list[jax.Array]:
+def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
   """Returns matrix @ arrays, leaving out what is multiplied by 0, and by 1."""
   combined = []
   for row in matrix:
     terms = [
       array if factor == 1 else array * array.dtype.type(factor)
-      for factor, array in zip(row, arrays)
+      for factor, array in zip(row, arrays, strict=True)
       if factor
     ]
     combined.append(sum(terms[1:], start=terms[0]))

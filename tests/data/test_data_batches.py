@@ -1,0 +1,75 @@
+"""Training batches: the two pipelines hold the same, example for example."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvision.data import ArraySource, resident, streaming
+from jaxvision.data.order import coin, seed_words
+
+STEPS, BATCH, N = 5, 6, 20
+
+
+@pytest.fixture(scope='module')
+def source():
+  rng = np.random.default_rng(0)
+  return ArraySource(
+    rng.integers(0, 256, (N, 4, 4, 3), np.uint8), rng.integers(0, 5, N).astype(np.int32)
+  )
+
+
+def resident_batches(source, seed):
+  split = resident.put(source, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+  @jax.jit
+  def batch(split, seed, step):
+    (index,) = resident.train_indices(split, seed, step, BATCH)
+    return resident.train_batch(split, index, step)
+
+  return [batch(split, seed, np.int32(step)) for step in range(STEPS)]
+
+
+def test_resident_equals_streaming_also_after_a_resume(source):
+  expected = resident_batches(source, seed_words(7))
+  stream = streaming.train_stream(source, 7, BATCH, STEPS, workers=0)
+  got = [next(stream), next(stream)]
+  state = stream.state()
+  stream.close()
+  stream = streaming.train_stream(source, 7, BATCH, STEPS, workers=0, state=state)
+  got += list(stream)
+  stream.close()
+  assert len(got) == STEPS
+  for ours, theirs in zip(expected, got):
+    assert set(ours) == set(theirs) == {'image', 'label', 'index', 'epoch'}
+    for name, value in theirs.items():
+      assert ours[name].dtype == value.dtype
+      np.testing.assert_array_equal(ours[name], value)
+
+
+def test_index_and_epoch_say_which_example_and_how_often(source):
+  batches = resident_batches(source, seed_words(0))
+  index = np.concatenate([b['index'] for b in batches])
+  epoch = np.concatenate([b['epoch'] for b in batches])
+  assert epoch.tolist() == [0] * N + [1] * (STEPS * BATCH - N)  # one batch has both
+  assert sorted(index[:N]) == list(range(N))
+  images = np.concatenate([b['image'] for b in batches])
+  np.testing.assert_array_equal(images, source.images[index])
+
+
+def test_a_seed_may_be_traced(source):
+  split = resident.put(source, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+  step = np.int32(1)
+  seed = 2**40 + 3
+  plain = resident.train_indices(split, seed, step, BATCH, 2)
+  traced = jax.jit(lambda words: resident.train_indices(split, words, step, BATCH, 2))
+  np.testing.assert_array_equal(plain, traced(seed_words(seed)))
+
+
+def test_coin_is_fair_and_the_same_in_numpy_and_jax():
+  index = np.arange(20_000)
+  bits = coin(seed_words(3), index)
+  assert abs(bits.mean() - 0.5) < 0.02
+  neighbours = (bits[1:] == bits[:-1]).mean()
+  assert abs(neighbours - 0.5) < 0.02
+  np.testing.assert_array_equal(bits, coin(seed_words(3), index, xp=jax.numpy))
+  assert abs((bits == coin(seed_words(4), index)).mean() - 0.5) < 0.02
