@@ -1,0 +1,97 @@
+"""What the benchmarks share: turns, ratios, tables, processes; the twins' parameters."""
+
+import importlib
+import json
+import math
+import sys
+
+import jax
+import pytest
+
+from jaxvision import models
+
+
+@pytest.fixture
+def module(monkeypatch, request):
+  """Imports a file of benchmarks/ by its name."""
+  monkeypatch.syspath_prepend(request.config.rootpath / 'benchmarks')
+  known = set(sys.modules)
+  yield importlib.import_module
+  for name in set(sys.modules) - known:
+    # Their names are plain, and another folder may have the same.
+    if getattr(sys.modules[name], '__file__', None) and 'benchmarks' in str(
+      sys.modules[name].__file__
+    ):
+      del sys.modules[name]
+
+
+def test_sides_take_turns_and_a_ratio_is_of_one_pair(module, monkeypatch):
+  sides = module('sides')
+  monkeypatch.setattr(sides, '_REST_SECONDS', 0)
+  order = []
+  speeds = {'ours': iter([2.0, 30.0, 4.0]), 'peer': iter([1.0, 10.0, 4.0])}
+
+  def side(name):
+    order.append(name)
+    return next(speeds[name])
+
+  measured = sides.alternate(lambda: side('ours'), lambda: side('peer'), 3)
+  assert order == ['ours', 'peer'] * 3
+  assert measured['ratio'] == {'n': 3, 'min': 1.0, 'median': 2.0, 'max': 3.0}
+  assert measured['pairs'] == [[2.0, 1.0], [30.0, 10.0], [4.0, 4.0]]
+
+
+def test_a_side_answers_and_tells_its_errors(module, monkeypatch, tmp_path, request):
+  sides = module('sides')
+  (tmp_path / 'side.py').write_text(
+    'import sys\n'
+    f'sys.path.insert(0, {str(request.config.rootpath / "benchmarks")!r})\n'
+    'from sides import serve\n'
+    'def double(x):\n'
+    '  print("a library that prints")\n'
+    '  return 2 * x\n'
+    'serve({"double": double})\n'
+  )
+  monkeypatch.setattr(sides, 'HERE', tmp_path)
+  with sides.Side('side.py', sys.executable) as side:
+    assert side.ask('double', x=21) == 42
+    with pytest.raises(sides.SideFailed, match='TypeError'):
+      side.ask('double', x=None)
+    assert side.ask('double', x=1) == 2
+  missing = sides.Side('nothing.py', sys.executable)
+  with pytest.raises(sides.SideFailed, match='ended with code'):
+    missing.ask('double', x=1)
+  missing.close()
+
+
+def test_a_result_is_on_disk_after_each_row(module, tmp_path):
+  table = module('table')
+  result = table.Result('trial', tmp_path / 'results' / 'trial.json', rounds=5)
+  result.note(peer='none')
+  for n in (1, 2):
+    result.add({'n': n})
+    written = json.loads((tmp_path / 'results' / 'trial.json').read_text())
+    assert [row['n'] for row in written['rows']] == list(range(1, n + 1))
+  assert written['rounds'] == 5
+  assert written['peer'] == 'none'
+  assert written['versions']['jax'] == jax.__version__
+  assert written['machine']['cores'] >= 1
+  text = table.table(('model', 'ratio'), [('small', 1.2345), ('large', None)])
+  assert [len(line) for line in text.splitlines()] == [17] * 4
+  assert '| small | 1.23  |' in text
+  assert '| large | -     |' in text
+
+
+def test_the_twins_have_the_parameters_of_the_models(module):
+  pytest.importorskip('torch')
+  peers, cases = module('peers'), module('models').CASES
+  assert set(peers.MODELS) == {
+    name for name, case in cases.items() if case.task == 'classification'
+  }
+  for name, twin in peers.MODELS.items():
+    classes = cases[name].classes
+    model = models.create(name, classes)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), 'float32')
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+    ours = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    assert sum(p.numel() for p in twin(classes).parameters()) == ours, name
