@@ -17,6 +17,8 @@ import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
 
+from jaxvision.models.lowering import plain_convolutions
+
 WIDTH = 100  # columns of the rendered table
 
 
@@ -131,7 +133,7 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
     return result
 
   # The names that linen gives to scopes tell which layer a product belongs to.
-  with nn.intercept_methods(record), nn.override_named_call(True):
+  with nn.intercept_methods(record), nn.override_named_call(True), plain_convolutions():
     program = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(
       variables, images
     )

@@ -23,9 +23,9 @@ def test_rows_add_up_to_the_parameters_of_the_model(name):
   assert summary.params == sum(row.params for row in summary.rows)
   assert summary.flops == sum(row.flops for row in summary.rows)
   # Every product has found its layer: none is left with a module that has layers.
-  leaf_types = {'Conv', 'Dense', 'BatchNorm', 'Dropout'}
+  leaf_types = {'Conv', 'Whitening', 'Dense', 'BatchNorm', 'Dropout'}
   for row in summary.rows:
-    assert bool(row.flops) == (row.type in {'Conv', 'Dense'})
+    assert bool(row.flops) == (row.type in {'Conv', 'Whitening', 'Dense'})
     assert row.type in leaf_types or row.params == 0
 
 

@@ -1,5 +1,8 @@
 """How operators are put to XLA, by backend and shape; the numbers are the same."""
 
-from jaxvision.models.lowering.convolution import conv_general_dilated
+from jaxvision.models.lowering.convolution import (
+  conv_general_dilated,
+  plain_convolutions,
+)
 
-__all__ = ['conv_general_dilated']
+__all__ = ['conv_general_dilated', 'plain_convolutions']

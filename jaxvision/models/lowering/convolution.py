@@ -5,8 +5,10 @@ convolution of few channels is faster as one matrix product over patches, and a 
 of many channels by Winograd's algorithm.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +27,18 @@ _MANY_CHANNELS = 64
 _MANY_TILES = 64
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+_plain = contextvars.ContextVar('plain', default=False)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+  """While it lasts, what is traced has XLA's convolutions: to count their FLOPs."""
+  token = _plain.set(True)
+  try:
+    yield
+  finally:
+    _plain.reset(token)
 
 
 def conv_general_dilated(
@@ -64,6 +78,7 @@ def _is_ours(lhs: jax.Array, options: dict[str, Any]) -> bool:
   """Says whether this is a convolution of images, with no dilation, on a CPU."""
   return (
     jax.default_backend() == 'cpu'
+    and not _plain.get()
     and lhs.ndim == 4
     and all(d == 1 for d in options.get('lhs_dilation') or (1,))
     and all(d == 1 for d in options.get('rhs_dilation') or (1,))
