@@ -159,7 +159,7 @@ def main() -> int:
   )
   arguments.add_argument('--rounds', type=int, default=5, help='pairs of turns')
   arguments.add_argument(
-    '--seconds', type=float, default=4.0, help='length of a turn of either side'
+    '--seconds', type=float, default=8.0, help='length of a turn of either side'
   )
   arguments.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   arguments.add_argument('--inference', action='store_true', help='not training')
