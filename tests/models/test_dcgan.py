@@ -1,0 +1,114 @@
+"""The DCGAN's networks: sizes, parameters, layers."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvision.errors import UserError
+from jaxvision.models.dcgan import DCGANDiscriminator, DCGANGenerator, halvings
+
+
+def shapes(model, shape):
+  return jax.eval_shape(
+    model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32)
+  )
+
+
+def count(variables):
+  return sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+
+
+def test_parameters_at_32x32_are_the_published_numbers():
+  assert count(shapes(DCGANGenerator(), (1, 100))) == 370_624
+  assert count(shapes(DCGANDiscriminator(), (1, 32, 32, 3))) == 167_808
+
+
+def test_kernels_at_32x32():
+  generator = shapes(DCGANGenerator(), (1, 100))['params']
+  discriminator = shapes(DCGANDiscriminator(), (1, 32, 32, 3))['params']
+  assert {k: v['kernel'].shape for k, v in generator.items() if 'kernel' in v} == {
+    'up1': (4, 4, 100, 128),
+    'up2': (4, 4, 128, 64),
+    'up3': (4, 4, 64, 32),
+    'up4': (4, 4, 32, 3),
+  }
+  assert {k: v['kernel'].shape for k, v in discriminator.items() if 'kernel' in v} == {
+    'conv1': (4, 4, 3, 32),
+    'conv2': (4, 4, 32, 64),
+    'conv3': (4, 4, 64, 128),
+    'conv4': (4, 4, 128, 1),
+  }
+  assert {k for k in generator if k.startswith('bn')} == {'bn1', 'bn2', 'bn3'}
+  assert {k for k in discriminator if k.startswith('bn')} == {'bn2', 'bn3'}
+  assert all(set(v) <= {'kernel', 'scale'} | {'bias'} for v in generator.values())
+  assert 'bias' not in generator['up4']
+
+
+@pytest.mark.parametrize(
+  ('size', 'channels', 'smallest'), [(32, 3, 4), (28, 1, 7), (64, 3, 4), (48, 3, 6)]
+)
+def test_images_of_each_size(size, channels, smallest):
+  generator = DCGANGenerator(image_size=size, channels=channels, width=4, latent=10)
+  variables = shapes(generator, (2, 10))
+  assert variables['params']['up1']['kernel'].shape[:2] == (smallest, smallest)
+  images = jax.eval_shape(
+    generator.apply, variables, jax.ShapeDtypeStruct((2, 10), jnp.float32)
+  )
+  assert images.shape == (2, size, size, channels)
+  discriminator = DCGANDiscriminator(width=4)
+  logits = jax.eval_shape(
+    discriminator.apply, shapes(discriminator, images.shape), images
+  )
+  assert (logits.shape, logits.dtype) == ((2,), jnp.float32)
+
+
+def test_width_scales_every_layer():
+  params = shapes(DCGANGenerator(width=8), (1, 100))['params']
+  assert params['up1']['kernel'].shape == (4, 4, 100, 32)
+  params = shapes(DCGANDiscriminator(width=8), (1, 32, 32, 3))['params']
+  assert params['conv3']['kernel'].shape == (4, 4, 16, 32)
+
+
+def test_weights_are_drawn_with_a_deviation_of_one_fiftieth():
+  for model, shape in (
+    (DCGANGenerator(width=8), (1, 100)),
+    (DCGANDiscriminator(width=8), (1, 32, 32, 3)),
+  ):
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros(shape))['params']
+    kernels = [np.ravel(v['kernel']) for v in params.values() if 'kernel' in v]
+    everything = np.concatenate(kernels)
+    assert abs(everything.std() - 0.02) < 0.001
+    assert abs(everything.mean()) < 0.001
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_training_moves_the_statistics_and_images_lie_between_minus_one_and_one(dtype):
+  generator = DCGANGenerator(width=4, latent=10, dtype=dtype)
+  noise = 100 * jax.random.normal(jax.random.key(1), (4, 10))
+  variables = jax.jit(generator.init)(jax.random.key(0), noise)
+  images, updates = generator.apply(
+    variables, noise, train=True, mutable=['batch_stats']
+  )
+  assert images.dtype == jnp.float32
+  assert float(jnp.abs(images).max()) <= 1
+  assert not np.allclose(updates['batch_stats']['bn2']['mean'], 0)
+  discriminator = DCGANDiscriminator(width=4, dtype=dtype)
+  variables = jax.jit(discriminator.init)(jax.random.key(0), images)
+  logits, updates = discriminator.apply(
+    variables, images, train=True, mutable=['batch_stats']
+  )
+  assert logits.dtype == jnp.float32
+  assert not np.allclose(updates['batch_stats']['bn2']['var'], 1)
+  chex.assert_tree_all_finite(logits)
+
+
+def test_sizes_that_do_not_halve_are_refused():
+  for size in (4, 7, 27, 30, 33):
+    with pytest.raises(UserError, match=rf'{size} does not halve'):
+      halvings(size)
+  with pytest.raises(UserError, match='square images, got 32x28'):
+    shapes(DCGANDiscriminator(), (1, 32, 28, 3))
+  with pytest.raises(ValueError, match=r'noise must be \[B, 100\]'):
+    shapes(DCGANGenerator(), (1, 10))
