@@ -50,14 +50,40 @@ def _one_of(*names: str) -> dict[str, Any]:
   return {'valid': lambda v: v in names, 'limits': 'one of ' + ', '.join(names)}
 
 
+def _is_number(value: Any) -> bool:
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _all_numbers(low: float) -> dict[str, Any]:
+  return {
+    'valid': lambda values: all(_is_number(v) and v >= low for v in values),
+    'limits': f'a tuple of numbers, each at least {low}',
+  }
+
+
+def _range(high: float, *, may_be_empty: bool = False) -> dict[str, Any]:
   def valid(values):
-    return all(
-      isinstance(v, numbers.Real) and not isinstance(v, bool) and v >= low
-      for v in values
+    if not values:
+      return may_be_empty
+    return (
+      len(values) == 2
+      and all(map(_is_number, values))
+      and 0 < values[0] <= values[1] <= high
     )
 
-  return {'valid': valid, 'limits': f'a tuple of numbers, each at least {low}'}
+  upper = '' if high == float('inf') else f', at most {high}'
+  return {
+    'valid': valid,
+    'limits': f'two numbers above 0{upper}, the smaller first'
+    + (', or empty' if may_be_empty else ''),
+  }
+
+
+def _all_strings() -> dict[str, Any]:
+  return {
+    'valid': lambda values: all(isinstance(v, str) for v in values),
+    'limits': 'a tuple of strings',
+  }
 
 
 class Open(dict):
@@ -118,11 +144,25 @@ FIELDS: dict[str, Any] = {
       **_between(0, 1),
     ),
   },
+  'init': {
+    'pretrained': Field(
+      '',
+      'Weights to start from: a .safetensors or .pth file in the names of torchvision or '
+      'timm, a Hugging Face repository (ORGANISATION/NAME, and @REVISION), or another '
+      "run's workdir; empty: random.",
+    ),
+    'skip': Field(
+      (),
+      'Patterns of what is not taken from there and starts at random: head, stage4_.*, '
+      'or the names there (fc, layer4).',
+      **_all_strings(),
+    ),
+  },
   'freeze': Field(
     (),
-    'Patterns (regular expressions) of the paths of parameters that stay as they are.',
-    valid=lambda v: all(isinstance(pattern, str) for pattern in v),
-    limits='a tuple of strings',
+    'Patterns (regular expressions) of the paths of parameters that stay as they are; '
+    'their batch norm stays in inference mode.',
+    **_all_strings(),
   ),
   'grad_accumulation': Field(
     1, 'Parts that a batch is computed in, one after another.', **_at_least(1)
@@ -177,8 +217,25 @@ FIELDS: dict[str, Any] = {
       'Seed of these splits, apart from `seed`, so that seeds share them.',
       **_at_least(0),
     ),
+    'examples_per_class': Field(
+      0, 'Training images of each class, drawn by `split_seed`; 0: all.', **_at_least(0)
+    ),
     'image_size': Field(
-      0, 'Height and width to resize to, in pixels; 0: as stored.', **_at_least(0)
+      0,
+      'Height and width to resize to, in pixels; 0: of the pretrained weights, else as '
+      'stored.',
+      **_at_least(0),
+    ),
+    'crop_fraction': Field(
+      0.0,
+      'Side of the centre crop over the shorter side of the resized image (crop_pct of '
+      'timm); 0: of the pretrained weights, else 1.',
+      **_between(0, 1),
+    ),
+    'interpolation': Field(
+      'auto',
+      'How images are resized; auto: as the pretrained weights want it, else bilinear.',
+      **_one_of('auto', 'bilinear', 'bicubic'),
     ),
     'channels': Field(
       0,
@@ -188,7 +245,8 @@ FIELDS: dict[str, Any] = {
     ),
     'mean': Field(
       (),
-      'Per channel, in units of [0, 1]; empty: measured on the training split.',
+      'Per channel, in units of [0, 1]; empty: of the pretrained weights, else measured '
+      'on the training split.',
       **_all_numbers(0),
     ),
     'std': Field((), 'As `mean`.', **_all_numbers(0)),
@@ -229,6 +287,15 @@ FIELDS: dict[str, Any] = {
       'random: half of each batch; alternating: each image in every other epoch.',
       **_one_of('random', 'alternating'),
     ),
+    'resized_crop': Field(
+      (),
+      'Share of the area that a random crop takes, from and to, such as (0.08, 1); it is '
+      'resized to the image; empty: off.',
+      **_range(1, may_be_empty=True),
+    ),
+    'resized_crop_ratio': Field(
+      (0.75, 4 / 3), 'Its width over its height, from and to.', **_range(float('inf'))
+    ),
     'crop_padding': Field(
       0, 'Pad by so many pixels and crop back at random; 0: off.', **_at_least(0)
     ),
@@ -265,6 +332,12 @@ FIELDS: dict[str, Any] = {
     ),
     'nesterov': Field(
       True, 'Of sgd, lars and muon; others take it in `optimizer.options`.'
+    ),
+    'layer_decay': Field(
+      1.0,
+      'Learning rate of a layer over that of the next one towards the head.',
+      valid=lambda v: 0 < v <= 1,
+      limits='above 0 and at most 1',
     ),
     'options': Open(),
     'groups': Groups(),

@@ -98,7 +98,8 @@ def test_without_groups_the_state_is_that_of_the_plain_optimizer():
   [
     ({}, ['match', 'which parameters']),
     ({'match': 'stme/.*'}, ['stme/.*', 'matches no parameter', 'stem/kernel']),
-    ({'match': 'stem'}, ['matches no parameter', 'whole path']),
+    ({'match': 'stem/kern'}, ['matches no parameter', 'whole path']),
+    ({'match': 'stem'}, ['both', 'stem/bias', 'exclusive']),
     ({'match': '(', 'momentum': 0.5}, ['no regular expression']),
     ({'match': '.*/bias'}, ['both', 'stem/bias', 'exclusive']),
     ({'match': 'stem/kernel', 'learnign_rate': 1.0}, ['mean "learning_rate"']),

@@ -1,0 +1,59 @@
+"""Parameters by their paths: a leaf's keys joined by '/', as in 'stage1_block1/conv1/kernel'.
+
+A pattern is a regular expression that matches a whole path, or all of a path up to a
+'/': '.*/bias' is every bias, 'head' everything in the layer head, 'stage[12]_.*' two
+stages of a ResNet, '(?!head/).*' all but the head.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+
+from jaxvision.errors import UserError
+
+_SHOWN_PATHS = 8
+
+
+def paths(params: Any) -> Any:
+  """Returns the tree of the paths of `params`.
+
+  >>> paths({'conv': {'kernel': 1, 'bias': 2}})
+  {'conv': {'bias': 'conv/bias', 'kernel': 'conv/kernel'}}
+  """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: '/'.join(str(key.key) for key in path), params
+  )
+
+
+def matcher(where: str, pattern: str, known: Iterable[str]) -> Callable[[str], bool]:
+  """Returns whether a path is one that `pattern` means, as a function.
+
+  Args:
+    where: the config field, for the message.
+    pattern: see above.
+    known: the paths that there are.
+
+  Raises:
+    UserError: the pattern is no regular expression, or means none of `known`.
+
+  >>> is_head = matcher('freeze', 'head', ['stem/kernel', 'head/kernel'])
+  >>> is_head('head/kernel'), is_head('stem/kernel')
+  (True, False)
+  """
+  try:
+    re.compile(pattern)  # by itself, so that the message is about what was written
+    match = re.compile(f'(?:{pattern})(?:/.*)?').fullmatch
+  except re.error as error:
+    raise UserError(
+      f'config: {where}: "{pattern}" is no regular expression: {error}'
+    ) from error
+  known = list(known)
+  if not any(map(match, known)):
+    more = ', ...' if len(known) > _SHOWN_PATHS else ''
+    raise UserError(
+      f'config: {where}: "{pattern}" matches no parameter; a pattern matches a layer or '
+      f'a whole path, such as {", ".join(known[:_SHOWN_PATHS])}{more}'
+    )
+  return lambda path: match(path) is not None
