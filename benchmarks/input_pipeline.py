@@ -2,26 +2,35 @@
 
     python benchmarks/input_pipeline.py
     python benchmarks/input_pipeline.py --data=folder --workers=8
+    python benchmarks/input_pipeline.py --data=folder --root=DIR
 
-Two sets of data, generated: `cifar`, 50,000 arrays of 32x32x3 in memory, and `folder`,
-JPEG files of photograph-like noise, some 256 pixels a side, decoded, scaled and cropped
-to 224. Everything ends as a normalised float32 batch, shuffled, flipped at random, and
-for `cifar` cropped out of a border of four reflected pixels.
+Two sets of data: `cifar`, 50,000 generated arrays of 32x32x3 in memory, and `folder`,
+JPEG files of 500x375 pixels of photograph-like noise, or those of a folder of yours
+(DIR/train/CLASS/*.jpg). Everything ends as a normalised float32 batch, shuffled and
+flipped at random; for `cifar` cropped out of a border of four reflected pixels, for
+`folder` a random resized crop (8% to 100% of the area) of 224x224 pixels.
 
   resident    ours: gather, augmentation, normalisation in one compiled program, alone.
-  streaming   ours: Grain with worker processes, batches to the device, augmented there.
-  torch       `torch.utils.data.DataLoader`: each example augmented by torch's operations
-              in the workers, collated, copied to the GPU where there is one. It decodes
-              with Pillow, and has no torchvision.
-  tf.data     the same with TensorFlow's operations, `map` in parallel, then `batch`.
+              Its crops come out of images decoded to 224x224 before.
+  streaming   ours: Grain decodes and crops in threads or worker processes; batches go to
+              the device, and are flipped and normalised there.
+  torch       `torch.utils.data.DataLoader` with 0, 1, ... worker processes, each a row
+              of its own: Pillow decodes, crops, resizes and flips; uint8 tensors are
+              collated, copied to the GPU where there is one, and normalised a batch at
+              a time. It has no torchvision. The ratio is to its fastest row.
+  tf.data     the same with TensorFlow's operations, `map` in parallel, then `batch`; it
+              decodes only the part of a JPEG that the crop shows.
 
 A peer that is not installed is a row that says so. Each pipeline is a process of its
 own; they take turns, and a ratio is ours over the peer of the same round.
 """
 
 import functools
+import math
 import os
+import random
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -37,6 +46,7 @@ MEAN, STD = 0.5, 0.25
 CIFAR_IMAGES = 50_000
 FOLDER_CLASSES = 4
 SIZE = 224  # of the images out of the folder
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of random resized crops
 
 
 def cifar_arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -53,8 +63,8 @@ def write_folder(root: Path, count: int) -> None:
   rng = np.random.default_rng(0)
   for i in range(count):
     coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((341, 256), Image.Resampling.BICUBIC)
-    noisy = np.asarray(image, np.float32) + rng.normal(0, 8, (256, 341, 3))
+    image = Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
+    noisy = np.asarray(image, np.float32) + rng.normal(0, 8, (375, 500, 3))
     folder = root / 'train' / f'class{i % FOLDER_CLASSES}'
     folder.mkdir(parents=True, exist_ok=True)
     pixels = noisy.clip(0, 255).astype(np.uint8)
@@ -69,7 +79,7 @@ def folder_files(root: str) -> tuple[list[str], list[int]]:
 
 
 def ours_batches(
-  kind: str, root: str, batch_size: int, workers: int, pipeline: str
+  kind: str, root: str, cache: str, batch_size: int, workers: int, pipeline: str
 ) -> Iterator[Any]:
   """Yields augmented batches as our training step sees them."""
   import jax
@@ -78,6 +88,7 @@ def ours_batches(
   from jaxvision import data
   from jaxvision.config import base_config
   from jaxvision.data import ArraySource, augment, resident, streaming
+  from jaxvision.data.crop import Crop
   from jaxvision.engine.mesh import make_mesh, over_batch, replicated
   from jaxvision.engine.programs import from_host
 
@@ -91,11 +102,13 @@ def ours_batches(
     config.data.name, config.data.root = 'folder', root
     config.data.image_size, config.data.pipeline = SIZE, pipeline
     config.data.mean, config.data.std = (MEAN,) * 3, (STD,) * 3
-    config.data.cache_dir = str(Path(root) / 'cache')
+    config.data.cache_dir = cache
+    config.augment.resized_crop, config.augment.resized_crop_ratio = SCALE, RATIO
     source = data.load(config.data).splits['train']
   mesh = make_mesh()
   transform = augment.make_augment(config.augment, (MEAN,) * 3, (STD,) * 3)
   key = jax.random.key(0)
+  crop = Crop.of(config.augment)
 
   if pipeline == 'resident':
     split = resident.put(source, replicated(mesh))
@@ -103,14 +116,14 @@ def ours_batches(
     @jax.jit
     def make(split, step):
       (index,) = resident.train_indices(split, 0, step, batch_size)
-      batch = resident.take(split, index)
+      batch = resident.train_batch(split, index, step, 0, crop)
       return transform(jax.random.fold_in(key, step), batch['image']), batch['label']
 
     step = jnp.int32(0)
     while True:
       yield make(split, step)
       step = step + 1
-  stream = streaming.train_stream(source, 0, batch_size, 2**24, workers)
+  stream = streaming.train_stream(source, 0, batch_size, 2**24, workers, crop=crop)
   transform = jax.jit(transform)
   try:
     for i, batch in enumerate(stream):
@@ -121,15 +134,20 @@ def ours_batches(
 
 
 class TorchSet:
-  """A map-style data set for the DataLoader: augmented, normalised examples."""
+  """A map-style data set for the DataLoader: augmented uint8 examples, labels.
+
+  Images are [C, H, W] for `cifar` and [H, W, C] for `folder`, as they come.
+  """
 
   def __init__(self, kind: str, root: str):
     self.kind = kind
     if kind == 'cifar':
       import torch
+      import torch.nn.functional as F
 
       images, labels = cifar_arrays()
-      self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+      images = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+      self.images = F.pad(images, (4, 4, 4, 4), mode='reflect').to(torch.uint8)
       self.labels = labels.tolist()
     else:
       self.paths, self.labels = folder_files(root)
@@ -139,36 +157,49 @@ class TorchSet:
 
   def __getitem__(self, index: int) -> tuple[Any, int]:
     import torch
-    import torch.nn.functional as F
 
     if self.kind == 'cifar':
-      image = self.images[index].float()
-      image = F.pad(image[None], (4, 4, 4, 4), mode='reflect')[0]
-      top, left = torch.randint(0, 9, (2,)).tolist()
-      image = image[:, top : top + 32, left : left + 32]
-    else:
-      image = torch.from_numpy(_decoded(self.paths[index])).permute(2, 0, 1).float()
-    if torch.rand(()) < 0.5:
-      image = image.flip(-1)
-    return image.div(255).sub(MEAN).div(STD), self.labels[index]
+      top, left = random.randrange(9), random.randrange(9)
+      image = self.images[index, :, top : top + 32, left : left + 32]
+      return image.flip(-1) if random.random() < 0.5 else image, self.labels[index]
+    return torch.from_numpy(_cropped(self.paths[index])), self.labels[index]
 
 
-def _decoded(path: str) -> np.ndarray:
-  """Returns a file as uint8 [SIZE, SIZE, 3]: shorter side scaled, centre cut out."""
+def _cropped(path: str) -> np.ndarray:
+  """Returns a random resized crop of a file, uint8 [SIZE, SIZE, 3], flipped or not."""
   from PIL import Image
 
   with Image.open(path) as file:
-    file.draft('RGB', (SIZE, SIZE))
+    left, top, width, height = _random_box(*file.size)
+    shrink = min(width // SIZE, height // SIZE)
+    if shrink >= 2:  # Pillow's cheaper decoding of a large picture
+      full = file.size
+      file.draft('RGB', (full[0] // shrink, full[1] // shrink))
+      shrink = round(full[0] / file.size[0])
+      left, top, width, height = (v / shrink for v in (left, top, width, height))
     image = file.convert('RGB')
-  scale = SIZE / min(image.size)
-  width, height = (max(SIZE, round(side * scale)) for side in image.size)
-  image = image.resize((width, height), Image.Resampling.BILINEAR)
-  left, top = (width - SIZE) // 2, (height - SIZE) // 2
-  return np.array(image.crop((left, top, left + SIZE, top + SIZE)))
+  box = (left, top, left + width, top + height)
+  image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box)
+  if random.random() < 0.5:
+    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+  return np.array(image)
+
+
+def _random_box(width: int, height: int) -> tuple[int, int, int, int]:
+  """Returns (left, top, width, height) as torchvision's RandomResizedCrop draws it."""
+  for _ in range(10):
+    area = width * height * random.uniform(*SCALE)
+    ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+    w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+    if 0 < w <= width and 0 < h <= height:
+      return random.randint(0, width - w), random.randint(0, height - h), w, h
+  w = min(width, round(height * RATIO[1]))
+  h = min(height, round(width / RATIO[0]))
+  return (width - w) // 2, (height - h) // 2, w, h
 
 
 def torch_batches(kind: str, root: str, batch_size: int, workers: int) -> Iterator[Any]:
-  """Yields the batches of a DataLoader with as many workers as ours has."""
+  """Yields the batches of a DataLoader with so many worker processes."""
   import torch
 
   gpu = torch.cuda.is_available()
@@ -183,7 +214,11 @@ def torch_batches(kind: str, root: str, batch_size: int, workers: int) -> Iterat
   )
   while True:
     for images, labels in loader:
-      yield (images.cuda(non_blocking=True), labels.cuda()) if gpu else (images, labels)
+      if gpu:
+        images, labels = images.cuda(non_blocking=True), labels.cuda()
+      if kind == 'folder':
+        images = images.permute(0, 3, 1, 2)  # channels_last in memory
+      yield images.float().mul_(1 / (255 * STD)).sub_(MEAN / STD), labels
 
 
 def tf_batches(kind: str, root: str, batch_size: int, workers: int) -> Iterator[Any]:
@@ -203,11 +238,18 @@ def tf_batches(kind: str, root: str, batch_size: int, workers: int) -> Iterator[
       image = tf.pad(image, [[4, 4], [4, 4], [0, 0]], 'REFLECT')
       image = tf.cast(tf.image.random_crop(image, (32, 32, 3)), tf.float32)
     else:
-      image = tf.io.decode_jpeg(tf.io.read_file(image), channels=3)
-      sides = tf.cast(tf.shape(image)[:2], tf.float32)
-      sides = tf.cast(tf.round(sides * SIZE / tf.reduce_min(sides)), tf.int32)
-      image = tf.image.resize(image, sides)
-      image = tf.image.resize_with_crop_or_pad(image, SIZE, SIZE)
+      encoded = tf.io.read_file(image)
+      begin, size, _ = tf.image.sample_distorted_bounding_box(
+        tf.io.extract_jpeg_shape(encoded),
+        tf.zeros((1, 0, 4)),
+        aspect_ratio_range=RATIO,
+        area_range=SCALE,
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+      )
+      window = tf.concat([begin[:2], size[:2]], 0)
+      image = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+      image = tf.image.resize(image, (SIZE, SIZE))
     image = tf.image.random_flip_left_right(image)
     return (image / 255 - MEAN) / STD, label
 
@@ -246,8 +288,11 @@ class _Requests:
       if torch.cuda.is_available():
         self._wait = lambda batch: torch.cuda.synchronize()
     # What a pipeline made while it was not its turn does not count.
-    self._buffered = 2 * (settings['workers'] + 1)
+    self._buffered = 2 * (max(settings['workers'], 0) + 2)
     self._batch_size = batch_size
+    cache = settings.pop('cache')
+    if name in ('resident', 'streaming'):
+      settings['cache'] = cache
     self._batches = PIPELINES[name](batch_size=batch_size, **settings)
     for _ in range(3):
       self._wait(next(self._batches))
@@ -269,42 +314,47 @@ class _Requests:
     return 1024 * (own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
-def measure(kind: str, options: Any, root: str) -> list[dict[str, Any]]:
+def measure(kind: str, options: Any, root: str, cache: str) -> list[dict[str, Any]]:
   """Returns a row for each pipeline on one kind of data."""
   batch_size = options.batch_size or (128 if kind == 'cifar' else 32)
-  settings = {
-    'kind': kind,
-    'root': root,
-    'batch_size': batch_size,
-    'workers': options.workers,
-  }
+  settings = {'kind': kind, 'root': root, 'cache': cache, 'batch_size': batch_size}
   pythons = {'torch': options.torch_python, 'tf.data': options.tf_python}
-  sides: dict[str, Side] = {}
-  rows = {name: {**settings, 'pipeline': name, 'root': None} for name in PIPELINES}
+  asked = [('streaming', options.workers)]
+  asked += [('torch', int(n)) for n in options.torch_workers.split(',')]
+  asked += [('resident', 0), ('tf.data', 0)]
+  sides: dict[int, Side] = {}
+  rows: list[dict[str, Any]] = []
   try:
-    for name in PIPELINES:
+    for i, (name, workers) in enumerate(asked):
+      row = {'kind': kind, 'pipeline': name, 'workers': workers}
+      rows.append(row | {'batch_size': batch_size})
       side = Side(Path(__file__).name, pythons.get(name, sys.executable), _AS_SIDE)
       try:
-        rows[name]['versions'] = side.ask('prepare', name=name, **settings)
-        sides[name] = side
+        facts = side.ask('prepare', name=name, workers=workers, **settings)
+        rows[i]['versions'], sides[i] = facts, side
       except SideFailed as error:
-        rows[name]['error'] = str(error)
+        rows[i]['error'] = str(error)
         side.close()
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    speeds: dict[int, list[float]] = {i: [] for i in sides}
     for _ in range(options.rounds):
-      for name, side in sides.items():
-        speeds[name].append(side.ask('run', seconds=options.seconds))
-    for name, side in sides.items():
-      rows[name]['images_per_second'] = spread(speeds[name])
-      rows[name]['peak_memory_bytes'] = side.ask('peak_memory_bytes')
-      for peer in ('torch', 'tf.data'):
-        if peer in sides and name in ('resident', 'streaming'):
-          ratios = [a / b for a, b in zip(speeds[name], speeds[peer])]
-          rows[name][f'ratio_to_{peer}'] = spread(ratios)
+      for i, side in sides.items():
+        speeds[i].append(side.ask('run', seconds=options.seconds))
+    for i, side in sides.items():
+      rows[i]['images_per_second'] = spread(speeds[i])
+      rows[i]['peak_memory_bytes'] = side.ask('peak_memory_bytes')
+    for peer in ('torch', 'tf.data'):
+      of_peer = [speeds[i] for i in sides if asked[i][0] == peer]
+      if not of_peer:
+        continue
+      fastest = max(of_peer, key=statistics.median)
+      for i in sides:
+        if asked[i][0] in ('streaming', 'resident'):
+          ratios = [a / b for a, b in zip(speeds[i], fastest)]
+          rows[i][f'ratio_to_{peer}'] = spread(ratios)
   finally:
     for side in sides.values():
       side.close()
-  return list(rows.values())
+  return rows
 
 
 _AS_SIDE = {'JAXVISION_BENCHMARK_SIDE': '1'}
@@ -316,11 +366,15 @@ def main() -> int:
   arguments.add_argument('--data', default='cifar,folder', help='comma between them')
   arguments.add_argument('--batch-size', type=int, default=0, help='0: by the data')
   arguments.add_argument(
-    '--workers',
-    type=int,
-    default=max(1, (os.cpu_count() or 2) - 1),
-    help='processes of streaming and of the DataLoader',
+    '--workers', type=int, default=-1, help='of streaming; -1: as it chooses itself'
   )
+  cores = os.cpu_count() or 1
+  arguments.add_argument(
+    '--torch-workers',
+    default=','.join(map(str, sorted({0, max(cores - 1, 1), cores}))),
+    help='numbers of worker processes to try, comma between them',
+  )
+  arguments.add_argument('--root', help='folder of JPEG files to take, not generated')
   arguments.add_argument('--files', type=int, default=400, help='JPEG files written')
   arguments.add_argument('--rounds', type=int, default=5)
   arguments.add_argument('--seconds', type=float, default=4.0, help='of a turn')
@@ -330,12 +384,13 @@ def main() -> int:
   kinds = options.data.split(',')
   if not set(kinds) <= {'cifar', 'folder'}:
     raise SystemExit(f'--data takes cifar and folder, not {options.data}')
-  result = Result('input_pipeline', options.json, workers=options.workers)
-  with tempfile.TemporaryDirectory() as root:
-    if 'folder' in kinds:
+  result = Result('input_pipeline', options.json)
+  with tempfile.TemporaryDirectory() as scratch:
+    root = options.root or str(Path(scratch) / 'generated')
+    if 'folder' in kinds and not options.root:
       write_folder(Path(root), options.files)
     for kind in kinds:
-      for row in measure(kind, options, root):
+      for row in measure(kind, options, root, str(Path(scratch) / 'cache')):
         result.add(row)
   cells = []
   for row in result.rows:
@@ -348,6 +403,7 @@ def main() -> int:
       (
         row['kind'],
         row['pipeline'],
+        row['workers'],
         speed.get('median') or row['error'],
         speed.get('min'),
         speed.get('max'),
@@ -356,7 +412,7 @@ def main() -> int:
         None if memory is None else memory / 1e6,
       )
     )
-  header = ('data', 'pipeline', 'images/s', 'min', 'max', 'n')
+  header = ('data', 'pipeline', 'workers', 'images/s', 'min', 'max', 'n')
   print(table((*header, 'ratio to torch', 'ratio to tf.data', 'memory, MB'), cells))
   return 0
 

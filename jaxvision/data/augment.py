@@ -121,6 +121,55 @@ def random_crop(
   return apply_crop(images, offsets, padding, mode)
 
 
+def apply_resized_crop(images: jax.Array, boxes: jax.Array) -> jax.Array:
+  """Cuts a box out of each image and enlarges it to the size of the image, bilinearly.
+
+  As Pillow's `resize(size, BILINEAR, box)`: pixel centres lie at halves, a box's border
+  takes its neighbours in the image into account, and nothing lies beyond the image.
+  Two gathers for each axis: on a CPU up to eight times as fast as products with
+  matrices of weights.
+
+  Args:
+    images: uint8 [B, H, W, C].
+    boxes: int32 [B, 4]: top, left, height, width, inside the image and so no larger
+      than it: what is enlarged needs no filter against aliasing.
+
+  Returns:
+    uint8 [B, H, W, C], rounded.
+
+  >>> row = jnp.array([0, 100, 200, 50], jnp.uint8).reshape(1, 1, 4, 1)
+  >>> apply_resized_crop(row, jnp.array([[0, 0, 1, 2]]))[0, 0, :, 0]
+  Array([  0,  25,  75, 125], dtype=uint8)
+  """
+  _, height, width, _ = images.shape
+  above, share = _neighbours(boxes[:, 0], boxes[:, 2], height)
+  above, share = above[:, :, None, None], share[:, :, None, None]
+  upper = _take(images, above.clip(0), axis=1).astype(jnp.float32)
+  lower = _take(images, (above + 1).clip(max=height - 1), axis=1).astype(jnp.float32)
+  rows = upper + (lower - upper) * share
+  before, share = _neighbours(boxes[:, 1], boxes[:, 3], width)
+  before, share = before[:, None, :, None], share[:, None, :, None]
+
+  def add_side(side: jax.Array, total: jax.Array) -> jax.Array:
+    index = jnp.clip(before + side, 0, width - 1)
+    return total + _take(rows, index, axis=2) * jnp.where(side == 0, 1 - share, share)
+
+  # A loop, as in `apply_rotation`: XLA fuses what is simpler into a flip, and then does
+  # it several times over.
+  pixels = jax.lax.fori_loop(0, 2, add_side, jnp.zeros(images.shape, jnp.float32))
+  return jnp.round(pixels).astype(jnp.uint8)
+
+
+def _neighbours(
+  start: jax.Array, length: jax.Array, side: int
+) -> tuple[jax.Array, jax.Array]:
+  """Returns [B, side]: the pixel before each place of a crop, and how far behind it."""
+  scale = length.astype(jnp.float32)[:, None] / side
+  place = start[:, None] + (jnp.arange(side) + 0.5) * scale - 0.5
+  before = jnp.floor(place)
+  return before.astype(jnp.int32), place - before
+
+
 def apply_cutout(images: jax.Array, centers: jax.Array, size: int) -> jax.Array:
   """Sets a square of `size` pixels a side to 0, clipped at the borders.
 
@@ -283,6 +332,13 @@ def make_augment(
   return augment
 
 
+def augments(augment_config: ConfigDict) -> bool:
+  """Returns whether the `augment` fields change any image."""
+  c = augment_config
+  amounts = (c.crop_padding, c.rotation, c.brightness, c.contrast, c.saturation, c.hue)
+  return bool(c.flip or c.resized_crop or c.cutout or any(amounts))
+
+
 def check(augment_config: ConfigDict, image_shape: Sequence[int]) -> None:
   """Raises UserError, in one line, if the `augment` fields do not suit the images.
 
@@ -312,10 +368,28 @@ def check(augment_config: ConfigDict, image_shape: Sequence[int]) -> None:
       allowed = 'at least 0' if limit == math.inf else f'between 0 (off) and {limit}'
       why = f' ({why})' if why else ''
       raise UserError(f'augment.{name} must be {allowed}{why}, got {value}')
+  if c.resized_crop:
+    _check_resized_crop(c, height, width)
   if channels not in (1, 3) and any((c.brightness, c.contrast, c.saturation, c.hue)):
     raise UserError(
       'augment.brightness, contrast, saturation and hue need images of 1 or 3 '
       f'channels, not {channels}: set them to 0'
+    )
+
+
+def _check_resized_crop(c: ConfigDict, height: int, width: int) -> None:
+  if c.crop_padding:
+    raise UserError(
+      f'augment.resized_crop and augment.crop_padding {c.crop_padding} are two random '
+      'crops: set one of them, and the other to () or 0'
+    )
+  low, high = c.resized_crop_ratio
+  thinnest = math.sqrt(c.resized_crop[0] * height * width / max(high, 1 / low))
+  if thinnest < 1:
+    raise UserError(
+      f'augment.resized_crop takes crops of {c.resized_crop[0]} of the area with '
+      f'resized_crop_ratio {tuple(c.resized_crop_ratio)}: less than a pixel of '
+      f'{height}x{width} images; raise the smaller share'
     )
 
 

@@ -12,6 +12,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from jaxvision.data.decode import BoxOf, fit_image
+
 _TAKE = 4096  # images of a file looked at at a time
 
 
@@ -98,7 +100,16 @@ class SubsetSource:
     return self.source[int(self.indices[index])]
 
   def __getitems__(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
-    return read_many(self.source, self.indices[np.asarray(indices, np.int64)].tolist())
+    return read_many(self.source, self._inner(indices))
+
+  def crops(
+    self, indices: Sequence[int], boxes: Sequence[BoxOf]
+  ) -> list[tuple[np.ndarray, int]]:
+    """See `read_crops`."""
+    return read_crops(self.source, self._inner(indices), boxes)
+
+  def _inner(self, indices: Sequence[int]) -> list[int]:
+    return self.indices[np.asarray(indices, np.int64)].tolist()
 
 
 def read_many(source: Source, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
@@ -108,6 +119,32 @@ def read_many(source: Source, indices: Sequence[int]) -> list[tuple[np.ndarray, 
   """
   many = getattr(source, '__getitems__', None)
   return many(indices) if many else [source[i] for i in indices]
+
+
+def read_crops(
+  source: Source, indices: Sequence[int], boxes: Sequence[BoxOf]
+) -> list[tuple[np.ndarray, int]]:
+  """Returns a part of each of several examples, resized to the size of an image.
+
+  A source that decodes files has a method `crops`, and cuts out of the picture as it
+  lies on the disk; out of any other source, the part is one of the image.
+
+  Args:
+    source: of images [H, W, C].
+    indices: of the examples.
+    boxes: for each, from (height, width) of what is cut, in pixels, to (top, left,
+      height, width) of the part.
+
+  Returns:
+    (image uint8 [H, W, C], label int) for each.
+  """
+  crops = getattr(source, 'crops', None)
+  if crops:
+    return crops(indices, boxes)
+  return [
+    (fit_image(image, image.shape, box=box), label)
+    for (image, label), box in zip(read_many(source, indices), boxes)
+  ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,6 +162,7 @@ class Dataset:
     synthetic: whether the images are made up; every output must say so.
     skipped: unreadable files passed over, over all splits.
     origin: where the splits come from, for reports.
+    crop_fraction, interpolation: how pictures were resized; see `decode_image`.
   """
 
   name: str
@@ -137,6 +175,8 @@ class Dataset:
   synthetic: bool = False
   skipped: int = 0
   origin: str = ''
+  crop_fraction: float = 1.0
+  interpolation: str = 'bilinear'
 
   @property
   def num_classes(self) -> int:
@@ -182,6 +222,31 @@ def stratified_split(
   mask = np.ones(len(labels), bool)
   mask[held] = False
   return np.flatnonzero(mask), np.sort(held)
+
+
+def draw_per_class(
+  labels: np.ndarray, count: int, seed: int | Sequence[int] = 0
+) -> np.ndarray:
+  """Draws `count` examples of each class, or all of a class that has fewer.
+
+  A smaller count gives some of the examples that a larger one gives.
+
+  Args:
+    labels: int [n].
+    count: how many.
+    seed: as in `stratified_split`.
+
+  Returns:
+    int64, ascending indices.
+
+  >>> draw_per_class(np.array([0, 1, 0, 1, 1, 0]), 2)
+  array([0, 1, 2, 3])
+  """
+  draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
+  by_class = np.lexsort((draws, labels))
+  _, counts = np.unique(labels, return_counts=True)
+  rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+  return np.sort(by_class[rank < count])
 
 
 def moments(images: np.ndarray) -> np.ndarray:

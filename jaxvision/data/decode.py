@@ -2,12 +2,19 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, closest
+
+INTERPOLATIONS = ('bilinear', 'bicubic')
+
+# From (height, width) of an upright picture to (top, left, height, width) of a part of
+# it, in its pixels.
+BoxOf = Callable[[int, int], tuple[int, int, int, int]]
 
 _ORIENTATION = 0x0112  # EXIF tag
 _ALPHA = ('RGBA', 'LA', 'PA', 'La', 'RGBa')
@@ -18,30 +25,73 @@ class UnreadableImage(UserError):
   """A file that is no image, or a damaged one; the message names it."""
 
 
+class Resizing(NamedTuple):
+  """How pictures of any size become images of one, in evaluation.
+
+  Attributes:
+    crop_fraction: side of the centre crop over the shorter side of the scaled picture.
+    interpolation: one of INTERPOLATIONS, antialiased.
+  """
+
+  crop_fraction: float = 1.0
+  interpolation: str = 'bilinear'
+
+  @property
+  def key(self) -> str:
+    """Part of a cache's name: empty for the defaults.
+
+    >>> Resizing().key, Resizing(0.875, 'bicubic').key
+    ('', '-crop0.875-bicubic')
+    """
+    key = f'-crop{self.crop_fraction!r}' if self.crop_fraction != 1 else ''
+    return key + (f'-{self.interpolation}' if self.interpolation != 'bilinear' else '')
+
+
+PLAIN = Resizing()
+
+
 def decode_image(
-  image: str | os.PathLike | bytes, image_shape: tuple[int, int, int]
+  image: str | os.PathLike | bytes,
+  image_shape: tuple[int, int, int],
+  crop_fraction: float = 1.0,
+  interpolation: str = 'bilinear',
+  box: BoxOf | None = None,
 ) -> np.ndarray:
-  """Decodes an image file to `image_shape`, as the training pipelines do.
+  """Decodes an image file to `image_shape`, as the pipelines do.
 
   The EXIF orientation is applied; transparent pixels are laid over white; palettes,
   CMYK and 16 bits become 8-bit RGB or grey (grey <-> RGB by ITU-R 601 luma or by
-  repetition). Another size is scaled until its shorter side fits and cropped about
-  the centre, by a bilinear filter whose support grows with the scale (antialiased);
-  an image that has the size keeps its pixels to the bit.
+  repetition). Another size is scaled until its shorter side fits, or is a little longer
+  (`crop_fraction`), and cropped about the centre, by a filter whose support grows with
+  the scale (antialiased); with a fraction of 1 an image that has the size keeps its
+  pixels to the bit.
 
   Args:
     image: path of a file, or its bytes.
     image_shape: (height, width, channels), channels 1 or 3.
+    crop_fraction: side of the centre crop over the shorter side of the scaled picture,
+      above 0 and at most 1, as `crop_pct` of timm: 0.875 for 224 out of 256 pixels.
+    interpolation: 'bilinear' or 'bicubic'.
+    box: cut out this part of the picture, which is then all of the image, in place of
+      the centre: a training crop. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+      where the part has the resolution of the image even so.
 
   Returns:
     uint8 [height, width, channels].
 
   Raises:
     UnreadableImage: it is no image or is damaged; one line that names the file.
+    UserError: no such interpolation or fraction.
   """
+  _check(crop_fraction, interpolation)
   try:
     with _opened(image) as opened:
-      pixels = _fitted(_upright(opened), image_shape)
+      part, shrunk = None, 1
+      if box:
+        part = box(*_upright_size(opened))
+        shrunk = _draft(opened, part, image_shape)
+      picture = _upright(opened)
+      pixels = _fitted(picture, image_shape, crop_fraction, interpolation, part, shrunk)
   # Decoders of some twenty formats raise whatever they meet in a damaged file
   # (OSError, SyntaxError, struct.error, zlib.error, ValueError, ...).
   except Exception as error:
@@ -49,26 +99,53 @@ def decode_image(
   return pixels
 
 
-def fit_image(image: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
+def fit_image(
+  image: np.ndarray,
+  image_shape: tuple[int, int, int],
+  crop_fraction: float = 1.0,
+  interpolation: str = 'bilinear',
+  box: BoxOf | None = None,
+) -> np.ndarray:
   """Brings pixels to `image_shape`, by the conversions of `decode_image`.
 
   Args:
     image: uint8 [h, w], [h, w, 1], [h, w, 3] or, with alpha, [h, w, 4].
     image_shape: (height, width, channels), channels 1 or 3.
+    crop_fraction, interpolation, box: as in `decode_image`.
 
   Returns:
-    uint8 [height, width, channels]; `image` itself where it has that shape.
+    uint8 [height, width, channels]; `image` itself where it has that shape and nothing
+    is cut off.
+
+  Raises:
+    UserError: no such interpolation or fraction.
 
   >>> fit_image(np.full((4, 8, 1), 7, np.uint8), (2, 2, 3)).shape
   (2, 2, 3)
+  >>> ramp = np.arange(4, dtype=np.uint8).reshape(1, 4, 1)
+  >>> fit_image(ramp, (1, 2, 1), box=lambda height, width: (0, 2, 1, 2)).ravel()
+  array([2, 3], dtype=uint8)
   """
-  if image.shape == image_shape:
+  _check(crop_fraction, interpolation)
+  if image.shape == image_shape and crop_fraction == 1 and box is None:
     return image
   from PIL import Image
 
+  part = box(*image.shape[:2]) if box else None
   if image.ndim == 3 and image.shape[-1] == 1:
     image = image[..., 0]
-  return _fitted(Image.fromarray(image), image_shape)
+  picture = Image.fromarray(image)
+  return _fitted(picture, image_shape, crop_fraction, interpolation, part)
+
+
+def _check(crop_fraction: float, interpolation: str) -> None:
+  if not 0 < crop_fraction <= 1:
+    raise UserError(f'crop_fraction must be above 0 and at most 1, got {crop_fraction}')
+  if interpolation not in INTERPOLATIONS:
+    raise UserError(
+      f'interpolation must be one of {", ".join(INTERPOLATIONS)}, got "{interpolation}"'
+      + closest(interpolation, INTERPOLATIONS)
+    )
 
 
 def image_header(image: str | os.PathLike) -> tuple[int, int, bool]:
@@ -79,11 +156,7 @@ def image_header(image: str | os.PathLike) -> tuple[int, int, bool]:
   """
   try:
     with _opened(image) as opened:
-      width, height = opened.size
-      # A PNG without this entry would be decoded whole in search of one.
-      tagged = opened.format != 'PNG' or 'exif' in opened.info
-      if tagged and opened.getexif().get(_ORIENTATION, 1) >= 5:  # a quarter turn
-        width, height = height, width
+      height, width = _upright_size(opened)
       grey = opened.mode in ('1', 'L', 'LA', 'La', *_SIXTEEN_BIT)
   except Exception as error:  # as in decode_image
     raise UnreadableImage(_complaint(image, error)) from error
@@ -96,6 +169,19 @@ def _opened(image: str | os.PathLike | bytes) -> Any:
   return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
 
 
+def _orientation(picture: Any) -> int:
+  # A PNG without this entry would be decoded whole in search of one.
+  tagged = picture.format != 'PNG' or 'exif' in picture.info
+  return picture.getexif().get(_ORIENTATION, 1) if tagged else 1
+
+
+def _upright_size(picture: Any) -> tuple[int, int]:
+  """Returns (height, width) as the picture is to be seen, from its header."""
+  width, height = picture.size
+  # From 5 on, the orientation is one with a quarter turn.
+  return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
 def _upright(picture: Any) -> Any:
   if picture.getexif().get(_ORIENTATION, 1) == 1:
     return picture
@@ -104,11 +190,41 @@ def _upright(picture: Any) -> Any:
   return ImageOps.exif_transpose(picture)
 
 
-def _fitted(picture: Any, image_shape: tuple[int, int, int]) -> np.ndarray:
+def _draft(
+  picture: Any, part: tuple[int, int, int, int], image_shape: tuple[int, int, int]
+) -> int:
+  """Has a JPEG decoded smaller where `part` allows it; returns how much smaller."""
+  most = min(part[2] // image_shape[0], part[3] // image_shape[1])
+  shrink = next((s for s in (8, 4, 2) if s <= most), 1)
+  if shrink == 1 or picture.format != 'JPEG':
+    return 1
+  width, height = picture.size
+  picture.draft(picture.mode, (width // shrink, height // shrink))
+  return 1 if picture.size == (width, height) else shrink
+
+
+def _fitted(
+  picture: Any,
+  image_shape: tuple[int, int, int],
+  crop_fraction: float,
+  interpolation: str,
+  part: tuple[int, int, int, int] | None = None,
+  shrunk: int = 1,
+) -> np.ndarray:
+  """Converts and resizes; `part` is in pixels of a picture `shrunk` times larger."""
+  from PIL import Image
+
   height, width, channels = image_shape
   picture = _eight_bit(picture, 'L' if channels == 1 else 'RGB')
-  if picture.size != (width, height):
-    picture = _cover(picture, width, height)
+  if part or crop_fraction != 1 or picture.size != (width, height):
+    if part:
+      top, left, high, wide = (value / shrunk for value in part)
+      box = (left, top, left + wide, top + high)
+    else:
+      box = _centre(picture.size, (width, height), crop_fraction)
+    # A box in source pixels, so that a long thin picture is never blown up first.
+    method = Image.Resampling[interpolation.upper()]
+    picture = picture.resize((width, height), method, box=box)
   return np.asarray(picture).reshape(image_shape)
 
 
@@ -128,18 +244,18 @@ def _eight_bit(picture: Any, mode: str) -> Any:
   return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _cover(picture: Any, width: int, height: int) -> Any:
-  """Scales so that (width, height) is just covered, and crops about the centre.
+def _centre(
+  picture: tuple[int, int], image: tuple[int, int], fraction: float
+) -> tuple[float, float, float, float]:
+  """Returns the largest box of the image's shape about the centre, times `fraction`.
 
-  The crop is a box in source pixels, so a long thin picture is never blown up first.
+  Args:
+    picture, image: (width, height).
   """
-  from PIL import Image
-
-  scale = min(picture.width / width, picture.height / height)
-  left = (picture.width - width * scale) / 2
-  top = (picture.height - height * scale) / 2
-  box = (left, top, left + width * scale, top + height * scale)
-  return picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+  (have_wide, have_high), (width, height) = picture, image
+  scale = min(have_wide / width, have_high / height) * fraction
+  left, top = (have_wide - width * scale) / 2, (have_high - height * scale) / 2
+  return left, top, left + width * scale, top + height * scale
 
 
 def _complaint(image: str | os.PathLike | bytes, error: Exception) -> str:

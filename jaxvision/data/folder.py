@@ -4,13 +4,20 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from jaxvision.data.decode import UnreadableImage, decode_image, image_header
+from jaxvision.data.decode import (
+  PLAIN,
+  BoxOf,
+  Resizing,
+  UnreadableImage,
+  decode_image,
+  image_header,
+)
 from jaxvision.data.raw import Located, RawSet
 from jaxvision.errors import UserError
 
@@ -29,19 +36,30 @@ class FolderSource:
     paths: n relative paths.
     labels: int32 [n].
     image_shape: (H, W, C) to decode to.
+    resizing: how.
   """
 
   root: str
   paths: tuple[str, ...]
   labels: np.ndarray
   image_shape: tuple[int, int, int]
+  resizing: Resizing = PLAIN
 
   def __len__(self) -> int:
     return len(self.paths)
 
   def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    return self._decoded(index), int(self.labels[index])
+
+  def crops(
+    self, indices: Sequence[int], boxes: Sequence[BoxOf]
+  ) -> list[tuple[np.ndarray, int]]:
+    """See `dataset.read_crops`."""
+    return [(self._decoded(i, b), int(self.labels[i])) for i, b in zip(indices, boxes)]
+
+  def _decoded(self, index: int, box: BoxOf | None = None) -> np.ndarray:
     path = os.path.join(self.root, self.paths[index])
-    return decode_image(path, self.image_shape), int(self.labels[index])
+    return decode_image(path, self.image_shape, *self.resizing, box)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +73,13 @@ class _Listing:
   origin: str
 
 
-def locate(root: str, image_size: int, channels: int, skip_unreadable: bool) -> Located:
+def locate(
+  root: str,
+  image_size: int,
+  channels: int,
+  skip_unreadable: bool,
+  resizing: Resizing = PLAIN,
+) -> Located:
   """Lists the files under `root` and returns how to cache and to open them.
 
   Args:
@@ -63,6 +87,7 @@ def locate(root: str, image_size: int, channels: int, skip_unreadable: bool) -> 
     image_size: side in pixels to resize to; 0: as stored.
     channels: 1, 3, or 0: 1 where all images are grey, else 3.
     skip_unreadable: whether unreadable images are passed over.
+    resizing: how images are resized.
 
   Raises:
     UserError: no such folder; no images; fewer than two classes; a class without
@@ -70,14 +95,16 @@ def locate(root: str, image_size: int, channels: int, skip_unreadable: bool) -> 
   """
   folder = Path(root).expanduser()
   listing = _list(folder)
-  settings = f'{folder.resolve()} {image_size} {channels} {skip_unreadable}'
+  settings = (
+    f'{folder.resolve()} {image_size} {channels} {skip_unreadable}{resizing.key}'
+  )
   digest = hashlib.sha256(f'{settings}\n{listing.stamp}'.encode()).hexdigest()[:16]
   return Located(
     name='folder',
     key=f'folder-{_slug(folder)}-{digest}',
     fingerprint=digest,
     open=functools.partial(
-      _open, folder, listing, digest, image_size, channels, skip_unreadable
+      _open, folder, listing, digest, image_size, channels, skip_unreadable, resizing
     ),
   )
 
@@ -192,6 +219,7 @@ def _open(
   image_size: int,
   channels: int,
   skip_unreadable: bool,
+  resizing: Resizing,
   image_shape: tuple[int, int, int] | None = None,
   labels: Mapping[str, np.ndarray] | None = None,
 ) -> RawSet:
@@ -200,7 +228,7 @@ def _open(
   if image_shape is None:
     image_shape = _shape(folder, listing, image_size, channels, skip_unreadable)
   pools = {
-    pool: FolderSource(str(folder), paths, listing.labels[pool], image_shape)
+    pool: FolderSource(str(folder), paths, listing.labels[pool], image_shape, resizing)
     for pool, paths in listing.paths.items()
   }
   return RawSet(

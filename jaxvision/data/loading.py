@@ -16,16 +16,19 @@ from jaxvision.data.dataset import (
   Dataset,
   Source,
   SubsetSource,
+  draw_per_class,
   mean_std,
   stratified_split,
 )
+from jaxvision.data.decode import PLAIN, Resizing
 from jaxvision.data.raw import Located, RawSet
 from jaxvision.data.scan import scan
 from jaxvision.errors import UserError
 
 STATISTICS_SAMPLE = 10_000
 
-_TEST_DRAW, _VALIDATION_DRAW, _SAMPLE_DRAW = range(3)  # so that no two share numbers
+# So that no two share numbers.
+_TEST_DRAW, _VALIDATION_DRAW, _SAMPLE_DRAW, _CLASS_DRAW = range(4)
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +42,9 @@ def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
   split is the same either way, to the bit.
 
   A set without a test split loses `test_fraction` of its examples to one; then
-  `1 - train_fraction` of what trains becomes 'validation'. Both draws are stratified
-  and depend on `split_seed` alone.
+  `1 - train_fraction` of what trains becomes 'validation', and of the rest the training
+  split keeps `examples_per_class`. The draws are stratified and depend on `split_seed`
+  alone.
 
   Mean and deviation are those of the training split, or of a seeded sample of 10,000
   of its images where the set is larger than `resident_limit_mb`.
@@ -51,7 +55,8 @@ def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
 
   Raises:
     UserError: an unknown or impossible field; a set that is not there and cannot be
-      prepared; a bad folder; an unreadable image; a cache that cannot be written.
+      prepared; a bad folder; an unreadable image; a cache that cannot be written; a
+      class with fewer images than `examples_per_class`.
 
   >>> dataset = load('digits', train_fraction=0.9)
   >>> {name: len(source) for name, source in dataset.splits.items()}
@@ -62,12 +67,17 @@ def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
   fields = {'name': data} if isinstance(data, str) else data.to_dict()
   fields = config.validate(ConfigDict({'data': fields | overrides})).data
   if fields.name == 'digits':
-    return _in_memory(digits.open_digits(fields.image_size, fields.channels), fields)
+    raw = digits.open_digits(fields.image_size, fields.channels, _resizing(fields))
+    return _in_memory(raw, fields)
   if fields.name == 'synthetic':
     return _in_memory(_open_synthetic(fields), fields)
   if fields.name == 'folder':
     located = folder.locate(
-      fields.root, fields.image_size, fields.channels, fields.skip_unreadable
+      fields.root,
+      fields.image_size,
+      fields.channels,
+      fields.skip_unreadable,
+      _resizing(fields),
     )
   else:
     located = tfds.locate(
@@ -77,8 +87,17 @@ def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
       fields.channels,
       fields.skip_unreadable,
       cache.directory(fields.cache_dir),
+      _resizing(fields),
     )
   return _decoded_once(located, fields)
+
+
+def _resizing(fields: ConfigDict) -> Resizing:
+  """Returns what is asked for, or the default where nothing is."""
+  interpolation = fields.interpolation
+  if interpolation == 'auto':
+    interpolation = PLAIN.interpolation
+  return Resizing(float(fields.crop_fraction) or 1.0, interpolation)
 
 
 def _open_synthetic(fields: ConfigDict) -> RawSet:
@@ -93,6 +112,7 @@ def _open_synthetic(fields: ConfigDict) -> RawSet:
     fields.image_size,
     fields.channels,
     fields.test_fraction,
+    _resizing(fields),
   )
 
 
@@ -102,7 +122,8 @@ def _in_memory(raw: RawSet, fields: ConfigDict) -> Dataset:
   pools = raw.pools
   if pipeline == 'resident':
     pools = {p: _as_arrays(source, raw.image_shape) for p, source in pools.items()}
-  splits = _carve({p: source.labels for p, source in pools.items()}, fields)
+  labels = {p: source.labels for p, source in pools.items()}
+  splits = _carve(labels, raw.class_names, fields)
   mean, std = _given(fields, raw.image_shape)
   if not mean:
     rows = splits['train'][1]
@@ -118,6 +139,7 @@ def _in_memory(raw: RawSet, fields: ConfigDict) -> Dataset:
     pipeline=pipeline,
     synthetic=raw.synthetic,
     origin=raw.origin,
+    **_resizing(fields)._asdict(),
   )
 
 
@@ -148,7 +170,7 @@ def _decoded_once(located: Located, fields: ConfigDict) -> Dataset:
       cached = _write(labels_path, raw or located.open(), fields, with_images=False)
     pools = _opened_pools(located, cached)
   skipped = _report_skipped(cached)
-  splits = _carve(cached.labels, fields)
+  splits = _carve(cached.labels, cached.class_names, fields)
   mean, std = _given(fields, cached.image_shape)
   if not mean:
     mean, std = _statistics(cached, pools['train'], splits['train'][1], size, fields)
@@ -162,6 +184,7 @@ def _decoded_once(located: Located, fields: ConfigDict) -> Dataset:
     pipeline=pipeline,
     skipped=skipped,
     origin=cached.origin,
+    **_resizing(fields)._asdict(),
   )
 
 
@@ -236,7 +259,9 @@ def _measures_all(decoded_bytes: int, fields: ConfigDict) -> bool:
 _Splits = Mapping[str, tuple[str, np.ndarray | None]]
 
 
-def _carve(labels: Mapping[str, np.ndarray], fields: ConfigDict) -> _Splits:
+def _carve(
+  labels: Mapping[str, np.ndarray], class_names: tuple[str, ...], fields: ConfigDict
+) -> _Splits:
   """Returns every split, given the labels of every pool."""
   train, splits = None, {}
   if 'test' in labels:
@@ -259,7 +284,26 @@ def _carve(labels: Mapping[str, np.ndarray], fields: ConfigDict) -> _Splits:
         f'config: no images are left for the {split} split: see data.train_fraction '
         'and data.test_fraction'
       )
+  if fields.examples_per_class:
+    rest = labels['train'] if train is None else labels['train'][train]
+    kept = _per_class(rest, class_names, fields)
+    train = kept if train is None else train[kept]
   return {'train': ('train', train), **splits}
+
+
+def _per_class(
+  labels: np.ndarray, class_names: tuple[str, ...], fields: ConfigDict
+) -> np.ndarray:
+  """Returns which training images stay: data.examples_per_class of each class."""
+  count = fields.examples_per_class
+  there = np.bincount(labels, minlength=len(class_names))
+  if there.min() < count:
+    rarest = int(np.argmin(there))
+    raise UserError(
+      f'config: data.examples_per_class is {count}, and class "{class_names[rarest]}" '
+      f'has {there[rarest]} training images: ask for at most as many'
+    )
+  return draw_per_class(labels, count, (fields.split_seed, _CLASS_DRAW))
 
 
 def _take_splits(pools: Mapping[str, Source], splits: _Splits) -> dict[str, Source]:
@@ -315,6 +359,8 @@ def _statistics(
       cached.moments if rows is None else cached.moments[rows], height * width
     )
   memo = f'{fields.train_fraction!r}-{fields.test_fraction!r}-{fields.split_seed}'
+  if fields.examples_per_class:
+    memo += f'-{fields.examples_per_class}'
   measure = functools.partial(_measure, source, rows, cached.image_shape)
   return cache.statistics(cached, memo, measure)
 

@@ -27,6 +27,7 @@ ROUNDS = 24
 
 _GOLDEN = np.uint32(0x9E3779B9)  # 2**32 / golden ratio: spreads small integers
 _SECOND = np.uint32(0x7F4A7C15)
+_THIRD = np.uint32(0x94D049BB)
 _LIMIT = 2**32
 
 
@@ -121,6 +122,32 @@ def coin(words: Any, index: Any, xp: types.ModuleType = np) -> Any:
   flat = index.astype(xp.uint32).reshape(-1)
   key = _mix(_mix(words[:1] ^ _SECOND) + words[1:2] * _GOLDEN)
   return (_mix(_mix(flat + key) ^ key) >> np.uint32(31)).reshape(index.shape)
+
+
+def random_bits(
+  seed: int | Any, position: Any, count: int, xp: types.ModuleType = np
+) -> Any:
+  """Returns random numbers for each position of the run, in no relation to its order.
+
+  Args:
+    seed, position, xp: as in `example_index`.
+    count: how many numbers each position gets.
+
+  Returns:
+    uint32 [..., count] behind the shape of `position`.
+
+  >>> random_bits(0, np.arange(2), 2)
+  array([[2892734603, 2190104914],
+         [3211254439,  688229409]], dtype=uint32)
+  """
+  words = seed_words(int(seed)) if isinstance(seed, int | np.integer) else seed
+  words = xp.asarray(words, xp.uint32)
+  position = xp.asarray(position)
+  key = _mix(_mix(words[:1] ^ _THIRD) + words[1:2] * _GOLDEN)
+  # Twice: after one round the positions of two seeds could be shifts of each other.
+  base = _mix(_mix(position.astype(xp.uint32).reshape(-1) + key) ^ key)
+  steps = xp.arange(1, count + 1, dtype=xp.uint32) * _SECOND
+  return _mix(base[:, None] + steps).reshape((*position.shape, count))
 
 
 def _mix(h: Any) -> Any:

@@ -1,13 +1,17 @@
 """The resident pipeline: a split lives on the device as uint8.
 
 A batch is a gather by `example_index` inside the compiled step, so shuffling,
-augmentation and normalisation cost no host time and no transfer.
+augmentation and normalisation cost no host time and no transfer. A random resized crop
+comes out of the decoded image, which has the size of the network's input; the streaming
+pipeline takes the same share of the file's picture, with all its detail.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvision.data.augment import apply_resized_crop
+from jaxvision.data.crop import Crop, draw_crops, fit_boxes
 from jaxvision.data.dataset import ArraySource
 from jaxvision.data.order import example_index
 
@@ -61,23 +65,44 @@ def train_indices(
   return index.reshape(steps, batch_size)
 
 
-def train_batch(split: Batch, index: jax.Array, step: jax.Array) -> Batch:
+def train_batch(
+  split: Batch,
+  index: jax.Array,
+  step: jax.Array,
+  seed: int | jax.Array | None = None,
+  crop: Crop | None = None,
+) -> Batch:
   """Returns the batch of a step.
 
   Args:
     split: from `put`.
     index: int32 [B], that step's of `train_indices`.
     step: int32 scalar.
+    seed: as in `train_indices`; needed with a crop.
+    crop: random resized crops, drawn by the place in the run; None: whole images.
 
   Returns:
     {'image': uint8 [B, H, W, C], 'label': int32 [B], 'index': int32 [B], 'epoch':
     int32 [B]}: how often the run has been through the whole split at each place.
+
+  Raises:
+    ValueError: a crop without a seed.
   """
   n = split['label'].shape[0]
   place = jnp.arange(index.shape[0], dtype=jnp.uint32)
   position = step.astype(jnp.uint32) * np.uint32(index.shape[0]) + place
   epoch = (position // np.uint32(n)).astype(jnp.int32)
-  return {**take(split, index), 'index': index, 'epoch': epoch}
+  batch = take(split, index)
+  if crop:
+    if seed is None:
+      raise ValueError('train_batch: a crop needs the seed of the run')
+    _, height, width, _ = batch['image'].shape
+    draws = draw_crops(crop, seed, position, jnp)
+    boxes = fit_boxes(crop, draws, height, width, jnp)
+    # As in `train_indices`: or the draw would be done anew for every weight.
+    _, *columns = jax.lax.sort((place, *boxes.T), num_keys=1)
+    batch['image'] = apply_resized_crop(batch['image'], jnp.stack(columns, axis=1))
+  return {**batch, 'index': index, 'epoch': epoch}
 
 
 def take(split: Batch, index: jax.Array) -> Batch:

@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 
 from jaxvision.data.dataset import SubsetSource
+from jaxvision.data.decode import PLAIN, Resizing, fit_image
 from jaxvision.data.raw import RawSet
 
 _BLOBS = 3
@@ -28,12 +29,14 @@ class SyntheticSource:
     classes: number of classes.
     image_shape: (H, W, C).
     seed: of the classes' blobs and of every image.
+    resizing: the centre of an image may be enlarged, as that of any picture.
   """
 
   examples: int
   classes: int
   image_shape: tuple[int, int, int]
   seed: int = 0
+  resizing: Resizing = PLAIN
 
   @property
   def labels(self) -> np.ndarray:
@@ -49,7 +52,8 @@ class SyntheticSource:
     rng = np.random.default_rng([self.seed, 1, int(index)])
     image = self._clean(label, shift=rng.uniform(-0.125, 0.125, 2))
     image = image * rng.uniform(0.7, 1.3) + rng.normal(0, _NOISE, self.image_shape)
-    return image.clip(0, 255).astype(np.uint8), label
+    pixels = image.clip(0, 255).astype(np.uint8)
+    return fit_image(pixels, self.image_shape, *self.resizing), label
 
   def _clean(self, label: int, shift: np.ndarray) -> np.ndarray:
     """Returns the class's blobs [H, W, C], from 0 to about 255."""
@@ -66,7 +70,12 @@ class SyntheticSource:
 
 
 def open_synthetic(
-  examples: int, classes: int, image_size: int, channels: int, test_fraction: float
+  examples: int,
+  classes: int,
+  image_size: int,
+  channels: int,
+  test_fraction: float,
+  resizing: Resizing = PLAIN,
 ) -> RawSet:
   """Returns `examples` training images, and test images in `test_fraction` of the whole.
 
@@ -76,10 +85,11 @@ def open_synthetic(
     image_size: side in pixels; 0: 32.
     channels: 1 or 3; 0: 3.
     test_fraction: the test split is this share of training and test together.
+    resizing: what of each image is kept.
   """
   shape = (image_size or 32, image_size or 32, channels or 3)
   test = max(classes, round(examples * test_fraction / (1 - test_fraction)))
-  source = SyntheticSource(examples + test, classes, shape)
+  source = SyntheticSource(examples + test, classes, shape, resizing=resizing)
   return RawSet(
     name='synthetic',
     class_names=tuple(f'synthetic {k}' for k in range(classes)),

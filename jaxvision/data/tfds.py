@@ -20,7 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvision.data.decode import UnreadableImage, decode_image
+from jaxvision.data.decode import (
+  PLAIN,
+  BoxOf,
+  Resizing,
+  UnreadableImage,
+  decode_image,
+)
 from jaxvision.data.raw import Located, RawSet
 from jaxvision.errors import UserError, closest
 
@@ -47,6 +53,7 @@ class TfdsSource:
     length: number of examples.
     image_shape: (H, W, C) to decode to.
     known_labels: int32 [n] where they were read before.
+    resizing: how images of another size are brought to `image_shape`.
   """
 
   directory: str
@@ -54,6 +61,7 @@ class TfdsSource:
   length: int
   image_shape: tuple[int, int, int]
   known_labels: np.ndarray | None = None
+  resizing: Resizing = PLAIN
   _records: Any = dataclasses.field(default=None, repr=False)
 
   @property
@@ -80,12 +88,21 @@ class TfdsSource:
       for i, record in zip(indices, self._read(indices))
     ]
 
+  def crops(
+    self, indices: Sequence[int], boxes: Sequence[BoxOf]
+  ) -> list[tuple[np.ndarray, int]]:
+    """See `dataset.read_crops`."""
+    return [
+      (self._decoded(i, record['image'], box), int(record['label']))
+      for i, box, record in zip(indices, boxes, self._read(indices))
+    ]
+
   def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {'_records': None}
 
-  def _decoded(self, index: int, image: bytes) -> np.ndarray:
+  def _decoded(self, index: int, image: bytes, box: BoxOf | None = None) -> np.ndarray:
     try:
-      return decode_image(image, self.image_shape)
+      return decode_image(image, self.image_shape, *self.resizing, box)
     except UnreadableImage as error:
       raise UnreadableImage(f'{self._where(index)}: {error}') from error
 
@@ -123,6 +140,7 @@ def locate(
   channels: int,
   skip_unreadable: bool,
   cache: Path,
+  resizing: Resizing = PLAIN,
 ) -> Located:
   """Looks for the prepared set `name` and returns how to cache and to open it.
 
@@ -133,6 +151,7 @@ def locate(
     channels: 1, 3, or 0: as stored.
     skip_unreadable: whether unreadable images are passed over.
     cache: directory of the decoded sets, named where nothing is found.
+    resizing: how images are resized.
 
   Raises:
     UserError: the name is none of TFDS; several configs are prepared and none is
@@ -144,12 +163,13 @@ def locate(
   key += f'-{image_size}px' if image_size else ''
   key += f'-{channels}ch' if channels else ''
   key += '-readable' if skip_unreadable else ''
+  key += resizing.key
   return Located(
     name=name,
     key=key,
     fingerprint=_fingerprint(directory) if directory else None,
     open=functools.partial(
-      _open, name, data_dir, directory, image_size, channels, cache / key
+      _open, name, data_dir, directory, image_size, channels, cache / key, resizing
     ),
   )
 
@@ -261,6 +281,7 @@ def _open(
   image_size: int,
   channels: int,
   cache: Path,
+  resizing: Resizing,
   image_shape: tuple[int, int, int] | None = None,
   labels: Mapping[str, np.ndarray] | None = None,
 ) -> RawSet:
@@ -281,7 +302,7 @@ def _open(
   for pool, split in _splits(name, info, directory).items():
     known = (labels or {}).get(pool)
     count = info.splits[split].num_examples
-    pools[pool] = TfdsSource(str(directory), split, count, image_shape, known)
+    pools[pool] = TfdsSource(str(directory), split, count, image_shape, known, resizing)
     if split != pool:
       origin += f', {pool} = split "{split}"'
   return RawSet(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 from scipy import ndimage
 
 from jaxvision.data import augment
@@ -16,6 +17,8 @@ from jaxvision.errors import UserError
 
 OFF = {
   'flip': False,
+  'resized_crop': (),
+  'resized_crop_ratio': (0.75, 4 / 3),
   'crop_padding': 0,
   'crop_mode': 'reflect',
   'cutout': 0,
@@ -315,7 +318,7 @@ def test_a_batch_split_over_devices_is_augmented_where_it_lies():
     import jax, jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec as P
     from ml_collections import ConfigDict
-    from jaxvision.data.augment import make_augment
+    from jaxvision.data.augment import apply_resized_crop, make_augment
     config = ConfigDict({ {**OFF, **ALL}!r})
     mesh = jax.make_mesh((4,), ('data',))
     split, whole = NamedSharding(mesh, P('data')), NamedSharding(mesh, P())
@@ -324,6 +327,8 @@ def test_a_batch_split_over_devices_is_augmented_where_it_lies():
     function = make_augment(config, {MEAN}, {STD})
     step = jax.jit(function, in_shardings=(whole, split), out_shardings=split)
     text = step.lower(key, images).compile().as_text()
+    step = jax.jit(apply_resized_crop, in_shardings=(split, whole), out_shardings=split)
+    text += step.lower(images, jnp.ones((8, 4), jnp.int32)).compile().as_text()
     for collective in ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute'):
       assert collective not in text, collective
   """
@@ -352,6 +357,11 @@ def test_a_batch_split_over_devices_is_augmented_where_it_lies():
     ({'contrast': float('nan')}, ['augment.contrast', 'nan']),
     ({'saturation': float('inf')}, ['augment.saturation', 'inf']),
     ({'hue': 0.6}, ['augment.hue', '0.5', '0.6']),
+    (
+      {'crop_padding': 4, 'resized_crop': (0.5, 1)},
+      ['augment.resized_crop', 'augment.crop_padding 4', 'set one of them'],
+    ),
+    ({'resized_crop': (0.001, 1)}, ['augment.resized_crop', '0.001', '8x10']),
   ],
 )
 def test_check_names_the_field_and_its_limits_in_one_line(fields, words):
@@ -373,3 +383,25 @@ def test_check_wants_grey_or_rgb_for_colours():
 )
 def test_check_passes_what_is_possible(fields):
   assert augment.check(config(**fields), (8, 10, 3)) is None
+
+
+@pytest.mark.parametrize('shape', [(9, 14, 3), (16, 16, 1)])
+def test_resized_crops_are_those_of_pillow(shape):
+  height, width, channels = shape
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (40, *shape), np.uint8)
+  sides = np.stack([rng.integers(1, n + 1, 40) for n in (height, width)], axis=1)
+  corners = np.array([rng.integers(0, room + 1) for room in (height, width) - sides])
+  boxes = np.concatenate([corners, sides], axis=1).astype(np.int32)
+  boxes[0] = 0, 0, height, width
+  got = np.asarray(jax.jit(augment.apply_resized_crop)(images, boxes))
+  assert got.dtype == np.uint8
+  np.testing.assert_array_equal(got[0], images[0])
+  for image, (top, left, high, wide), crop in zip(images, boxes.tolist(), got):
+    pillow = Image.fromarray(image[..., 0] if channels == 1 else image).resize(
+      (width, height),
+      Image.Resampling.BILINEAR,
+      (left, top, left + wide, top + high),
+    )
+    expected = np.asarray(pillow).reshape(shape).astype(int)
+    assert np.abs(crop - expected).max() <= 1  # Pillow rounds between its two passes

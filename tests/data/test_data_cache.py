@@ -20,9 +20,9 @@ def _count_decodes(monkeypatch):
   """Counts images decoded from here on."""
   calls = []
 
-  def counted(image, image_shape):
+  def counted(image, *options):
     calls.append(image)
-    return decode.decode_image(image, image_shape)
+    return decode.decode_image(image, *options)
 
   monkeypatch.setattr(folder, 'decode_image', counted)
   return calls

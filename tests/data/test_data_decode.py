@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxvision.data.decode import UnreadableImage, decode_image, fit_image, image_header
+from jaxvision.errors import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 
@@ -120,3 +121,78 @@ def test_header_tells_size_and_greyness(tmp_path):
   Image.fromarray(RGB[..., 0]).save(tmp_path / 'b.jpg')
   assert image_header(tmp_path / 'a.png') == (6, 4, False)
   assert image_header(tmp_path / 'b.jpg') == (6, 4, True)
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('turned', [False, True])
+def test_evaluation_is_a_resize_and_a_centre_crop_in_one(interpolation, turned):
+  coarse = np.random.default_rng(4).integers(0, 256, (20, 30, 3), np.uint8)
+  smooth = Image.fromarray(coarse).resize((150, 100), Image.Resampling.BICUBIC)
+  pixels = np.asarray(smooth)
+  whole, corner = (96, 64), (20, 4)  # width, height; left, top
+  if turned:
+    pixels, whole, corner = pixels.transpose(1, 0, 2), whole[::-1], corner[::-1]
+  method = Image.Resampling[interpolation.upper()]
+  resized = np.asarray(Image.fromarray(pixels).resize(whole, method)).astype(int)
+  left, top = corner
+  expected = resized[top : top + 56, left : left + 56]
+  given = _png(Image.fromarray(pixels))
+  for got in (
+    decode_image(given, (56, 56, 3), 0.875, interpolation),
+    fit_image(pixels, (56, 56, 3), 0.875, interpolation),
+  ):
+    # Pillow rounds between its passes, and chooses which of the two comes first.
+    assert np.abs(got - expected).max() <= 2
+    assert np.abs(got - expected).mean() < 0.3
+
+
+def test_a_fraction_enlarges_even_an_image_of_the_size():
+  assert not np.array_equal(fit_image(RGB, (6, 4, 3), 0.5), RGB)
+  chex.assert_trees_all_equal(fit_image(RGB, (6, 4, 3), 1.0, 'bicubic'), RGB)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+def test_a_box_is_in_pixels_of_the_upright_picture(kind, tmp_path):
+  left_half = np.zeros((64, 96, 3), np.uint8)
+  left_half[:, :48] = 255
+  exif = Image.Exif()
+  exif[0x0112] = 6  # shown a quarter turn clockwise: white above black, 96 high
+  path = tmp_path / f'a.{kind.lower()}'
+  Image.fromarray(left_half).save(path, kind, exif=exif)
+  sizes = []
+
+  def box(height, width):
+    sizes.append((height, width))
+    return 8, 0, 80, 64
+
+  for side in (16, 80):  # the smaller is decoded at a quarter
+    shown = decode_image(path, (side, side, 3), box=box)
+    assert shown[: side // 2 - 2].min() > 200
+    assert shown[side // 2 + 2 :].max() < 50
+  assert sizes == [(96, 64)] * 2
+
+
+def test_a_large_crop_of_a_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path):
+  coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+  picture = Image.fromarray(coarse).resize((403, 301), Image.Resampling.BICUBIC)
+  for name in ('a.jpg', 'a.bmp'):
+    picture.save(tmp_path / name, **({'quality': 95} if name == 'a.jpg' else {}))
+  box = lambda height, width: (20, 31, 250, 300)  # noqa: E731
+  small = decode_image(tmp_path / 'a.jpg', (60, 60, 3), box=box)
+  exact = decode_image(tmp_path / 'a.bmp', (60, 60, 3), box=box)
+  assert np.abs(small.astype(int) - exact).mean() < 1.5
+  with Image.open(tmp_path / 'a.jpg') as whole:
+    full = whole.resize((60, 60), Image.Resampling.BILINEAR, (31, 20, 331, 270))
+  assert not np.array_equal(small, np.asarray(full))  # it took the other way
+  # Never where the crop would have less than the image's resolution.
+  near = decode_image(tmp_path / 'a.jpg', (126, 126, 3), box=box)
+  with Image.open(tmp_path / 'a.jpg') as whole:
+    full = whole.resize((126, 126), Image.Resampling.BILINEAR, (31, 20, 331, 270))
+  chex.assert_trees_all_equal(near, np.asarray(full))
+
+
+def test_impossible_settings_are_the_users_mistake():
+  with pytest.raises(UserError, match='crop_fraction must be above 0 .* got 0'):
+    fit_image(RGB, (6, 4, 3), 0)
+  with pytest.raises(UserError, match='did you mean "bicubic"'):
+    decode_image(_png(Image.fromarray(RGB)), (6, 4, 3), 1.0, 'bicubik')

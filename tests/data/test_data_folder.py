@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision.data import load
+from jaxvision.data import fit_image, load
 from jaxvision.errors import UserError
 
 
@@ -205,3 +205,34 @@ def test_a_changed_folder_is_decoded_again(image_folder):
   Image.fromarray(np.zeros((6, 5, 3), np.uint8)).save(file)
   os.utime(file, ns=(0, 0))
   assert load('folder', root=str(root), test_fraction=0.5).mean != before.mean
+
+
+def test_resizing_is_part_of_the_cache_only_where_it_is_not_the_default(
+  image_folder, fresh_cache
+):
+  root = image_folder({'a': 4, 'b': 4}, size=(12, 16))
+  fields = {'image_size': 8, 'channels': 3}
+  _both(root, **fields)
+  _both(root, crop_fraction=1.0, interpolation='bilinear', **fields)
+  assert len(list(fresh_cache.iterdir())) == 1
+  for changed in ({'crop_fraction': 0.5}, {'interpolation': 'bicubic'}):
+    resident, streaming = _both(root, **fields, **changed)
+    _assert_same(resident, streaming)
+    with Image.open(root / 'a' / '00.png') as image:
+      pixels = np.asarray(image)
+    everywhere = np.concatenate([_pixels(s) for s in resident.splits.values()])
+    expected = fit_image(pixels, (8, 8, 3), **changed)
+    assert (everywhere == expected).all((1, 2, 3)).any()
+  assert len(list(fresh_cache.iterdir())) == 3
+
+
+def test_some_examples_of_each_class(image_folder):
+  root = image_folder({'train/a': 6, 'train/b': 9, 'test/a': 1, 'test/b': 1})
+  resident, streaming = _both(root, examples_per_class=4)
+  _assert_same(resident, streaming)
+  assert resident.splits['train'].labels.tolist() == [0] * 4 + [1] * 4
+  large = _both(root, examples_per_class=4, resident_limit_mb=0)
+  small = _both(root, examples_per_class=6, resident_limit_mb=0)
+  assert large[0].mean == large[1].mean == resident.mean != small[0].mean
+  with pytest.raises(UserError, match=r'"a" has 6 training images'):
+    load('folder', root=str(root), examples_per_class=7)

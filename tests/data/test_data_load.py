@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvision import config
-from jaxvision.data import ArraySource, load, loading
+from jaxvision.data import ArraySource, fit_image, load, loading
 from jaxvision.data.dataset import Source, read_many
 from jaxvision.errors import UserError
 
@@ -164,3 +164,47 @@ def test_reading_many_equals_reading_one_by_one():
   for i, (image, label) in zip([3, 1], read_many(source, [3, 1])):
     chex.assert_trees_all_equal(image, source[i][0])
     assert label == source.labels[i]
+
+
+@pytest.mark.parametrize('pipeline', ['resident', 'streaming'])
+@pytest.mark.parametrize('name', ['digits', 'synthetic'])
+def test_examples_per_class_keeps_some_of_each(name, pipeline):
+  fields = {'train_fraction': 0.8, 'pipeline': pipeline}
+  whole = load(name, **fields)
+  few, more, other = (
+    load(name, examples_per_class=k, split_seed=seed, **fields)
+    for k, seed in ((5, 0), (9, 0), (5, 1))
+  )
+  assert np.bincount(few.splits['train'].labels).tolist() == [5] * 10
+  assert len(more.splits['train']) == 90
+  for split in ('validation', 'test'):
+    chex.assert_trees_all_equal(
+      _images(few.splits[split]), _images(whole.splits[split])
+    )
+  shown = [
+    {image.tobytes() for image in _images(dataset.splits['train'])}
+    for dataset in (few, more, whole)
+  ]
+  assert shown[0] < shown[1] < shown[2]  # few of them are among more of them
+  images = _images(few.splits['train'])
+  np.testing.assert_allclose(few.mean, (images / 255).mean((0, 1, 2)))
+  assert not np.array_equal(images, _images(other.splits['train']))
+
+
+def test_a_class_of_too_few_examples_is_named():
+  with pytest.raises(UserError, match=r'examples_per_class is 200.*"8" has 139'):
+    load('digits', examples_per_class=200)
+
+
+@pytest.mark.parametrize('name', ['digits', 'synthetic'])
+def test_a_crop_fraction_shows_the_centre(name):
+  fields = {'synthetic_examples': 20, 'image_size': 8}
+  plain, same = load(name, **fields), load(name, crop_fraction=1.0, **fields)
+  chex.assert_trees_all_equal(plain.splits['test'].images, same.splits['test'].images)
+  assert (plain.crop_fraction, plain.interpolation) == (1.0, 'bilinear')
+  centre = load(name, crop_fraction=0.5, interpolation='bicubic', **fields)
+  assert (centre.crop_fraction, centre.interpolation) == (0.5, 'bicubic')
+  expected = fit_image(plain.splits['test'][0][0], (8, 8, 1), 0.5, 'bicubic')
+  if name == 'digits':
+    chex.assert_trees_all_equal(centre.splits['test'][0][0], expected)
+  assert centre.mean != plain.mean

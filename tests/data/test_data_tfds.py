@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision.data import load, tfds
+from jaxvision.data import SubsetSource, fit_image, load, tfds
+from jaxvision.data.dataset import read_crops
 from jaxvision.errors import UserError
 
 array_record = pytest.importorskip(
@@ -373,3 +374,29 @@ def test_a_child_that_dies_is_told(data_dir, monkeypatch, tmp_path):
   monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(stub.parent), os.getcwd()]))
   with pytest.raises(UserError, match='ended with status 9: out of memory'):
     load('kmnist')
+
+
+def test_crops_and_resizing_reach_encoded_photographs_of_any_size(data_dir):
+  rng = np.random.default_rng(0)
+  pixels = [rng.integers(0, 256, (20 + i, 30 - i, 3), np.uint8) for i in range(8)]
+  features = {'image': _image(-1, -1, 3), 'label': _classes(3)}
+  examples = [(_png(x), i % 3) for i, x in enumerate(pixels)]
+  _prepared(data_dir, 'dogs/1.0.0', {'train': examples, 'test': examples}, features)
+  fields = {'image_size': 10, 'crop_fraction': 0.8, 'interpolation': 'bicubic'}
+  both = [load('dogs', pipeline=p, **fields) for p in ('resident', 'streaming')]
+  for dataset in both:
+    for x, image in zip(pixels, _pixels(dataset.splits['train'])):
+      chex.assert_trees_all_equal(image, fit_image(x, (10, 10, 3), 0.8, 'bicubic'))
+  sizes = []
+
+  def box(height, width):
+    sizes.append((height, width))
+    return 1, 2, 12, 9
+
+  source = SubsetSource(both[1].splits['train'], np.array([7, 2, 5]))
+  crops = read_crops(source, [2, 0], [box, box])
+  assert sizes == [(25, 25), (27, 23)]
+  for (image, label), i in zip(crops, (5, 7)):
+    assert label == i % 3
+    expected = fit_image(pixels[i], (10, 10, 3), 1.0, 'bicubic', box)
+    chex.assert_trees_all_equal(image, expected)
