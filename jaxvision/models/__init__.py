@@ -5,6 +5,10 @@ and a flag `train` to logits, float32 [B, num_classes]. Its parameters are in th
 collection 'params' and always float32; running statistics of batch norm, if it has
 any, are in 'batch_stats'; dropout draws from the key named 'dropout'.
 
+Residual networks are cut before their classifier by two methods: `features`, images to
+float32 [B, D], and `classify`, features to logits, as in
+`model.apply(variables, images, method='features')`.
+
 >>> import jax, jax.numpy as jnp
 >>> model = create('small_filters_cnn', num_classes=100, activation='swish')
 >>> images = jnp.zeros([2, 32, 32, 3])
@@ -23,8 +27,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError, closest
-from jaxvision.models import airbench, cnn, resnet
+from jaxvision.models import airbench, cnn, preact, resnet
 from jaxvision.models.layers import ACTIVATIONS
+from jaxvision.models.order import layer_order
+
+__all__ = ['DTYPES', 'MODELS', 'create', 'fields', 'layer_order']
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
   'small_filters_cnn': cnn.SmallFiltersCNN,
@@ -37,11 +44,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   'resnet18': resnet.ResNet18,
   'resnet34': resnet.ResNet34,
   'resnet50': resnet.ResNet50,
+  'resnet101': resnet.ResNet101,
+  'resnet152': resnet.ResNet152,
   'resnet20': resnet.ResNet20,
   'resnet32': resnet.ResNet32,
   'resnet44': resnet.ResNet44,
   'resnet56': resnet.ResNet56,
   'resnet110': resnet.ResNet110,
+  'preact_resnet18': preact.PreActResNet18,
+  'preact_resnet34': preact.PreActResNet34,
+  'preact_resnet50': preact.PreActResNet50,
+  'wide_resnet16_8': preact.WideResNet16x8,
+  'wide_resnet28_10': preact.WideResNet28x10,
+  'wide_resnet40_4': preact.WideResNet40x4,
   'airbench94': airbench.Airbench94,
   'airbench95': airbench.Airbench95,
   'airbench96': airbench.Airbench96,

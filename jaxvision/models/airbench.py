@@ -220,12 +220,8 @@ class ConvGroup(nn.Module):
       )(x)
 
     def norm(i, x):
-      return _norm(
-        use_running_average=not train,
-        momentum=self.bn_momentum,
-        dtype=self.dtype,
-        name=f'norm{i}',
-      )(x)
+      layer = _norm(momentum=self.bn_momentum, dtype=self.dtype, name=f'norm{i}')
+      return layer(x, use_running_average=not train)
 
     x = _gelu(norm(1, layers.max_pool_2x2(conv(1, x))))
     shortcut = x

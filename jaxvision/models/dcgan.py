@@ -86,9 +86,8 @@ class DCGANGenerator(nn.Module):
         x = layer(kernel_size=(side, side), padding='VALID')(x)
       else:
         x = layer(kernel_size=(4, 4), strides=(2, 2))(x)
-      x = batch_norm(
-        use_running_average=not train, dtype=self.dtype, name=f'bn{i + 1}'
-      )(x)
+      norm = batch_norm(dtype=self.dtype, name=f'bn{i + 1}')
+      x = norm(x, use_running_average=not train)
       x = nn.relu(x)
     x = _up(
       self.channels, (4, 4), strides=(2, 2), dtype=self.dtype, name=f'up{doublings + 1}'
@@ -129,9 +128,8 @@ class DCGANDiscriminator(nn.Module):
         name=f'conv{i + 1}',
       )(x)
       if i:
-        x = batch_norm(
-          use_running_average=not train, dtype=self.dtype, name=f'bn{i + 1}'
-        )(x)
+        norm = batch_norm(dtype=self.dtype, name=f'bn{i + 1}')
+        x = norm(x, use_running_average=not train)
       x = nn.leaky_relu(x, 0.2)
     x = _conv(
       1, x.shape[1:3], padding='VALID', dtype=self.dtype, name=f'conv{count + 1}'

@@ -1,12 +1,16 @@
-"""Residual networks: ResNet-18, 34 and 50, and the 6n+2 family for CIFAR.
+"""Residual networks: ResNet-18 to 152, and the 6n+2 family for CIFAR.
 
-Constructors here take `num_classes` and the fields of `ResNet`; parameters are for
-ten classes, FLOPs (those of `models.summary`) forward for one 32x32x3 image:
+Constructors here take `num_classes` and the fields of `ResNet`. The first parameters
+and FLOPs (those of `models.summary`, forward, for one image) are for ten classes and
+32x32x3, with the stem 'cifar', the last two for 1,000 classes and 224x224x3, with the
+stem 'imagenet':
 
-  name       blocks         shortcut  parameters  GFLOPs
-  resnet18   2, 2, 2, 2     B         11,173,962   1.111
-  resnet34   3, 4, 6, 3     B         21,282,122   2.319
-  resnet50   3, 4, 6, 3     B         23,520,842   2.596
+  name       blocks         shortcut  parameters  GFLOPs   parameters  GFLOPs
+  resnet18   2, 2, 2, 2     B         11,173,962   1.111   11,689,512    3.63
+  resnet34   3, 4, 6, 3     B         21,282,122   2.319   21,797,672    7.33
+  resnet50   3, 4, 6, 3     B         23,520,842   2.596   25,557,032    8.18
+  resnet101  3, 4, 23, 3    B         42,512,970   5.020   44,549,160   15.60
+  resnet152  3, 8, 36, 3    B         58,156,618   7.444   60,192,808   23.03
   resnet20   3, 3, 3        A            269,722   0.081
   resnet32   5, 5, 5        A            464,154   0.138
   resnet44   7, 7, 7        A            658,586   0.194
@@ -36,6 +40,7 @@ from jaxvision.models.layers import (
   ACTIVATIONS,
   batch_norm,
   head,
+  max_pool_3x3,
   zero_pad_shortcut,
 )
 from jaxvision.models.lowering import conv_general_dilated
@@ -49,167 +54,212 @@ conv = functools.partial(
 )
 
 
-class BasicBlock(nn.Module):
-  """Two 3x3 convolutions and a shortcut: [B,H,W,C] -> [B,H/stride,W/stride,width].
+class Block(nn.Module):
+  """What residual blocks share: their fields, their convolutions, the projection.
+
+  A block maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), width *
+  expansion]. A subclass says where norms, activations and the shortcut are.
 
   Attributes:
-    width: channels of both convolutions.
-    stride: of the first convolution.
-    shortcut: 'A' or 'B', see `ResNet`.
-    zero_init: whether the scale of the last batch norm starts at zero.
+    width: channels of all convolutions but the last, which has `width * expansion`.
+    stride: of the first 3x3 convolution.
     activation: a key of `ACTIVATIONS`.
     dtype: of the computation.
   """
 
-  expansion = 1  # output channels per `width`
+  kernels = (3, 3)  # sides of the kernels, in order
+  expansion = 1
 
   width: int
   stride: int = 1
-  shortcut: str = 'B'
-  zero_init: bool = False
   activation: str = 'relu'
   dtype: Any = jnp.float32
 
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    act = ACTIVATIONS[self.activation]
-    conv3 = functools.partial(conv, self.width, (3, 3), padding=1, dtype=self.dtype)
-    norm = functools.partial(
-      batch_norm, use_running_average=not train, dtype=self.dtype
-    )
-    y = conv3(strides=self.stride, name='conv1')(x)
-    y = act(norm(name='bn1')(y))
-    y = conv3(name='conv2')(y)
-    y = norm(scale_init=_last_scale(self.zero_init), name='bn2')(y)
-    return act(y + _shortcut(x, y, self.stride, self.shortcut, norm))
-
-
-class BottleneckBlock(nn.Module):
-  """1x1, 3x3 and 1x1 convolutions: [B,H,W,C] -> [B,H/stride,W/stride,4*width].
-
-  Attributes:
-    width: channels of the first two convolutions; the third has four times as many.
-    stride: of the 3x3 convolution.
-    shortcut: 'A' or 'B', see `ResNet`.
-    zero_init: whether the scale of the last batch norm starts at zero.
-    activation: a key of `ACTIVATIONS`.
-    dtype: of the computation.
-  """
-
-  expansion = 4  # output channels per `width`
-
-  width: int
-  stride: int = 1
-  shortcut: str = 'B'
-  zero_init: bool = False
-  activation: str = 'relu'
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    act = ACTIVATIONS[self.activation]
-    wide = self.width * self.expansion
-    norm = functools.partial(
-      batch_norm, use_running_average=not train, dtype=self.dtype
-    )
-    y = conv(self.width, (1, 1), dtype=self.dtype, name='conv1')(x)
-    y = act(norm(name='bn1')(y))
-    y = conv(
-      self.width,
-      (3, 3),
-      strides=self.stride,
-      padding=1,
+  @nn.nowrap
+  def conv(self, i: int, x: jax.Array) -> jax.Array:
+    """Applies the i-th convolution, from 1."""
+    side = self.kernels[i - 1]
+    last = i == len(self.kernels)
+    return conv(
+      self.width * (self.expansion if last else 1),
+      (side, side),
+      strides=self.stride if i == self.kernels.index(3) + 1 else 1,
+      padding=side // 2,
       dtype=self.dtype,
-      name='conv2',
-    )(y)
-    y = act(norm(name='bn2')(y))
-    y = conv(wide, (1, 1), dtype=self.dtype, name='conv3')(y)
-    y = norm(scale_init=_last_scale(self.zero_init), name='bn3')(y)
-    return act(y + _shortcut(x, y, self.stride, self.shortcut, norm))
+      name=f'conv{i}',
+    )(x)
+
+  @nn.nowrap
+  def norm(self, name: str, x: jax.Array, train: bool, **fields: Any) -> jax.Array:
+    """Applies a batch norm, whose further `fields` are linen's."""
+    layer = batch_norm(dtype=self.dtype, name=name, **fields)
+    return layer(x, use_running_average=not train)
+
+  @nn.nowrap
+  def project(self, x: jax.Array, features: int) -> jax.Array:
+    """Fits the input to the output's shape by a 1x1 convolution."""
+    return conv(
+      features,
+      (1, 1),
+      strides=self.stride,
+      padding=0,
+      dtype=self.dtype,
+      name='shortcut_conv',
+    )(x)
 
 
-def _last_scale(zero_init: bool) -> nn.initializers.Initializer:
-  return nn.initializers.zeros if zero_init else nn.initializers.ones
+class BasicBlock(Block):
+  """Two 3x3 convolutions with batch norm; the shortcut joins before the activation.
+
+  Attributes:
+    width, stride, activation, dtype: see `Block`.
+    shortcut: 'A' or 'B', see `ResNet`.
+    zero_init: whether the scale of the last batch norm starts at zero.
+  """
+
+  shortcut: str = 'B'
+  zero_init: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    act = ACTIVATIONS[self.activation]
+    y, last = x, len(self.kernels)
+    for i in range(1, last):
+      y = act(self.norm(f'bn{i}', self.conv(i, y), train))
+    scale = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+    y = self.norm(f'bn{last}', self.conv(last, y), train, scale_init=scale)
+    if x.shape != y.shape:
+      if self.shortcut == 'A':
+        x = zero_pad_shortcut(x, y.shape[-1], self.stride)
+      else:
+        x = self.norm('shortcut_bn', self.project(x, y.shape[-1]), train)
+    return act(y + x)
 
 
-def _shortcut(
-  x: jax.Array, y: jax.Array, stride: int, kind: str, norm: Any
-) -> jax.Array:
-  """Returns `x` in the shape of `y`; called inside a block's compact method."""
-  if x.shape == y.shape:
-    return x
-  if kind == 'A':
-    return zero_pad_shortcut(x, y.shape[-1], stride)
-  x = conv(
-    y.shape[-1], (1, 1), strides=stride, padding=0, dtype=y.dtype, name='shortcut_conv'
-  )(x)
-  return norm(name='shortcut_bn')(x)
+class BottleneckBlock(BasicBlock):
+  """A `BasicBlock` of 1x1, 3x3 and 1x1 convolutions, the last four times as wide."""
+
+  kernels = (1, 3, 1)
+  expansion = 4
 
 
-class ResNet(nn.Module):
-  """Stem, stages of residual blocks, mean over the pixels, linear classifier.
+class ResidualNet(nn.Module):
+  """What residual networks share: stem, stages of blocks, mean, linear classifier.
 
   Maps normalised images, float [B, H, W, C] of any size, to logits, float32
-  [B, num_classes]. Stage k (from 0) has blocks of width `width` * 2**k, the first of
-  stride 2 in all stages but the first. Batch statistics are in collection
-  'batch_stats'.
+  [B, num_classes]. Stage k (from 0) has `stage_sizes[k]` blocks, the first of stride 2
+  in all stages but the first. Batch statistics are in collection 'batch_stats'.
 
   Attributes:
     num_classes: number of logits.
     stage_sizes: number of blocks in each stage.
-    block: `BasicBlock` or `BottleneckBlock`.
-    width: of the stem and of the first stage's blocks.
+    block: class of the blocks.
+    width: channels of the stem.
     stem: 'cifar', a 3x3 convolution, or 'imagenet', a 7x7 convolution and a 3x3 max
-      pool, each of stride 2.
+      pool, each of stride 2; batch norm and activation follow the convolution.
+    stages: how many of the stages are built, the first ones; more than there are: all.
+    activation: a key of `layers.ACTIVATIONS`.
+    dtype: of the computation; parameters, features and logits are float32.
+  """
+
+  num_classes: int
+  stage_sizes: tuple[int, ...]
+  block: type[Block]
+  width: int = 64
+  stem: str = 'cifar'
+  stages: int = 4
+  activation: str = 'relu'
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.head = head(self.num_classes)
+
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    """Returns logits float32 [B, num_classes] of images [B, H, W, C]."""
+    return self.classify(self.features(images, train))
+
+  def classify(self, features: jax.Array) -> jax.Array:
+    """Returns logits float32 [B, num_classes] of features float32 [B, D]."""
+    return self.head(features)
+
+  @nn.compact
+  def features(self, images: jax.Array, train: bool = False) -> jax.Array:
+    """Returns what the classifier sees, float32 [B, D], of images [B, H, W, C].
+
+    D is the channels of the last stage, over whose pixels the mean is taken.
+    """
+    x = images.astype(self.dtype)
+    imagenet = self.stem == 'imagenet'
+    side, stride = (7, 2) if imagenet else (3, 1)
+    x = conv(
+      self.width,
+      (side, side),
+      strides=stride,
+      padding=side // 2,
+      dtype=self.dtype,
+      name='stem_conv',
+    )(x)
+    x = self.norm_act('stem_bn', x, train)
+    if imagenet:
+      x = max_pool_3x3(x)
+    for stage, size in enumerate(self.stage_sizes[: self.stages]):
+      for j in range(size):
+        block = self.block(
+          stride=2 if stage > 0 and j == 0 else 1,
+          activation=self.activation,
+          dtype=self.dtype,
+          name=f'stage{stage + 1}_block{j + 1}',
+          **self.block_fields(stage, j),
+        )
+        x = block(x, train)
+    x = self.after_stages(x, train)
+    return x.mean((1, 2), dtype=jnp.float32)
+
+  @nn.nowrap
+  def norm_act(self, name: str, x: jax.Array, train: bool) -> jax.Array:
+    """Applies a batch norm and the activation."""
+    x = batch_norm(dtype=self.dtype, name=name)(x, use_running_average=not train)
+    return ACTIVATIONS[self.activation](x)
+
+  @nn.nowrap
+  def block_fields(self, stage: int, j: int) -> dict[str, Any]:
+    """Returns the other fields of block j of a stage, both from 0."""
+    return {'width': self.width * 2**stage}
+
+  @nn.nowrap
+  def after_stages(self, x: jax.Array, train: bool) -> jax.Array:
+    """Applies what stands between the last block and the mean."""
+    return x
+
+
+class ResNet(ResidualNet):
+  """The network of He et al. 2015; blocks of stage k have width `width` * 2**k.
+
+  Attributes:
+    num_classes, stage_sizes, width, stem, stages, activation, dtype: see
+      `ResidualNet`.
+    block: `BasicBlock` or `BottleneckBlock`.
     shortcut: where a block changes its input's shape, 'A' is every stride-th pixel
       and channels of zeros, without parameters, and 'B' a 1x1 convolution with batch
       norm.
     zero_init: whether the last batch norm of each block starts with scale zero, so
       that each block starts as its shortcut.
-    activation: a key of `layers.ACTIVATIONS`.
-    dtype: of the computation; parameters and logits are float32.
   """
 
-  num_classes: int
-  stage_sizes: tuple[int, ...]
-  block: type[BasicBlock] | type[BottleneckBlock]
-  width: int = 64
-  stem: str = 'cifar'
   shortcut: str = 'B'
   zero_init: bool = False
-  activation: str = 'relu'
-  dtype: Any = jnp.float32
 
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    x = images.astype(self.dtype)
-    if self.stem == 'imagenet':
-      stem = conv(self.width, (7, 7), 2, padding=3, dtype=self.dtype, name='stem_conv')
-    else:
-      stem = conv(self.width, (3, 3), padding=1, dtype=self.dtype, name='stem_conv')
-    x = batch_norm(use_running_average=not train, dtype=self.dtype, name='stem_bn')(
-      stem(x)
-    )
-    x = ACTIVATIONS[self.activation](x)
-    if self.stem == 'imagenet':
-      x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    for i, size in enumerate(self.stage_sizes):
-      for j in range(size):
-        x = self.block(
-          width=self.width * 2**i,
-          stride=2 if i > 0 and j == 0 else 1,
-          shortcut=self.shortcut,
-          zero_init=self.zero_init,
-          activation=self.activation,
-          dtype=self.dtype,
-          name=f'stage{i + 1}_block{j + 1}',
-        )(x, train)
-    return head(self.num_classes)(x.mean((1, 2), dtype=jnp.float32))
+  @nn.nowrap
+  def block_fields(self, stage: int, j: int) -> dict[str, Any]:
+    own = {'shortcut': self.shortcut, 'zero_init': self.zero_init}
+    return super().block_fields(stage, j) | own
 
 
 ResNet18 = functools.partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
 ResNet34 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock)
 ResNet50 = functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BottleneckBlock)
+ResNet101 = functools.partial(ResNet, stage_sizes=(3, 4, 23, 3), block=BottleneckBlock)
+ResNet152 = functools.partial(ResNet, stage_sizes=(3, 8, 36, 3), block=BottleneckBlock)
 
 # The 6n+2 family: three stages of n blocks, 16, 32 and 64 channels wide.
 _CifarResNet = functools.partial(ResNet, block=BasicBlock, width=16, shortcut='A')

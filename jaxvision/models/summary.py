@@ -144,7 +144,9 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
     params[_owner(names, types)] += math.prod(leaf.shape)
   flops = dict.fromkeys(types, 0)
   for scope, count in _products(program.jaxpr):
-    flops[_owner(scope.split('/')[1:], types)] += count
+    # The name of a method other than __call__ follows that of its module and a dot.
+    names = [name for name in scope.split('/')[1:] if '.' not in name]
+    flops[_owner(names, types)] += count
   rows = tuple(
     Row(path, types[path], outputs.get(path, ()), params[path], flops[path])
     for path in types

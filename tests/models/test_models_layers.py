@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 
 from jaxvision.errors import UserError
-from jaxvision.models import cnn
+from jaxvision.models import cnn, layers
 from jaxvision.models.layers import (
   ACTIVATIONS,
   ConvUnit,
   SqueezeExcite,
   max_pool_2x2,
+  max_pool_3x3,
   zero_pad_shortcut,
 )
 
 SIZES = [(2, 2), (8, 8), (7, 7), (5, 8), (8, 3)]
+
+
+def linen_3x3(x):
+  return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
 @pytest.mark.parametrize('size', SIZES)
@@ -40,6 +45,42 @@ def test_max_pool_has_the_gradient_of_linen_where_nothing_ties(size):
 def test_max_pool_shares_the_gradient_of_a_tie_and_keeps_its_sum():
   gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(jnp.ones((1, 2, 2, 1)))
   chex.assert_trees_all_close(gradient, jnp.full((1, 2, 2, 1), 0.25))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 6), (9, 3), (8, 7)])
+def test_overlapping_max_pool_has_the_values_and_gradient_of_linen(size):
+  shape = (2, *size, 3)
+  # All different, so that nothing ties, and below zero, which is no padding then.
+  x = -1.0 - jax.random.permutation(jax.random.key(0), np.prod(shape)).reshape(shape)
+  weights = jax.random.normal(jax.random.key(1), linen_3x3(x).shape)
+
+  @jax.jit
+  def both(x):
+    def loss(x, pool):
+      y = pool(x)
+      return (weights * y).sum(), (y, pool(x.astype(jnp.bfloat16)))
+
+    gradient = jax.grad(loss, has_aux=True)
+    return gradient(x, max_pool_3x3), gradient(x, linen_3x3)
+
+  (ours, values), (linen, expected) = both(x)
+  chex.assert_trees_all_equal(values, expected)
+  chex.assert_shape(values[0], (2, (size[0] + 1) // 2, (size[1] + 1) // 2, 3))
+  chex.assert_trees_all_close(ours, linen, atol=1e-6)
+
+
+def test_overlapping_max_pool_shares_the_gradient_of_a_tie_and_keeps_its_sum():
+  gradient = jax.grad(lambda x: max_pool_3x3(x).sum())(jnp.ones((1, 5, 6, 1)))
+  assert jnp.all(gradient > 0)
+  assert gradient.sum() == 9
+
+
+def test_overlapping_max_pool_is_linens_on_other_backends(monkeypatch):
+  x = jnp.ones((1, 6, 6, 1))
+  assert 'reduce_window' not in str(jax.make_jaxpr(max_pool_3x3)(x))
+  monkeypatch.setattr(layers.jax, 'default_backend', lambda: 'gpu')
+  program = jax.make_jaxpr(lambda x: max_pool_3x3(x))(x)
+  assert 'reduce_window' in str(program)
 
 
 @pytest.mark.parametrize('name', ACTIVATIONS)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxvision import models
+from jaxvision.models.layers import head
+from jaxvision.models.paths import paths
 from jaxvision.models.resnet import BasicBlock, BottleneckBlock, ResNet, conv
 
 
@@ -28,6 +30,8 @@ def count(tree):
     ('resnet18', 11_173_962),
     ('resnet34', 21_282_122),
     ('resnet50', 23_520_842),
+    ('resnet101', 42_512_970),
+    ('resnet152', 58_156_618),
     ('resnet20', 269_722),
     ('resnet32', 464_154),
     ('resnet44', 658_586),
@@ -51,19 +55,34 @@ def test_option_b_adds_two_projections(name):
 # torchvision's networks on 1,000 classes.
 @pytest.mark.parametrize(
   ('name', 'parameters'),
-  [('resnet18', 11_689_512), ('resnet34', 21_797_672), ('resnet50', 25_557_032)],
+  [
+    ('resnet18', 11_689_512),
+    ('resnet34', 21_797_672),
+    ('resnet50', 25_557_032),
+    ('resnet101', 44_549_160),
+    ('resnet152', 60_192_808),
+  ],
 )
 def test_imagenet_stem_gives_the_published_sizes(name, parameters):
   variables = shapes_of(name, 1000, size=64, stem='imagenet')
   assert count(variables['params']) == parameters
 
 
+# PyTorch's floor((n + 2 padding - kernel) / stride) + 1, layer by layer.
+@pytest.mark.parametrize('name', ['resnet18', 'preact_resnet18'])
 @pytest.mark.parametrize(
-  ('name', 'stem', 'last'), [('resnet18', 'cifar', 4), ('resnet18', 'imagenet', 1)]
+  ('stem', 'size', 'last'),
+  [
+    ('cifar', (32, 32), (4, 4)),
+    ('imagenet', (32, 32), (1, 1)),
+    ('imagenet', (224, 224), (7, 7)),
+    ('imagenet', (193, 161), (7, 6)),
+    ('cifar', (33, 5), (5, 1)),
+  ],
 )
-def test_resolution_of_the_last_stage(name, stem, last):
+def test_resolution_of_the_last_stage(name, stem, size, last):
   model = models.create(name, 10, stem=stem)
-  images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
   _, captured = jax.eval_shape(
     lambda variables, images: model.apply(
       variables, images, capture_intermediates=True, mutable='intermediates'
@@ -72,7 +91,7 @@ def test_resolution_of_the_last_stage(name, stem, last):
     images,
   )
   (output,) = captured['intermediates']['stage4_block2']['__call__']
-  chex.assert_shape(output, (1, last, last, 512))
+  chex.assert_shape(output, (1, *last, 512))
 
 
 @pytest.mark.parametrize('size', [7, 8])
@@ -161,6 +180,60 @@ def test_gradients_reach_every_parameter(block, shortcut, stem, fill):
     if not jnp.any(gradient)
   ]
   assert still == []
+
+
+def test_names_of_the_parameters_are_those_that_checkpoints_hold():
+  model = ResNet(3, (1, 1), BottleneckBlock, width=4)
+  images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), images)
+  layers = {f'{kind}{i}' for kind in ('conv', 'bn') for i in (1, 2, 3)}
+  layers |= {'shortcut_conv', 'shortcut_bn'}
+  blocks = {
+    f'{block}/{layer}'
+    for block in ('stage1_block1', 'stage2_block1')
+    for layer in layers
+  }
+  expected = {'head/kernel', 'head/bias'}
+  for layer in {'stem_conv', 'stem_bn'} | blocks:
+    own = {'kernel'} if 'conv' in layer else {'scale', 'bias'}
+    expected |= {f'{layer}/{name}' for name in own}
+  assert set(jax.tree.leaves(paths(variables['params']))) == expected
+  statistics = {path.rsplit('/', 1)[0] for path in expected if path.endswith('scale')}
+  assert set(jax.tree.leaves(paths(variables['batch_stats']))) == {
+    f'{layer}/{name}' for layer in statistics for name in ('mean', 'var')
+  }
+
+
+def test_initial_values_are_those_of_layers_made_in_one_compact_method():
+  class Compact(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = conv(4, (3, 3), padding=1, name='stem_conv')(x)
+      return head(3)(x.mean((1, 2)))
+
+  images = jnp.ones((1, 4, 4, 3))
+  params = ResNet(3, (), BasicBlock, width=4).init(jax.random.key(5), images)['params']
+  expected = Compact().init(jax.random.key(5), images)['params']
+  assert set(params) == {*expected, 'stem_bn'}
+  chex.assert_trees_all_equal({name: params[name] for name in expected}, expected)
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'wide_resnet16_8'])
+def test_logits_are_the_classifier_on_the_features(name, fill):
+  model = models.create(name, 5, 'bfloat16', width=2, stem='imagenet')
+  images = jax.random.normal(jax.random.key(1), (3, 17, 20, 3))
+  variables = fill(model, (17, 20, 3))
+
+  @jax.jit
+  def both(variables):
+    features = model.apply(variables, images, method='features')
+    logits = model.apply(variables, features, method='classify')
+    return features, logits, model.apply(variables, images)
+
+  features, logits, whole = both(variables)
+  chex.assert_shape(features, (3, variables['params']['head']['kernel'].shape[0]))
+  chex.assert_type([features, logits], jnp.float32)
+  chex.assert_trees_all_close(logits, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_any_image_size_gives_the_same_parameters():

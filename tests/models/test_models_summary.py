@@ -43,7 +43,9 @@ def test_flops_of_small_filters_cnn_by_hand():
 
 
 # Multiply-adds that torchvision prints beside its weights: 1.81 and 4.09 billion.
-@pytest.mark.parametrize(('name', 'billions'), [('resnet18', 1.81), ('resnet50', 4.09)])
+@pytest.mark.parametrize(
+  ('name', 'billions'), [('resnet18', 1.81), ('resnet50', 4.09), ('resnet152', 11.51)]
+)
 def test_flops_of_imagenet_resnets_are_the_published_ones(name, billions):
   summary = summarize(models.create(name, 1000, stem='imagenet'), (224, 224, 3))
   assert summary.flops / 2e9 == pytest.approx(billions, abs=0.006)

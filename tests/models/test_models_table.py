@@ -1,6 +1,7 @@
 """What holds for every model in the table, and what `create` refuses."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ NARROW = {
   'mnist_cnn': {'features': (4, 8, 8)},
   'digits_cnn': {'features': (4, 8), 'hidden': 16},
   'resnet20': {'width': 4},
+  'wide_resnet16_8': {'width': 4, 'widen': 1, 'dropout': 0.5},
 }
 
 
@@ -121,13 +123,77 @@ def test_evaluation_leaves_the_statistics_and_needs_no_key(name, fill):
   chex.assert_trees_all_close(alone, logits[:1], atol=1e-4)
 
 
+FROZEN = {
+  'resnet20': ('stage2_block1', 'bn1'),
+  'sim_cnn': ('conv2', 'bn'),
+  'airbench94': ('group2', 'norm1'),
+}
+
+
+@pytest.mark.parametrize('name', FROZEN)
+def test_an_interceptor_can_freeze_the_batch_norm_of_one_layer(name, fill):
+  fields = NARROW.get(name, {'widths': (4, 8)})
+  model = models.create(name, CLASSES, **fields)
+  variables = fill(model, image_shape(name))
+  passed = []
+
+  def freeze(call, args, kwargs, context):
+    if context.module.path != FROZEN[name] or context.method_name != '__call__':
+      return call(*args, **kwargs)
+    result = call(*args, **kwargs | {'use_running_average': True})
+    passed.append((args[0], result))
+    return result
+
+  @jax.jit
+  def train(variables, images):
+    passed.clear()
+    with nn.intercept_methods(freeze):
+      _, updates = model.apply(
+        variables,
+        images,
+        train=True,
+        rngs={'dropout': jax.random.key(0)},
+        mutable=['batch_stats'],
+      )
+    return updates['batch_stats'], passed[0]
+
+  updates, (x, y) = train(variables, batch(name))
+  old = jax.tree_util.tree_leaves_with_path(variables['batch_stats'])
+  for (path, before), after in zip(old, jax.tree.leaves(updates)):
+    frozen = tuple(key.key for key in path[:-1]) == FROZEN[name]
+    assert bool(jnp.all(before == after)) == frozen
+  own = variables
+  for key in FROZEN[name]:
+    own = {kind: tree[key] for kind, tree in own.items()}
+  epsilon = 1e-12 if name == 'airbench94' else 1e-5
+  mean, var = own['batch_stats']['mean'], own['batch_stats']['var']
+  expected = (x - mean) / jnp.sqrt(var + epsilon) * own['params'].get('scale', 1)
+  chex.assert_trees_all_close(y, expected + own['params']['bias'], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', models.MODELS)
+def test_batch_norm_learns_in_its_call_whether_it_trains(name):
+  fields = {'batch_norm': True} if 'batch_norm' in models.fields(name) else {}
+  model = models.create(name, CLASSES, **fields)
+
+  def check(call, args, kwargs, context):
+    if isinstance(context.module, nn.BatchNorm) and context.method_name == '__call__':
+      assert context.module.use_running_average is None
+      assert kwargs == {'use_running_average': True}
+    return call(*args, **kwargs)
+
+  images = jax.ShapeDtypeStruct((1, *image_shape(name)), jnp.float32)
+  with nn.intercept_methods(check):
+    jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+# Where batch norm can be switched off, which would differ between training and not.
 @pytest.mark.parametrize(
-  'name', [name for name in NARROW if 'dropout' in models.fields(name)]
+  'name',
+  [name for name in NARROW if {'dropout', 'batch_norm'} <= set(models.fields(name))],
 )
 def test_dropout_is_active_only_in_training(name, fill):
-  fields = NARROW[name] | {'dropout': 0.5}
-  if 'batch_norm' in models.fields(name):
-    fields = fields | {'batch_norm': False}
+  fields = NARROW[name] | {'dropout': 0.5, 'batch_norm': False}
   images = batch(name)
   dropped = models.create(name, CLASSES, **fields)
   whole = models.create(name, CLASSES, **fields | {'dropout': 0.0})
