@@ -1,0 +1,154 @@
+"""What weights know of the images they were trained on, and where that is written."""
+
+import dataclasses
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxvision.weights import naming
+
+_INTERPOLATIONS = ('bilinear', 'bicubic')
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """How images have to look for a set of weights; None where it is not known.
+
+  Attributes:
+    mean: per channel, in units of [0, 1], subtracted.
+    std: per channel, in the same units, divided by.
+    image_size: height and width that the network sees, in pixels.
+    crop_fraction: side of the centre crop over the shorter side of the resized image.
+    interpolation: of the resizing, 'bilinear' or 'bicubic'.
+    class_names: of the classes in the order of the logits.
+  """
+
+  mean: tuple[float, ...] | None = None
+  std: tuple[float, ...] | None = None
+  image_size: int | None = None
+  crop_fraction: float | None = None
+  interpolation: str | None = None
+  class_names: tuple[str, ...] | None = None
+
+  def or_else(self, other: 'Facts') -> 'Facts':
+    """Returns these facts, and those of `other` for what is None.
+
+    >>> Facts(image_size=32).or_else(Facts(image_size=224, crop_fraction=0.875))
+    Facts(mean=None, std=None, image_size=32, crop_fraction=0.875, interpolation=None, class_names=None)
+    """
+    mine = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+    return dataclasses.replace(other, **mine)
+
+  @classmethod
+  def of_json(cls, given: Any) -> 'Facts':
+    """Returns the facts that `dataclasses.asdict` made and JSON kept.
+
+    Args:
+      given: the parsed JSON; what in it has not the form that it should is None.
+
+    Example:
+      >>> facts = Facts(mean=(0.1, 0.2, 0.3), class_names=('cat', 'dog'))
+      >>> import json
+      >>> Facts.of_json(json.loads(json.dumps(dataclasses.asdict(facts)))) == facts
+      True
+    """
+    given = given if isinstance(given, dict) else {}
+    return cls(
+      mean=_numbers(given.get('mean')),
+      std=_numbers(given.get('std')),
+      image_size=_whole(given.get('image_size')),
+      crop_fraction=_fraction(given.get('crop_fraction')),
+      interpolation=_interpolation(given.get('interpolation')),
+      class_names=_strings(given.get('class_names')),
+    )
+
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# The evaluation of torchvision's first weights, "IMAGENET1K_V1": shorter side 256,
+# centre crop 224. The second ones resize to 232, which the file does not tell.
+IMAGENET = Facts(_IMAGENET_MEAN, _IMAGENET_STD, 224, 0.875, 'bilinear')
+
+# https://github.com/akamaster/pytorch_resnet_cifar10, whose weights are passed around
+# most, normalises CIFAR-10 with the statistics of ImageNet.
+CIFAR = Facts(_IMAGENET_MEAN, _IMAGENET_STD, 32, 1.0)
+
+
+def of_names(tensors: Mapping[str, np.ndarray]) -> Facts:
+  """Returns what weights that say nothing of themselves most likely were trained on.
+
+  A ResNet in the names of torchvision and timm with a 7x7 convolution for its stem:
+  ImageNet, evaluated as torchvision does. One of the 6n+2 family (3x3, 16 channels
+  wide, three stages, `linear`): CIFAR, normalised as its best-known implementation
+  does. Anything else: nothing is known.
+
+  Args:
+    tensors: name -> array, in PyTorch's names and layouts.
+  """
+  stem = tensors.get('conv1.weight')
+  stages = naming.stage_sizes(tensors)
+  if stem is None or not stages or stem.ndim != 4 or stem.shape[1] != 3:
+    return Facts()
+  if stem.shape[2:] == (7, 7):
+    return IMAGENET
+  is_cifar = stem.shape == (16, 3, 3, 3) and len(stages) == 3
+  return CIFAR if is_cifar and 'linear.weight' in tensors else Facts()
+
+
+def of_timm(config: Any) -> Facts:
+  """Returns the facts in the config.json of a repository that timm wrote.
+
+  They stand in 'pretrained_cfg', in older ones at the top. `image_size` and
+  `crop_fraction` are those that the network was trained for ('input_size',
+  'crop_pct'), as in timm's `resolve_model_data_config`; the pair under 'test_...', a
+  larger image that some score better on, only stands in for them.
+
+  Args:
+    config: the parsed JSON; of any other form, it tells nothing.
+  """
+  if not isinstance(config, dict):
+    return Facts()
+  inner = config.get('pretrained_cfg')
+  inner = inner if isinstance(inner, dict) else {}
+  given = config | inner
+  test = '' if given.get('input_size') else 'test_'
+  size = given.get(f'{test}input_size')
+  size = size if isinstance(size, list) and len(size) == 3 else [0, 0, 0]
+  names = _strings(given.get('label_names'))
+  return Facts(
+    mean=_numbers(given.get('mean')),
+    std=_numbers(given.get('std')),
+    image_size=_whole(size[1]) if size[1] == size[2] else None,
+    crop_fraction=_fraction(given.get(f'{test}crop_pct')),
+    interpolation=_interpolation(given.get('interpolation')),
+    class_names=names if names and given.get('num_classes') == len(names) else None,
+  )
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _numbers(value: Any) -> tuple[float, ...] | None:
+  good = isinstance(value, list) and value and all(map(_is_number, value))
+  return tuple(map(float, value)) if good else None
+
+
+def _strings(value: Any) -> tuple[str, ...] | None:
+  good = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+  return tuple(value) if good else None
+
+
+def _whole(value: Any) -> int | None:
+  return int(value) if _is_number(value) and value >= 1 else None
+
+
+def _fraction(value: Any) -> float | None:
+  return float(value) if _is_number(value) and 0 < value <= 1 else None
+
+
+def _interpolation(value: Any) -> str | None:
+  return value if value in _INTERPOLATIONS else None

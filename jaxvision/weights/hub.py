@@ -1,0 +1,156 @@
+"""The weights file and the config of a Hugging Face repository, through its cache."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxvision.errors import UserError
+
+_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+_NAME = re.compile(r'(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?')
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+  """What a repository gave.
+
+  Attributes:
+    file: the weights.
+    config: the parsed config.json; None if there is none.
+    revision: the commit, in hexadecimal.
+  """
+
+  file: Path
+  config: Any
+  revision: str
+
+
+def parse(source: str) -> tuple[str, str | None] | None:
+  """Returns (ORGANISATION/NAME, REVISION or None), or None if it is no such name.
+
+  >>> parse('timm/resnet18.a1_in1k@v2'), parse('timm/resnet18'), parse('../resnet18')
+  (('timm/resnet18.a1_in1k', 'v2'), ('timm/resnet18', None), None)
+  """
+  match = _NAME.fullmatch(source)
+  return (match[1], match[2]) if match else None
+
+
+def download(name: str, revision: str | None) -> Snapshot:
+  """Brings a repository's weights and config, as far as they are not in the cache.
+
+  Without a network, or with HF_HUB_OFFLINE=1, what the cache holds is taken.
+
+  Args:
+    name: ORGANISATION/NAME.
+    revision: branch, tag or commit; None: the main branch.
+
+  Raises:
+    UserError: it cannot be reached, may not be read or has no weights.
+  """
+  # `file` lies in .../snapshots/COMMIT/. Its commit is what the config is taken of, so
+  # that the two belong together even if the repository changes in between.
+  file = _weights(name, revision)
+  commit = file.parent.name
+  config = _get(name, 'config.json', commit)
+  if config is None:
+    return Snapshot(file, None, commit)
+  try:
+    return Snapshot(file, json.loads(config.read_text('utf-8')), commit)
+  except ValueError as error:
+    raise UserError(
+      f'weights {name}: config.json of the repository is no JSON: {error}'
+    ) from error
+
+
+def _weights(name: str, revision: str | None) -> Path:
+  from huggingface_hub import errors
+
+  first, second = _WEIGHTS
+  try:
+    file = _get(name, first, revision)
+  except UserError as error:
+    # Out of reach, and not in the cache; but then the other one may be.
+    if not isinstance(error.__cause__, errors.LocalEntryNotFoundError):
+      raise
+    file = _get(name, second, revision, only_cache=True)
+    if file is None:
+      raise
+    return file
+  file = file or _get(name, second, revision)
+  if file is None:
+    raise UserError(f'weights {name}: the repository has neither {first} nor {second}')
+  return file
+
+
+def _get(
+  name: str, filename: str, revision: str | None, only_cache: bool = False
+) -> Path | None:
+  """Returns where a file of a repository lies, or None if the repository has it not.
+
+  With `only_cache`, None also stands for a file that the cache has not.
+  """
+  import huggingface_hub
+  from huggingface_hub import errors
+
+  where = f'weights {name}' + (f'@{revision}' if revision else '')
+  try:
+    with _quiet():
+      return Path(
+        huggingface_hub.hf_hub_download(
+          name, filename, revision=revision, local_files_only=only_cache
+        )
+      )
+  except errors.LocalEntryNotFoundError as error:
+    if only_cache or _is_known_to_lack(name, filename, revision):
+      return None
+    raise UserError(
+      f'{where}: {filename} is not in the cache of Hugging Face, and the hub cannot be '
+      f'reached ({_reason(error)}); read it once with a network, or give a file'
+    ) from error
+  except errors.GatedRepoError as error:
+    raise UserError(
+      f'{where}: access is restricted: accept its terms on its page, then log in with '
+      '`hf auth login` or HF_TOKEN'
+    ) from error
+  except errors.RepositoryNotFoundError as error:
+    raise UserError(
+      f'{where}: there is no such file here and no such repository on Hugging Face, or '
+      'it is private (then log in with `hf auth login` or HF_TOKEN)'
+    ) from error
+  except errors.RevisionNotFoundError as error:
+    raise UserError(f'{where}: the repository has no such revision') from error
+  except errors.EntryNotFoundError:
+    return None
+  # Nothing of ours runs in there; which errors a network has depends on the version.
+  except Exception as error:
+    raise UserError(f'{where}: {filename} cannot be read: {_reason(error)}') from error
+
+
+def _is_known_to_lack(name: str, filename: str, revision: str | None) -> bool:
+  """Returns whether the cache remembers that the repository has no such file."""
+  import huggingface_hub
+
+  known = huggingface_hub.try_to_load_from_cache(name, filename, revision=revision)
+  return known is not None and not isinstance(known, str)
+
+
+def _reason(error: BaseException) -> str:
+  lines = str(error.__cause__ or error).strip().splitlines()
+  return (lines[0] if lines else type(error).__name__)[:160].rstrip('.')
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps the hub's warnings of single attempts back; bars it shows on terminals only."""
+  logger = logging.getLogger('huggingface_hub')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)

@@ -1,0 +1,73 @@
+"""Writing weights as safetensors, in PyTorch's names where it has such a network."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvision.errors import UserError
+from jaxvision.weights import naming
+from jaxvision.weights.facts import Facts
+from jaxvision.weights.files import METADATA_KEY
+from jaxvision.weights.tensors import named
+
+
+def save(
+  path: str | Path, variables: Mapping[str, Any], facts: Facts, model_name: str
+) -> None:
+  """Writes variables as one .safetensors file, whole or not at all.
+
+  ResNets are written in PyTorch's names and layouts with all that its
+  `load_state_dict(strict=True)` asks for: in the names of the 6n+2 family (three stages
+  behind a 3x3 stem, `linear`) where it is one of these, else in torchvision's. Any
+  other model keeps our names ('params/...', 'batch_stats/...'). `read` and `fit` give
+  the same bits back.
+
+  Args:
+    path: of the file; one that is there is replaced.
+    variables: {'params': ..., 'batch_stats': ...}; arrays of NumPy or JAX, written as
+      float32.
+    facts: of the images; kept as JSON in the file's metadata under 'jaxvision'.
+    model_name: name of the model in our table; kept there too.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  import safetensors.numpy
+
+  metadata = json.dumps({'model': model_name, **dataclasses.asdict(facts)})
+  # One key: the package writes several in no fixed order, and the same weights should
+  # make the same file.
+  data = safetensors.numpy.save(_tensors(named(variables)), {METADATA_KEY: metadata})
+  path = Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f'weights {path}: cannot be written: {error.strerror}') from error
+  finally:
+    with contextlib.suppress(OSError):
+      temporary.unlink()
+
+
+def _tensors(ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns variables by name as they go into the file, contiguous."""
+  stem = ours.get('params/stem_conv/kernel')
+  is_cifar = len(naming.stage_sizes(ours)) == 3 and stem is not None and len(stem) == 3
+  style = 'cifar' if is_cifar else 'torchvision'
+  names = {name: naming.to_theirs(name, style) or '' for name in ours}
+  if not naming.stage_sizes(ours) or not all(names.values()):
+    return {name: np.ascontiguousarray(array) for name, array in ours.items()}
+  tensors: dict[str, np.ndarray] = {}
+  for name, theirs in names.items():
+    tensors[theirs] = np.ascontiguousarray(naming.layout_to_theirs(ours[name]))
+    if theirs.endswith('.running_mean'):
+      layer = theirs.removesuffix('running_mean')
+      tensors[f'{layer}num_batches_tracked'] = np.zeros((), np.int64)
+  return tensors

@@ -1,0 +1,65 @@
+"""Weights as they came: tensors by name, and where they are from."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvision.weights.facts import Facts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+  """Tensors of a file, a repository or a run.
+
+  Attributes:
+    tensors: name -> float32 array, in the names and layouts of their source, but for a
+      prefix that all names had ('module.', '_orig_mod.', 'model.').
+    origin: where they are from, for messages and records.
+    sha256: of the file, in hexadecimal; None if they came from no file.
+    revision: commit of the repository, or None.
+    facts: what is known of the images they were trained on.
+    model: name of the model in our table, if whoever wrote them said so.
+  """
+
+  tensors: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+  origin: str
+  sha256: str | None = None
+  revision: str | None = None
+  facts: Facts = dataclasses.field(default_factory=Facts)
+  model: str | None = None
+
+  @classmethod
+  def of_variables(
+    cls,
+    variables: Mapping[str, Any],
+    origin: str,
+    facts: Facts | None = None,
+    model: str | None = None,
+  ) -> 'Weights':
+    """Returns the variables of a model of ours as weights.
+
+    Args:
+      variables: {'params': ..., 'batch_stats': ...}; arrays of NumPy or JAX.
+      origin: see above.
+      facts: see above; None: nothing is known.
+      model: see above.
+    """
+    return cls(named(variables), origin, facts=facts or Facts(), model=model)
+
+
+def named(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Returns variables as name -> float32 array, sorted by name.
+
+  >>> list(named({'params': {'head': {'kernel': 1, 'bias': 0}}}))
+  ['params/head/bias', 'params/head/kernel']
+  """
+  leaves = jax.tree_util.tree_leaves_with_path(variables)
+  return {name_of(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+  """Returns the keys of a leaf in a tree of variables, joined by '/'."""
+  return '/'.join(str(key.key) for key in path)

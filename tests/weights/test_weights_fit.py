@@ -1,0 +1,187 @@
+"""Weights into variables and out again: names, shapes, skips, advice."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvision import weights
+from jaxvision.errors import UserError
+from jaxvision.weights import naming
+from jaxvision.weights.tensors import named
+
+
+def assert_same(got, expected):
+  got, expected = named(got), named(expected)
+  assert list(got) == list(expected)
+  for name, array in got.items():
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def zeros(variables):
+  return jax.tree.map(np.zeros_like, variables)
+
+
+def refused(source, variables, *skip):
+  with pytest.raises(UserError) as caught:
+    weights.fit(source, variables, skip)
+  assert '\n' not in str(caught.value)
+  return str(caught.value)
+
+
+def pytorch(variables, style='torchvision'):
+  """Weights as a checkpoint of PyTorch would hold them."""
+  tensors = {
+    naming.to_theirs(name, style): naming.layout_to_theirs(array)
+    for name, array in named(variables).items()
+  }
+  return weights.Weights(tensors, 'them')
+
+
+@pytest.mark.parametrize(
+  ('name', 'fields', 'style'),
+  [
+    ('resnet18', {'stem': 'imagenet'}, 'torchvision'),
+    ('resnet18', {}, 'cifar'),
+    ('resnet20', {}, 'cifar'),
+    ('basic_cnn', {}, None),
+  ],
+)
+def test_out_and_in_is_exact(name, fields, style, variables, tmp_path):
+  path = tmp_path / 'out.safetensors'
+  drawn = variables(name, 7, **fields)
+  facts = weights.Facts((0.1,), (0.2,), 48, 0.9, 'bicubic', tuple('abcdefg'))
+  weights.save(path, drawn, facts, name)
+  read = weights.read(str(path))
+  assert (read.facts, read.model) == (facts, name)
+  result = weights.fit(read, zeros(drawn))
+  assert_same(result.variables, drawn)
+  assert (result.fresh, result.ignored) == ((), ())
+  assert [p.name for p in tmp_path.iterdir()] == ['out.safetensors']
+  # The same weights make the same file.
+  weights.save(tmp_path / 'again.safetensors', drawn, facts, name)
+  assert (tmp_path / 'again.safetensors').read_bytes() == path.read_bytes()
+  if style:
+    assert_same(weights.fit(pytorch(drawn, style), zeros(drawn)).variables, drawn)
+  of = weights.Weights.of_variables(drawn, 'a run', facts)
+  assert_same(weights.fit(of, zeros(drawn)).variables, drawn)
+
+
+def test_nothing_is_assumed_of_weights_that_we_saved(variables, tmp_path):
+  path = tmp_path / 'out.safetensors'
+  drawn = variables('resnet18', stem='imagenet')
+  weights.save(path, drawn, weights.Facts(), 'resnet18')
+  assert weights.read(str(path)).facts == weights.Facts()
+  with pytest.raises(UserError, match='cannot be written'):
+    weights.save(tmp_path / 'none' / 'out.safetensors', drawn, weights.Facts(), 'x')
+
+
+def test_pytorch_takes_what_we_save(variables, tmp_path):
+  pytest.importorskip('torch')
+  import torch_resnet
+  from safetensors.torch import load_file
+
+  for name, fields, peer in (
+    ('resnet18', {'stem': 'imagenet'}, torch_resnet.resnet18(10)),
+    ('resnet50', {'stem': 'imagenet'}, torch_resnet.resnet50(10)),
+    ('resnet20', {}, torch_resnet.cifar_resnet20()),
+    ('resnet20', {'shortcut': 'B'}, torch_resnet.cifar_resnet20(10, 'shortcut')),
+  ):
+    path = tmp_path / 'out.safetensors'
+    weights.save(path, variables(name, **fields), weights.Facts(), name)
+    peer.load_state_dict(load_file(path), strict=True)
+
+
+@pytest.mark.parametrize(
+  'skip', [('stage4_.*', 'head'), ('layer4', 'fc'), (r'layer4\..*', 'head')]
+)
+def test_what_is_skipped_starts_fresh(skip, variables):
+  drawn = variables('resnet18', 10)
+  fresh = jax.tree.map(lambda leaf: leaf + 1, drawn)
+  partial = {k: v for k, v in pytorch(drawn).tensors.items() if 'layer4.1' not in k}
+  partial['fc.weight'] = np.zeros([1000, 512], np.float32)
+  result = weights.fit(weights.Weights(partial, 'them'), fresh, skip)
+  got, old, new = (named(tree) for tree in (result.variables, drawn, fresh))
+  for name, array in got.items():
+    is_fresh = '/stage4_' in name or '/head/' in name
+    assert (name in result.fresh) == is_fresh == (name not in result.loaded)
+    np.testing.assert_array_equal(array, (new if is_fresh else old)[name])
+  assert {name.split('.')[0] for name in result.ignored} == {'layer4', 'fc'}
+  # A pattern of what to keep: all that is not the stem.
+  result = weights.fit(pytorch(drawn), fresh, ('(?!stem_).*',))
+  assert {name.split('/')[1] for name in result.loaded} == {'stem_conv', 'stem_bn'}
+
+
+def test_what_does_not_fit_is_named_with_the_way_out(variables):
+  small = variables('resnet18', 10)
+  large = variables('resnet18', 1000, stem='imagenet')
+  message = refused(pytorch(large), variables('resnet18', 10, stem='imagenet'))
+  assert message == (
+    'weights them do not fit the model: 2 of another shape: fc.bias (head/bias, [1000], '
+    'here [10]), fc.weight (head/kernel, [1000, 512], here [10, 512]); to start these at '
+    'random, set --config.init.skip=head'
+  )
+  message = refused(pytorch(large), small)
+  assert 'conv1.weight (stem_conv/kernel, [64, 3, 7, 7], here [64, 3, 3, 3])' in message
+  assert message.endswith('--config.model.stem=imagenet and --config.init.skip=head')
+  message = refused(pytorch(small), variables('resnet18', 10, stem='imagenet'))
+  assert message.endswith('; set --config.model.stem=cifar')
+
+  tensors = pytorch(small).tensors
+  beheaded = {k: v for k, v in tensors.items() if not k.startswith(('layer4', 'fc'))}
+  message = refused(weights.Weights(beheaded, 'them'), small)
+  assert '27 missing in it: ' in message
+  assert 'and 24 more' in message
+  assert message.endswith("""set --config.init.skip='("stage4_.*", "head")'""")
+
+  extra = {**tensors, 'layer1.0.conv1.bias': np.zeros(64, np.float32)}
+  message = refused(weights.Weights(extra, 'them'), small)
+  assert '1 not in the model: layer1.0.conv1.bias;' in message
+  twice = {**tensors, 'linear.bias': np.zeros(10, np.float32)}
+  assert 'linear.bias' in refused(weights.Weights(twice, 'them'), small)
+
+
+@pytest.mark.parametrize(
+  ('source', 'target', 'advice'),
+  [
+    (
+      'resnet34',
+      'resnet18',
+      'they look like resnet34, set --config.model.name=resnet34',
+    ),
+    (
+      'resnet18',
+      'resnet50',
+      'they look like resnet18, set --config.model.name=resnet18',
+    ),
+    (
+      'resnet20',
+      'resnet18',
+      'they look like resnet20, set --config.model.name=resnet20',
+    ),
+    ('resnet18', 'basic_cnn', 'like resnet18, set --config.model.name=resnet18'),
+  ],
+)
+def test_the_model_that_weights_look_like(source, target, advice, variables):
+  style = 'cifar' if source == 'resnet20' else 'torchvision'
+  message = refused(pytorch(variables(source), style), variables(target))
+  assert message.endswith(advice)
+
+
+def test_weights_of_other_models(variables):
+  drawn = variables('resnet20', shortcut='B')
+  message = refused(pytorch(drawn, 'cifar'), variables('resnet20'))
+  assert message.endswith('; set --config.model.shortcut=B')
+  of = weights.Weights.of_variables(variables('basic_cnn'), 'a run', model='basic_cnn')
+  assert refused(of, drawn).endswith(
+    'they look like basic_cnn, set --config.model.name=basic_cnn'
+  )
+  stranger = weights.Weights({'embed.weight': np.zeros([2, 2], np.float32)}, 'them')
+  assert refused(stranger, drawn).endswith('these are the weights of another model')
+
+
+def test_patterns_that_mean_nothing(variables):
+  drawn = variables('resnet20')
+  assert 'init.skip: "layer7" matches no' in refused(pytorch(drawn), drawn, 'layer7')
+  assert 'no regular expression' in refused(pytorch(drawn), drawn, '(')
+  assert 'leaves nothing of them' in refused(pytorch(drawn), drawn, '.*')
