@@ -18,6 +18,8 @@ _HOME = {
   'base_config': 'jaxvision.config',
   'benchmark': 'jaxvision.api',
   'evaluate': 'jaxvision.api',
+  'evaluate_weights': 'jaxvision.api',
+  'export': 'jaxvision.api',
   'load_config': 'jaxvision.api',
   'load_run': 'jaxvision.api',
   'train': 'jaxvision.api',

@@ -88,7 +88,7 @@ def documentation() -> str:
   lines.append(
     'optimizer.groups.NAME.*: match (regular expression for whole parameter paths), and '
     'what differs there: name, learning_rate, weight_decay, momentum, nesterov, '
-    'options.*, until, stop (shares of the run).'
+    'options.*, until, stop, start (shares of the run).'
   )
   return '\n'.join(lines)
 

@@ -60,7 +60,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     '--help-config', action='store_true', help='list every field of the config and exit'
   )
 
-  evaluate = add('eval', 'Evaluate a run and write its report anew.')
+  evaluate = add(
+    'eval',
+    'Evaluate a run and write its report anew; or, with --config=FILE and '
+    '--config.init.pretrained=SOURCE, weights from elsewhere as they are.',
+  )
   evaluate.add_argument('--split', default='test', help='test, validation or train')
   evaluate.add_argument('--checkpoint', default='last', help='last, best, or a step')
 
@@ -69,6 +73,12 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
   predict.add_argument('--checkpoint', default='last', help='last, best, or a step')
   predict.add_argument('--top', type=int, default=5, help='classes told per image')
   predict.add_argument('--json', action='store_true', help='print JSON')
+
+  export = add('export', 'Write the weights of a run as safetensors, for PyTorch too.')
+  export.add_argument(
+    '--output', metavar='FILE', help='file (default: model.safetensors in the workdir)'
+  )
+  export.add_argument('--checkpoint', default='last', help='last, best, or a step')
 
   add('summary', "Print the model's layers, shapes, parameters and FLOPs.")
 
@@ -126,6 +136,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _eval(options: argparse.Namespace, overrides: list[str]) -> int:
+  foreign = any(o.startswith('init.pretrained=') for o in overrides)
+  if options.config and foreign and not options.workdir:
+    loaded = config.load(options.config, overrides)
+    from jaxvision import api
+
+    api.evaluate_weights(loaded, options.split)
+    return 0
   workdir = _run_directory(options, overrides)
   from jaxvision import api
 
@@ -169,6 +186,14 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     return 0
   for path, best in rows:
     print(f'{path}: ' + ', '.join(f'{name} {p:.2%}' for name, p in best))
+  return 0
+
+
+def _export(options: argparse.Namespace, overrides: list[str]) -> int:
+  workdir = _run_directory(options, overrides)
+  from jaxvision import api
+
+  print(f'exported: {api.export(workdir, options.output, options.checkpoint)}')
   return 0
 
 
@@ -234,6 +259,7 @@ _COMMANDS = {
   'train': _train,
   'eval': _eval,
   'predict': _predict,
+  'export': _export,
   'summary': _summary,
   'benchmark': _benchmark,
   'prepare': _prepare,

@@ -116,13 +116,19 @@ class Run:
     for start in range(0, len(images), size):
       part = images[start : start + size]
       if not given:
-        part = np.stack([decode_image(path, self.facts.image_shape) for path in part])
+        part = np.stack([self._decoded(path) for path in part])
       padding = [(0, size - len(part)), (0, 0), (0, 0), (0, 0)]
       padded = np.pad(part, padding)
       rows.append(
         np.asarray(self._probabilities(self.state.eval_variables, padded))[: len(part)]
       )
     return Predictions(np.concatenate(rows), names)
+
+  def _decoded(self, path: str | Path) -> np.ndarray:
+    facts = self.facts
+    return decode_image(
+      path, facts.image_shape, facts.crop_fraction, facts.interpolation
+    )
 
 
 def load_run(

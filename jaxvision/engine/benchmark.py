@@ -16,8 +16,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.data import resident, streaming
+from jaxvision.data.crop import Crop
 from jaxvision.data.dataset import Dataset
 from jaxvision.engine import programs, runtime
+from jaxvision.engine.features import precompute
 from jaxvision.engine.mesh import check_batch, make_mesh, over_batch, replicated
 from jaxvision.engine.peak import peak
 from jaxvision.engine.setup import (
@@ -99,6 +101,16 @@ class Bench:
     self.compiler = Recorder()
     source = dataset.splits['train']
     self.state = fresh_state(self.task, self.mesh, config.seed, source, self.compiler)
+    if self.task.features:
+      self.dataset = dataset = precompute(
+        self.task,
+        self.mesh,
+        dataset,
+        self.state,
+        config.eval_batch_size,
+        config.data.workers,
+        self.compiler,
+      )
     # The schedule is the run's own; there are steps enough for it and for us.
     plan = dataclasses.replace(plan, total=max(plan.total, steps))
     self.trainer = make_trainer(
@@ -153,11 +165,12 @@ def _resident_data_seconds(bench: Bench) -> float:
   """Returns the seconds that finding and gathering one batch takes, alone."""
   config = bench.config
   split = resident.put(bench.dataset.splits['train'], replicated(bench.mesh))
+  crop = Crop.of(config.augment)
 
   @jax.jit
   def data_part(split, step):
     (index,) = resident.train_indices(split, config.seed, step, config.batch_size)
-    batch = resident.train_batch(split, index, step)
+    batch = resident.train_batch(split, index, step, config.seed, crop)
     return jax.lax.with_sharding_constraint(batch, over_batch(bench.mesh))
 
   step = jax.device_put(jnp.zeros((), jnp.int32), replicated(bench.mesh))

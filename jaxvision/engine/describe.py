@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvision import data, models
+from jaxvision.engine import pretrained
 from jaxvision.engine.setup import DataFacts, make_model, make_task
 from jaxvision.models.summary import summarize
 
@@ -19,7 +20,14 @@ def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> s
   Raises:
     UserError: the config or the data are not usable.
   """
-  facts = DataFacts.from_dict(known) if known else DataFacts.of(data.load(config.data))
+  if known:
+    facts = DataFacts.from_dict(known)
+  else:
+    if config.init.pretrained:
+      config = pretrained.adopt(
+        config, pretrained.read(config.init.pretrained)[0].facts
+      )
+    facts = DataFacts.of(data.load(config.data))
   _, plan = make_task(config, facts)
   model = make_model(config, len(facts.class_names))
   fields = models.fields(config.model.name) | config.model.to_dict()

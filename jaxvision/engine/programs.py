@@ -5,6 +5,7 @@ time of steps and nothing compiles in the middle of a run.
 """
 
 import collections
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxvision.data import resident, streaming
+from jaxvision.data.crop import Crop
 from jaxvision.data.dataset import Source
 from jaxvision.engine import runtime
 from jaxvision.engine.mesh import over_batch, replicated, state_shardings
@@ -79,6 +81,41 @@ def from_host(batch: streaming.Batch, sharding: jax.sharding.Sharding) -> Batch:
   }
 
 
+class _Phases:
+  """The programs of the phases of a run, and where in it the trainer stands.
+
+  Args:
+    task: whose phases count.
+    step: at which the trainer begins; phases that are over are not compiled.
+    compile: train step -> what belongs to a phase.
+  """
+
+  def __init__(self, task: Task, step: int, compile: Callable[[Callable], Any]):
+    phases = task.phases()
+    ends = [first for first, _ in phases[1:]] + [sys.maxsize]
+    self._phases = [
+      (end, compile(train_step))
+      for end, (_, train_step) in zip(ends, phases)
+      if end > step
+    ]
+    self._step = step
+
+  @property
+  def programs(self) -> Any:
+    """What belongs to the phase of the next step."""
+    return self._phases[0][1]
+
+  def left(self, limit: int) -> int:
+    """Returns the steps up to `limit` that are left of this phase."""
+    return min(limit, self._phases[0][0] - self._step)
+
+  def advance(self, steps: int) -> None:
+    """Counts steps taken."""
+    self._step += steps
+    while self._step >= self._phases[0][0]:
+      del self._phases[0]
+
+
 class ResidentTrainer:
   """Train steps over a split on the device, several to a dispatch.
 
@@ -96,40 +133,43 @@ class ResidentTrainer:
     batch_size: int,
     steps_per_dispatch: int,
     compiler: Compiler,
+    step: int = 0,
+    crop: Crop | None = None,
   ):
     self.steps_per_dispatch = steps_per_dispatch
     self._split = resident.put(source, replicated(mesh))
     self._empty, outputs = _placed(task, mesh, state)
     to_batch = over_batch(mesh)
 
-    def take_step(state, metrics, split, index):
-      batch = resident.train_batch(split, index, state.step)
-      batch = jax.lax.with_sharding_constraint(batch, to_batch)
-      state, new = task.train_step(state, batch, step_key(state))
-      return state, metrics.merge(new), new.loss.compute()
+    def compile_phase(train_step):
+      def take_step(state, metrics, split, index):
+        batch = resident.train_batch(split, index, state.step, seed, crop)
+        batch = jax.lax.with_sharding_constraint(batch, to_batch)
+        state, new = train_step(state, batch, step_key(state))
+        return state, metrics.merge(new), new.loss.compute()
 
-    def one(state, metrics, split):
-      (index,) = resident.train_indices(split, seed, state.step, batch_size)
-      return take_step(state, metrics, split, index)
+      def one(state, metrics, split):
+        (index,) = resident.train_indices(split, seed, state.step, batch_size)
+        return take_step(state, metrics, split, index)
 
-    def many(state, metrics, split):
-      def body(carry, index):
-        *carry, loss = take_step(*carry, split, index)
-        return tuple(carry), loss
+      def many(state, metrics, split):
+        def body(carry, index):
+          *carry, loss = take_step(*carry, split, index)
+          return tuple(carry), loss
 
-      indices = resident.train_indices(
-        split, seed, state.step, batch_size, steps_per_dispatch
-      )
-      (state, metrics), losses = jax.lax.scan(body, (state, metrics), indices)
-      # The sum is finite only if every loss is.
-      return state, metrics, jnp.sum(losses)
+        indices = resident.train_indices(
+          split, seed, state.step, batch_size, steps_per_dispatch
+        )
+        (state, metrics), losses = jax.lax.scan(body, (state, metrics), indices)
+        # The sum is finite only if every loss is.
+        return state, metrics, jnp.sum(losses)
 
-    args = (state, self._empty, self._split)
-    jit = {'donate_argnums': (0, 1), 'out_shardings': outputs}
-    self._one = compiler(one, *args, **jit)
-    self._many = self._one
-    if steps_per_dispatch > 1:
-      self._many = compiler(many, *args, **jit)
+      args = (state, self._empty, self._split)
+      jit = {'donate_argnums': (0, 1), 'out_shardings': outputs}
+      single = compiler(one, *args, **jit)
+      return single, compiler(many, *args, **jit) if steps_per_dispatch > 1 else single
+
+    self._phases = _Phases(task, step, compile_phase)
 
   def empty_metrics(self) -> Any:
     """Returns metrics that have seen nothing; they are donated, so a fresh copy."""
@@ -139,9 +179,13 @@ class ResidentTrainer:
     self, state: PyTree, metrics: Any, limit: int
   ) -> tuple[PyTree, Any, Any, int]:
     """Takes up to `limit` steps: returns state, metrics, a loss to wait on, steps."""
-    if limit >= self.steps_per_dispatch:
-      return *self._many(state, metrics, self._split), self.steps_per_dispatch
-    return *self._one(state, metrics, self._split), 1
+    one, many = self._phases.programs
+    taken = 1
+    if self._phases.left(limit) >= self.steps_per_dispatch:
+      one, taken = many, self.steps_per_dispatch
+    result = one(state, metrics, self._split)
+    self._phases.advance(taken)
+    return *result, taken
 
   def position(self) -> dict[str, Any]:
     """Returns what a checkpoint must hold besides the step: nothing."""
@@ -163,6 +207,7 @@ class StreamingTrainer:
     stream: streaming.Stream,
     state: PyTree,
     compiler: Compiler,
+    step: int = 0,
   ):
     self._stream = stream
     self._to_batch = over_batch(mesh)
@@ -170,13 +215,17 @@ class StreamingTrainer:
     self._position = stream.state()
     self._empty, outputs = _placed(task, mesh, state)
 
-    def one(state, metrics, batch):
-      state, new = task.train_step(state, batch, step_key(state))
-      return state, metrics.merge(new), new.loss.compute()
-
     self._fill()
-    args = (state, self._empty, self._queue[0][0])
-    self._one = compiler(one, *args, donate_argnums=(0, 1), out_shardings=outputs)
+
+    def compile_phase(train_step):
+      def one(state, metrics, batch):
+        state, new = train_step(state, batch, step_key(state))
+        return state, metrics.merge(new), new.loss.compute()
+
+      args = (state, self._empty, self._queue[0][0])
+      return compiler(one, *args, donate_argnums=(0, 1), out_shardings=outputs)
+
+    self._phases = _Phases(task, step, compile_phase)
 
   def _fill(self) -> None:
     while len(self._queue) < _PREFETCHED_BATCHES:
@@ -197,7 +246,8 @@ class StreamingTrainer:
     """Takes one step: returns state, metrics, a loss to wait on, steps taken."""
     del limit
     batch, self._position = self._queue.popleft()
-    result = self._one(state, metrics, batch)
+    result = self._phases.programs(state, metrics, batch)
+    self._phases.advance(1)
     self._fill()  # while the device computes
     return *result, 1
 
@@ -254,7 +304,7 @@ class Evaluator:
       image, _ = source[0]
       shapes = {
         'image': jax.ShapeDtypeStruct(
-          (size, *image.shape), np.uint8, sharding=to_batch
+          (size, *image.shape), image.dtype, sharding=to_batch
         ),
         'label': jax.ShapeDtypeStruct((size,), np.int32, sharding=to_batch),
         'mask': jax.ShapeDtypeStruct((size,), np.bool_, sharding=to_batch),

@@ -38,6 +38,7 @@ class RunDirectory:
     self.path = Path(path)
     self.config_file = self.path / 'config.json'
     self.dataset_file = self.path / 'dataset.json'
+    self.pretrained_file = self.path / 'pretrained.json'
     self.summary_file = self.path / 'summary.json'
     self.metrics_file = self.path / 'metrics.jsonl'
     self.checkpoints = self.path / 'checkpoints'
@@ -83,8 +84,14 @@ class RunDirectory:
     """Removes what a run writes, and nothing else."""
     for tree in (self.checkpoints, self.report):
       shutil.rmtree(tree, ignore_errors=True)
-    for pattern in ('config.json', 'dataset.json', 'summary.json', 'metrics.jsonl'):
-      (self.path / pattern).unlink(missing_ok=True)
+    for file in (
+      self.config_file,
+      self.dataset_file,
+      self.pretrained_file,
+      self.summary_file,
+      self.metrics_file,
+    ):
+      file.unlink(missing_ok=True)
     for events in self.path.glob('events.out.tfevents.*'):
       events.unlink()
 
@@ -107,6 +114,10 @@ class RunDirectory:
   def dataset(self) -> dict[str, Any] | None:
     """Returns what the run knows of its data: class names, image shape, mean, std."""
     return self._read(self.dataset_file)
+
+  def pretrained(self) -> dict[str, Any] | None:
+    """Returns where the run's first weights came from, or None if from nowhere."""
+    return self._read(self.pretrained_file)
 
   def _read(self, path: Path) -> dict[str, Any] | None:
     try:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import models, optim
 from jaxvision.data import augment, streaming
+from jaxvision.data.crop import Crop
 from jaxvision.data.dataset import Dataset, Source
 from jaxvision.engine.checkpoints import Checkpoints
 from jaxvision.engine.log import warn
@@ -43,6 +44,7 @@ class DataFacts:
     examples: split name -> number of examples.
     synthetic: whether the images are made up.
     skipped: unreadable files passed over.
+    crop_fraction, interpolation: how images of other sizes are brought to the shape.
   """
 
   name: str
@@ -53,6 +55,8 @@ class DataFacts:
   examples: dict[str, int]
   synthetic: bool = False
   skipped: int = 0
+  crop_fraction: float = 1.0
+  interpolation: str = 'bilinear'
 
   @classmethod
   def of(cls, dataset: Dataset) -> 'DataFacts':
@@ -66,6 +70,8 @@ class DataFacts:
       examples={split: len(source) for split, source in dataset.splits.items()},
       synthetic=dataset.synthetic,
       skipped=dataset.skipped,
+      crop_fraction=float(dataset.crop_fraction),
+      interpolation=dataset.interpolation,
     )
 
   @classmethod
@@ -106,10 +112,12 @@ def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
       config.schedule, peak, plan.total, plan.steps_per_epoch, until, stop
     )
 
-  params = None
-  if config.optimizer.groups or config.freeze:
-    images = jax.ShapeDtypeStruct((1, *facts.image_shape), config.dtype)
-    params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  params, first_steps, layers = None, None, ()
+  groups = config.optimizer.groups
+  if groups or config.freeze:
+    params = abstract_variables(model, facts.image_shape, config.dtype)['params']
+  if config.optimizer.layer_decay < 1:
+    layers = models.layer_order(model, facts.image_shape)
   schedule = rate(config.optimizer.learning_rate)
   optimizer = optim.make_optimizer(
     config.optimizer,
@@ -118,7 +126,17 @@ def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
     schedule=rate,
     freeze=config.freeze,
     params=params,
+    total_steps=plan.total,
+    layers=layers,
   )
+  if params is not None:
+    named = {name: dict(group) for name, group in groups.items()}
+    first_steps = optim.first_steps(params, config.freeze, named, plan.total)
+    if all(first >= plan.total for first in jax.tree.leaves(first_steps)):
+      raise UserError(
+        'config: freeze matches every parameter, so that nothing is left to train: '
+        'leave out the head, as in (?!head/).*'
+      )
   task = make_classification(
     config,
     model,
@@ -128,8 +146,17 @@ def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
     facts.mean,
     facts.std,
     plan.total,
+    first_steps,
   )
   return task, plan
+
+
+def abstract_variables(
+  model: nn.Module, image_shape: tuple[int, int, int], dtype: str = 'float32'
+) -> Any:
+  """Returns the shapes and dtypes of a model's variables."""
+  images = jax.ShapeDtypeStruct((1, *image_shape), dtype)
+  return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def first_images(source: Source) -> np.ndarray:
@@ -170,6 +197,7 @@ def make_trainer(
   state: Any,
   position: dict[str, Any] | None,
   compiler: Compiler,
+  step: int = 0,
 ) -> ResidentTrainer | StreamingTrainer:
   """Returns the compiled training steps of a run, by the pipeline of its data.
 
@@ -178,8 +206,10 @@ def make_trainer(
     state: whose shapes and shardings the programs are compiled for.
     position: of the stream, from a checkpoint; None: at the start.
     compiler: keeps account of what is compiled.
+    step: of the state.
   """
   source = dataset.splits['train']
+  crop = Crop.of(config.augment)
   if dataset.pipeline == 'resident':
     dispatch = config.steps_per_dispatch
     if not dispatch:
@@ -195,6 +225,8 @@ def make_trainer(
       config.batch_size,
       min(dispatch, plan.total),
       compiler,
+      step,
+      crop,
     )
   stream = streaming.train_stream(
     source,
@@ -204,8 +236,9 @@ def make_trainer(
     config.data.workers,
     position or None,
     (jax.process_index(), jax.process_count()),
+    crop,
   )
-  return StreamingTrainer(task, mesh, stream, state, compiler)
+  return StreamingTrainer(task, mesh, stream, state, compiler, step)
 
 
 def checkpoint_tree(task: Task, mesh: Mesh) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.data import resident
+from jaxvision.data.crop import Crop
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.order import seed_words
 from jaxvision.engine.programs import Compiler, step_key
@@ -74,7 +75,12 @@ class SpeedRun:
     self.together = together
     self.compiler = Compiler()
     task, self.plan = make_task(config, DataFacts.of(dataset))
+    if task.later_steps:
+      raise UserError(
+        'a speed run takes one program for all steps: leave out optimizer.groups.*.start'
+      )
     self._task = task
+    crop = Crop.of(config.augment)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     self._device = device
     train, test = dataset.splits['train'], dataset.splits['test']
@@ -91,7 +97,7 @@ class SpeedRun:
 
     def advance(state, words, split):
       def step(state, index):
-        batch = resident.train_batch(split, index, state.step)
+        batch = resident.train_batch(split, index, state.step, words, crop)
         return task.train_step(state, batch, step_key(state))[0], None
 
       indices = resident.train_indices(

@@ -1,4 +1,7 @@
-"""Parameters by the patterns of their paths: groups of an optimiser, frozen leaves."""
+"""Parameters by the patterns of their paths: groups of an optimiser, frozen leaves.
+
+Patterns are those of `jaxvision.models.paths`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,3 +58,44 @@ def labels(params: Any, patterns: Mapping[str, str], default: str) -> Any:
     return found[0] if found else default
 
   return jax.tree.map(label, paths(params))
+
+
+def first_step(group: Mapping[str, Any], total_steps: int) -> int:
+  """Returns the step at which a group begins to train: its `start` in steps.
+
+  >>> first_step({'match': 'stem', 'start': 0.25}, 200)
+  50
+  """
+  return round(group.get('start', 0.0) * total_steps)
+
+
+def first_steps(
+  params: Any,
+  freeze: Sequence[str],
+  groups: Mapping[str, Mapping[str, Any]],
+  total_steps: int,
+) -> Any:
+  """Returns a tree of ints: the step from which each leaf trains.
+
+  Args:
+    params: tree of dicts.
+    freeze: patterns of leaves that never train: `total_steps`.
+    groups: name -> fields of the group, of which `match` and `start` count.
+    total_steps: of the run.
+
+  Raises:
+    UserError: as `frozen` and `labels`.
+
+  >>> late = {'early': {'match': 'conv', 'start': 0.5}}
+  >>> first_steps({'conv': {'bias': 1}, 'head': {'bias': 1}}, ['head'], late, 10)
+  {'conv': {'bias': 5}, 'head': {'bias': 10}}
+  """
+  steps = {name: first_step(group, total_steps) for name, group in groups.items()}
+  by_group = labels(
+    params, {name: group['match'] for name, group in groups.items()}, ''
+  )
+  return jax.tree.map(
+    lambda label, never: total_steps if never else steps.get(label, 0),
+    by_group,
+    frozen(params, freeze),
+  )

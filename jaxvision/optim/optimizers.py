@@ -57,6 +57,8 @@ def make_optimizer(
   schedule: Callable[..., optax.Schedule] | None = None,
   freeze: Sequence[str] = (),
   params: Any = None,
+  total_steps: int = 0,
+  layers: Sequence[str] = (),
 ) -> optax.GradientTransformation:
   """Returns the optax transformation that the config asks for.
 
@@ -67,8 +69,13 @@ def make_optimizer(
   A group of `optimizer.groups` takes what its pattern `match` matches; what it does not
   set it has from the base. A weight decay that it sets holds for all its leaves, biases
   too. With `until`, its schedule is over, and its learning rate 0, at that share of the
-  run; with `stop`, the schedule is the run's own, cut off there. Leaves that `freeze`
-  matches get no update and no memory.
+  run; with `stop`, the schedule is the run's own, cut off there; with `start`, it begins
+  to train at that share, and nothing of it changes before. Leaves that `freeze` matches
+  get no update and no memory.
+
+  With `layer_decay` d, the updates of a layer are multiplied by d to the power of the
+  number of layers between it and the last one (Clark et al. 2020, "ELECTRA", and
+  discriminative fine-tuning, Howard and Ruder 2018).
 
   Args:
     optimizer: the `optimizer` part of the config.
@@ -78,6 +85,9 @@ def make_optimizer(
       for groups. None: their rates are constant.
     freeze: patterns of parameter paths.
     params: what will be trained, shapes are enough: to check groups and patterns.
+    total_steps: of the run, for groups with `start`.
+    layers: top-level keys of the parameters from the first layer to the last, for
+      `layer_decay`.
 
   Raises:
     UserError: an unknown optimiser, an option that it does not take, a group that says
@@ -94,11 +104,14 @@ def make_optimizer(
   parts = [optax.clip_by_global_norm(grad_clip)] if grad_clip else []
   base = _single(optimizer, learning_rate, decay_mask)
   named = {name: dict(group) for name, group in optimizer.groups.items()}
+  last = []
+  if optimizer.layer_decay < 1:
+    last = [_scale_by_layer(optimizer.layer_decay, layers)]
   if not named and not freeze:
-    return optax.chain(*parts, *base)
+    return optax.chain(*parts, *base, *last)
   transforms = {_BASE: optax.chain(*base), _FROZEN: optax.set_to_zero()}
   for name, group in named.items():
-    transforms[name] = _group(name, group, optimizer, schedule)
+    transforms[name] = _group(name, group, optimizer, schedule, total_steps)
   patterns = {name: group['match'] for name, group in named.items()}
 
   def labels(params):
@@ -111,7 +124,23 @@ def make_optimizer(
 
   if params is not None:
     labels(params)
-  return optax.chain(*parts, optax.partition(transforms, labels))
+  return optax.chain(*parts, optax.partition(transforms, labels), *last)
+
+
+def _scale_by_layer(
+  decay: float, layers: Sequence[str]
+) -> optax.GradientTransformation:
+  """Multiplies the updates of each top-level layer, the last one's by 1."""
+  share = {name: decay**i for i, name in enumerate(reversed(layers))}
+
+  def update(updates, params=None):
+    del params
+    return {
+      name: jax.tree.map(lambda leaf, by=share[name]: leaf * by, layer)
+      for name, layer in updates.items()
+    }
+
+  return optax.stateless(update)
 
 
 # Labels that no group can have: a name in a config is an identifier.
@@ -123,6 +152,7 @@ _GROUP_NUMBERS = {  # field -> (whether a value is possible, the same in words)
   'momentum': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
   'until': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
   'stop': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+  'start': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
 }
 _GROUP_FIELDS = ('match', 'name', 'nesterov', 'options', *_GROUP_NUMBERS)
 
@@ -132,6 +162,7 @@ def _group(
   group: dict[str, Any],
   base: ConfigDict,
   schedule: Callable[..., optax.Schedule] | None,
+  total_steps: int,
 ) -> optax.GradientTransformation:
   """Returns the transformation of one group, or raises UserError."""
   where = f'optimizer.groups.{name}'
@@ -165,7 +196,13 @@ def _group(
   rate: optax.ScalarOrSchedule = own.learning_rate
   if schedule is not None:
     rate = schedule(rate, group.get('until', 1.0), group.get('stop', 1.0))
-  return optax.chain(*_single(own, rate, mask))
+  first = groups_lib.first_step(group, total_steps)
+  if not first:
+    return optax.chain(*_single(own, rate, mask))
+  # What is inside counts steps from its own first one.
+  late = (lambda step: rate(first + step)) if callable(rate) else rate
+  inner = optax.chain(*_single(own, late, mask))
+  return optax.conditionally_mask(inner, lambda step: step >= first)
 
 
 def _single(

@@ -1,5 +1,7 @@
 """Image classification: softmax cross-entropy over the classes."""
 
+import contextlib
+import functools
 from typing import Any
 
 import flax
@@ -10,9 +12,13 @@ from clu import metrics
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxvision.data.augment import alternating_flips, make_augment, normalize
-from jaxvision.optim.groups import frozen
-from jaxvision.tasks import tta
+from jaxvision.data.augment import (
+  alternating_flips,
+  augments,
+  make_augment,
+  normalize,
+)
+from jaxvision.tasks import freezing, tta
 from jaxvision.tasks.task import (
   Batch,
   PyTree,
@@ -94,23 +100,28 @@ def make_classification(
   mean: tuple[float, ...],
   std: tuple[float, ...],
   total_steps: int = 0,
+  first_steps: PyTree = None,
 ) -> Task:
   """Returns the task that trains `model` as a classifier.
 
   Batches hold `image` uint8 [B, H, W, C] and `label` int32 [B]; those of training also
   `index` and `epoch` int32 [B], which alternating flips need; those of evaluation also
-  `mask` bool [B], False for padding.
+  `mask` bool [B], False for padding. Where the task has `features`, `image` may be
+  these.
 
   Args:
     config: the run's; reads `augment`, `dtype`, `label_smoothing`, `ema_decay`,
-      `lookahead`, `freeze`, `evaluation` and `grad_accumulation`.
+      `lookahead`, `evaluation` and `grad_accumulation`.
     model: `__call__(images, train) -> logits`; one whose initial weights depend on the
-      data has `init_from_data(params, images float32) -> params`.
+      data has `init_from_data(params, images float32) -> params`; one that can be cut
+      before its classifier has `features(images, train)` and `classify(features)`.
     optimizer: applied to the mean gradient over the batch.
     schedule: for the log.
     image_shape: (H, W, C).
     mean, std: per channel, in units of [0, 1].
     total_steps: of the run; Lookahead goes by it.
+    first_steps: tree of ints like the parameters, the step from which each trains
+      (`total_steps`: never); None: all from the start.
   """
   dtype = jnp.dtype(config.dtype)
   augment = make_augment(config.augment, mean, std, dtype)
@@ -136,30 +147,46 @@ def make_classification(
       ema=jax.tree.map(jnp.copy, ema),
     )
 
-  def loss_fn(
-    params: PyTree, batch_stats: PyTree, batch: Batch, key: jax.Array
-  ) -> tuple[jax.Array, tuple[PyTree, ClassificationMetrics]]:
+  def forward(
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    still: PyTree,
+  ) -> tuple[jax.Array, PyTree]:
     key_augment, key_dropout = jax.random.split(key)
+    norms: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if still is not None:
+      params = freezing.without_gradient(params, still)
+      norms = freezing.frozen_norms(still)
+    variables = {'params': params, 'batch_stats': batch_stats}
+    if batch['image'].ndim == 2:
+      return model.apply(variables, batch['image'], method='classify'), batch_stats
     images = augment(key_augment, batch['image'], batch.get('flip'))
-    if config.freeze:  # nothing of their gradient is computed then
-      params = jax.tree.map(
-        lambda leaf, still: jax.lax.stop_gradient(leaf) if still else leaf,
-        params,
-        frozen(params, config.freeze),
+    with norms:
+      logits, updated = model.apply(
+        variables,
+        images,
+        train=True,
+        rngs={'dropout': key_dropout},
+        mutable=['batch_stats'],
       )
-    logits, updated = model.apply(
-      {'params': params, 'batch_stats': batch_stats},
-      images,
-      train=True,
-      rngs={'dropout': key_dropout},
-      mutable=['batch_stats'],
-    )
+    return logits, updated.get('batch_stats', {})
+
+  def loss_fn(
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: Batch,
+    key: jax.Array,
+    still: PyTree,
+  ) -> tuple[jax.Array, tuple[PyTree, ClassificationMetrics]]:
+    logits, batch_stats = forward(params, batch_stats, batch, key, still)
     losses = cross_entropy(logits, batch['label'], config.label_smoothing)
     measured = _measure(losses, logits, batch['label'])
-    return losses.mean(), (updated.get('batch_stats', {}), measured)
+    return losses.mean(), (batch_stats, measured)
 
-  def gradients(state: TrainState, batch: Batch, key: jax.Array) -> Any:
-    grad_fn = jax.grad(loss_fn, has_aux=True)
+  def gradients(state: TrainState, batch: Batch, key: jax.Array, still: PyTree) -> Any:
+    grad_fn = jax.grad(functools.partial(loss_fn, still=still), has_aux=True)
     if parts == 1:
       return grad_fn(state.params, state.batch_stats, batch, key)
     # Strided parts: each takes the same share of every device's images.
@@ -188,12 +215,12 @@ def make_classification(
     return jax.tree.map(lambda g: g / parts, grads), (batch_stats, measured)
 
   def train_step(
-    state: TrainState, batch: Batch, key: jax.Array
+    state: TrainState, batch: Batch, key: jax.Array, still: PyTree = None
   ) -> tuple[TrainState, ClassificationMetrics]:
     if alternating:
       flips = alternating_flips(state.key, batch['index'], batch['epoch'])
       batch = {**batch, 'flip': flips}
-    grads, (batch_stats, measured) = gradients(state, batch, key)
+    grads, (batch_stats, measured) = gradients(state, batch, key, still)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -218,12 +245,14 @@ def make_classification(
   def eval_step(
     state: TrainState, batch: Batch
   ) -> tuple[ClassificationMetrics, jax.Array]:
-    images = normalize(batch['image'], mean, std, dtype)
-    logits = tta.mean_logits(
-      lambda shown: model.apply(state.eval_variables, shown, train=False),
-      images,
-      config.evaluation.tta,
-    )
+    if batch['image'].ndim == 2:
+      logits = model.apply(state.eval_variables, batch['image'], method='classify')
+    else:
+      logits = tta.mean_logits(
+        lambda shown: model.apply(state.eval_variables, shown, train=False),
+        normalize(batch['image'], mean, std, dtype),
+        config.evaluation.tta,
+      )
     losses = cross_entropy(logits, batch['label'])
     return _measure(losses, logits, batch['label'], batch['mask']), logits
 
@@ -232,6 +261,29 @@ def make_classification(
     ema = {**state.ema, 'params': jax.tree.map(jnp.copy, params)} if averaged else {}
     return state.replace(params=params, ema=ema)
 
+  def features(state: TrainState, images: jax.Array) -> jax.Array:
+    shown = normalize(images, mean, std, dtype)
+    return model.apply(state.eval_variables, shown, method='features')
+
+  later = ()
+  if first_steps is not None:
+    steps = [
+      (
+        first,
+        functools.partial(train_step, still=freezing.frozen_at(first_steps, first)),
+      )
+      for first in freezing.phases(first_steps, total_steps)
+    ]
+    train_step, later = steps[0][1], tuple(steps[1:])
+  features_stay = (
+    not later
+    and hasattr(model, 'classify')
+    and first_steps is not None
+    and _all_but_the_head_never_train(first_steps, total_steps)
+    and not augments(config.augment)
+    and not getattr(model, 'dropout', 0)
+    and config.evaluation.tta == 'none'
+  )
   return Task(
     init,
     train_step,
@@ -239,4 +291,11 @@ def make_classification(
     ClassificationMetrics,
     schedule,
     init_from_data if hasattr(model, 'init_from_data') else None,
+    later,
+    features if features_stay else None,
   )
+
+
+def _all_but_the_head_never_train(first_steps: PyTree, total_steps: int) -> bool:
+  body = {name: steps for name, steps in first_steps.items() if name != 'head'}
+  return all(step >= total_steps for step in jax.tree.leaves(body))

@@ -53,6 +53,11 @@ class Task(NamedTuple):
     schedule: step -> learning rate, for the log.
     init_from_data: (state at step 0, images uint8 [n, H, W, C]) -> state, where the
       initial weights depend on the data; else None.
+    later_steps: ((first step, train_step from there on), ...), where parameters that are
+      frozen at the start train later.
+    features: (state, images uint8 [B, H, W, C]) -> float32 [B, D], where these never
+      change in a run, because all but the classifier is frozen and nothing is augmented;
+      `train_step` and `eval_step` take them in the place of images. Else None.
   """
 
   init: Callable[[jax.Array], PyTree]
@@ -61,6 +66,12 @@ class Task(NamedTuple):
   metrics: type[clu_metrics.Collection]
   schedule: optax.Schedule
   init_from_data: Callable[[PyTree, jax.Array], PyTree] | None = None
+  later_steps: tuple[tuple[int, Callable[..., tuple[PyTree, Any]]], ...] = ()
+  features: Callable[[PyTree, jax.Array], jax.Array] | None = None
+
+  def phases(self) -> tuple[tuple[int, Callable[..., tuple[PyTree, Any]]], ...]:
+    """Returns every (first step, train_step from there on), the first at 0."""
+    return ((0, self.train_step), *self.later_steps)
 
 
 def update_ema(ema: PyTree, new: PyTree, decay: float, step: jax.Array) -> PyTree:

@@ -11,7 +11,7 @@ import pytest
 
 from jaxvision.config import base_config, from_json, override, to_json
 from jaxvision.errors import UserError
-from jaxvision.optim import make_optimizer, make_schedule
+from jaxvision.optim import groups, make_optimizer, make_schedule
 
 PARAMS = {
   'stem': {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)},
@@ -19,7 +19,7 @@ PARAMS = {
 }
 
 
-def make(groups, freeze=(), **fields):
+def make(groups, freeze=(), layers=(), **fields):
   config = base_config()
   config.optimizer.momentum, config.optimizer.nesterov = 0.0, False
   config.optimizer.learning_rate = 1.0
@@ -29,7 +29,13 @@ def make(groups, freeze=(), **fields):
   config = from_json(to_json(config))
   rate = functools.partial(rate_of, config.schedule)
   return make_optimizer(
-    config.optimizer, rate(1.0), schedule=rate, freeze=freeze, params=PARAMS
+    config.optimizer,
+    rate(1.0),
+    schedule=rate,
+    freeze=freeze,
+    params=PARAMS,
+    total_steps=10,
+    layers=layers,
   )
 
 
@@ -78,6 +84,33 @@ def test_until_and_stop_end_a_schedule_early():
   np.testing.assert_allclose([-p['head']['bias'] for p in path], cut, rtol=1e-6)
 
 
+def test_a_group_that_starts_late_stands_still_until_then():
+  late = {'match': 'stem', 'start': 0.4, 'weight_decay': 0.5}
+  path = moved(make({'late': late}, momentum=0.5), 6)
+  assert all(p['stem'] == {'kernel': 0.0, 'bias': 0.0} for p in path[:4])
+  # The run's own rate at that step, on a momentum that has seen nothing before.
+  np.testing.assert_allclose(path[4]['stem']['bias'], -1.5 * 0.6, rtol=1e-6)
+  np.testing.assert_allclose(path[5]['stem']['bias'], -1.5 * 1.5 * 0.5, rtol=1e-6)
+  assert path[0]['head']['bias'] == -1.0
+
+
+def test_layer_decay_slows_the_layers_before_the_last_one():
+  biases = {'match': '.*/bias', 'learning_rate': 2.0}
+  tx = make({'biases': biases}, layers=('stem', 'middle', 'head'), layer_decay=0.5)
+  (first,) = moved(tx)
+  assert first['head'] == {'kernel': -1.0, 'bias': -2.0}
+  assert first['stem'] == {'kernel': -0.25, 'bias': -0.5}
+
+
+def test_first_steps_of_frozen_late_and_other_leaves():
+  late = {'slow': {'match': '.*/bias', 'start': 0.5}, 'now': {'match': 'head/kernel'}}
+  steps = groups.first_steps(PARAMS, ('stem',), late, 10)
+  assert steps == {
+    'stem': {'kernel': 10, 'bias': 10},
+    'head': {'kernel': 0, 'bias': 5},
+  }
+
+
 def test_frozen_leaves_have_no_memory_and_stay():
   tx = make({'biases': {'match': '.*/bias'}}, freeze=('stem/.*',), momentum=0.9)
   (first,) = moved(tx)
@@ -105,6 +138,7 @@ def test_without_groups_the_state_is_that_of_the_plain_optimizer():
     ({'match': 'stem/kernel', 'learnign_rate': 1.0}, ['mean "learning_rate"']),
     ({'match': 'stem/kernel', 'learning_rate': 'x'}, ['learning_rate', 'at least 0']),
     ({'match': 'stem/kernel', 'until': 0}, ['until', 'above 0']),
+    ({'match': 'stem/kernel', 'start': 1.0}, ['start', 'below 1']),
     ({'match': 'stem/kernel', 'nesterov': 1}, ['nesterov', 'True or False']),
     ({'match': 'stem/kernel', 'name': 'sdg'}, ['"sdg"', 'sgd']),
     ({'match': 'stem/kernel', 'options': {'zzz': 1}}, ['no option "zzz"']),

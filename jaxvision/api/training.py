@@ -1,4 +1,4 @@
-"""The commands as functions: train, evaluate, benchmark, load_run."""
+"""Training, from a config to a summary and a report."""
 
 import dataclasses
 import os
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision.config import load as load_config
+from jaxvision.api.say import describe_data, result_line, speaker, write_report
+from jaxvision.api.start import Start, begin
 from jaxvision.data.dataset import Dataset
-from jaxvision.deploy.predictor import load_run
-from jaxvision.engine import programs, runtime
+from jaxvision.engine import pretrained, programs, runtime
 from jaxvision.engine.checkpoints import Checkpoints
+from jaxvision.engine.features import precompute
 from jaxvision.engine.log import (
   MetricLog,
   Terminal,
@@ -41,8 +41,7 @@ from jaxvision.engine.setup import (
   make_trainer,
 )
 from jaxvision.errors import UserError
-
-__all__ = ['benchmark', 'evaluate', 'load_config', 'load_run', 'train']
+from jaxvision.weights import Fitted
 
 
 def train(
@@ -68,7 +67,7 @@ def train(
     TrainingDiverged: the loss became NaN or infinite.
   """
   begun = time.perf_counter()
-  say = _speaker(quiet)
+  say = speaker(quiet)
   config = config_lib.validate(config)
   runtime.configure(config.deterministic)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
@@ -78,19 +77,27 @@ def train(
     warn(warning)
   say(f'devices: {runtime.describe()}')
 
+  given = config  # what the run directory keeps: it is compared with the next command
+  config, start = begin(config, None if overwrite else directory)
   dataset = data.load(config.data)
   facts = DataFacts.of(dataset)
   task, plan = make_task(config, facts)
   mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
   check_batch(mesh, config)
-  say(_describe_data(dataset, facts))
+  say(describe_data(dataset, facts))
+  fitted = None
+  if start and start.weights:
+    fitted = pretrained.fit(start.weights, config, facts)
+    say(pretrained.describe(start.origin, fitted))
 
   with directory.locked(), stop_on_signal() as stop:
-    directory.open(config, overwrite)
+    directory.open(given, overwrite)
+    if start:
+      write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
     checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
     try:
       session = _Session(
-        config, directory, dataset, facts, task, plan, mesh, checkpoints
+        config, directory, dataset, facts, task, plan, mesh, checkpoints, start, fitted
       )
       return session.run(begun, stop, say, quiet)
     finally:
@@ -109,6 +116,8 @@ class _Session:
   plan: Plan
   mesh: jax.sharding.Mesh
   checkpoints: Checkpoints
+  start: Start | None
+  fitted: Fitted | None
 
   def run(
     self,
@@ -132,6 +141,8 @@ class _Session:
     else:
       train_split = self.dataset.splits['train']
       state = fresh_state(self.task, self.mesh, config.seed, train_split, compiler)
+      if self.start:
+        state = pretrained.insert(state, self.fitted or self._fit_again())
       metrics, step, position = None, 0, None
     params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     finished = step == plan.total and self.directory.summary() is not None
@@ -149,17 +160,33 @@ class _Session:
       )
 
     split = 'validation' if 'validation' in self.dataset.splits else 'test'
+    dataset = self.dataset
+    if self.task.features:
+      seen = time.perf_counter()
+      dataset = precompute(
+        self.task,
+        self.mesh,
+        dataset,
+        state,
+        config.eval_batch_size,
+        config.data.workers,
+        compiler,
+      )
+      say(
+        f'features of the frozen layers: {sum(map(len, dataset.splits.values())):,} '
+        f'images once, in {duration(time.perf_counter() - seen)}'
+      )
     # A run that was killed between its last step and its summary has only that to do.
     trainer = None
     if step < plan.total:
       trainer = make_trainer(
-        config, plan, self.task, self.mesh, self.dataset, state, position, compiler
+        config, plan, self.task, self.mesh, dataset, state, position, compiler, step
       )
       if config.profile:
         trainer = Traced(trainer, self.directory.path / 'profile', config.profile, say)
       metrics = trainer.empty_metrics() if metrics is None else metrics
     evaluators = {
-      name: self._evaluator(name, state, compiler)
+      name: self._evaluator(dataset, name, state, compiler)
       for name in dict.fromkeys([split, 'test'])
     }
     clock.compile += compiler.seconds
@@ -200,24 +227,19 @@ class _Session:
     else:
       summary = self._summary(params, clock, measured, provenance)
       write_json(self.directory.summary_file, summary)
-    _report(self.directory, config, self.dataset, 'test', summary, logits, labels)
-    say(
-      f'test: loss {measured["loss"]:.4f}  accuracy {measured["accuracy"]:.2%}  '
-      f'top-5 {measured["accuracy_top5"]:.2%}  ({len(labels):,} images'
-      + (', made up' if self.facts.synthetic else '')
-      + ')'
-    )
+    write_report(self.directory, config, self.dataset, 'test', summary, logits, labels)
+    say(result_line('test', measured, len(labels), self.facts.synthetic))
     say(f'report: {self.directory.report / "report.html"}')
     return summary
 
   def _evaluator(
-    self, split: str, state: Any, compiler: programs.Compiler
+    self, dataset: Dataset, split: str, state: Any, compiler: programs.Compiler
   ) -> programs.Evaluator:
     return programs.Evaluator(
       self.task,
       self.mesh,
-      self.dataset.splits[split],
-      self.dataset.pipeline,
+      dataset.splits[split],
+      dataset.pipeline,
       state,
       self.config.eval_batch_size,
       self.config.data.workers,
@@ -246,6 +268,7 @@ class _Session:
       'skipped_images': self.facts.skipped,
       'model': config.model.name,
       'params': params,
+      'pretrained': self._provenance(),
       'steps': plan.total,
       'epochs': plan.total / plan.steps_per_epoch,
       'seed': config.seed,
@@ -268,155 +291,23 @@ class _Session:
       'command': shlex.join([Path(sys.executable).name, *_command()]),
     }
 
+  def _fit_again(self) -> Fitted:
+    """Returns the weights that a run began with whose checkpoints are all damaged."""
+    began = self.start.origin
+    origin, found = pretrained.read(began.source)
+    if origin.sha256 != began.sha256:
+      raise UserError(
+        f'init.pretrained: {began.source} is not what the run in {self.directory.path} '
+        f'began with (sha256 {origin.sha256[:12]}, then {began.sha256[:12]}): start anew '
+        'with --overwrite'
+      )
+    return pretrained.fit(found, self.config, self.facts)
 
-def evaluate(
-  workdir: str | Path,
-  split: str = 'test',
-  checkpoint: str = 'last',
-  overrides: tuple[str, ...] = (),
-  quiet: bool = False,
-) -> dict[str, Any]:
-  """Evaluates a run on a split of its data and writes the report anew.
-
-  Args:
-    workdir: of a training run.
-    split: 'test', 'validation' or 'train'; the report is of that split.
-    checkpoint: 'last', 'best', or a step.
-    overrides: 'data.dir=DIR' and the like: where the data are now.
-    quiet: print nothing.
-
-  Returns:
-    {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'}.
-
-  Raises:
-    UserError: no run, no checkpoint, no such split, or the data are not there.
-  """
-  say = _speaker(quiet)
-  directory = RunDirectory(workdir)
-  config = directory.config()
-  changed = config_lib.override(config, overrides)
-  refused = [
-    line
-    for line in config_lib.differences(config, changed)
-    if not line.startswith(('data.', 'eval_batch_size'))
-  ]
-  if refused:
-    raise UserError(
-      f'eval: the run in {workdir} is what it is: only data.* and eval_batch_size may '
-      f'be set ({refused[0]})'
-    )
-  mesh = make_mesh()
-  run = load_run(workdir, checkpoint, mesh)
-  dataset = data.load(changed.data)
-  facts = DataFacts.of(dataset)
-  if facts.class_names != run.facts.class_names:
-    raise UserError(
-      f'eval: {facts.name} has other classes than the run in {workdir} was trained on'
-    )
-  if facts.image_shape != run.facts.image_shape:
-    raise UserError(
-      f'eval: {facts.name} has images of {facts.image_shape}, the run in {workdir} '
-      f'takes {run.facts.image_shape}: set data.image_size and data.channels'
-    )
-  if split not in dataset.splits:
-    raise UserError(
-      f'eval: {facts.name} has no split "{split}" here (it has '
-      f'{", ".join(dataset.splits)})'
-    )
-  # The normalisation is the run's own, also on other data.
-  task, _ = make_task(config, run.facts)
-  evaluator = programs.Evaluator(
-    task,
-    mesh,
-    dataset.splits[split],
-    dataset.pipeline,
-    run.state,
-    changed.eval_batch_size,
-    changed.data.workers,
-    programs.Compiler(),
-  )
-  measured, logits, labels = evaluator.outputs(run.state)
-  summary = directory.summary() or {'config_name': config.name}
-  report = _report(directory, config, dataset, split, summary, logits, labels)
-  say(
-    f'{split}: loss {measured["loss"]:.4f}  accuracy {measured["accuracy"]:.2%}  '
-    f'top-5 {measured["accuracy_top5"]:.2%}  ({len(labels):,} images'
-    + (', made up' if facts.synthetic else '')
-    + f'; checkpoint of step {run.step})'
-  )
-  say(f'report: {report}')
-  return {'split': split, 'step': run.step, 'examples': len(labels), **measured}
-
-
-def benchmark(config: ConfigDict, steps: int = 100) -> dict[str, Any]:
-  """Measures how fast a config trains here; writes nothing but the caches.
-
-  Args:
-    config: from `load_config` or `base_config`.
-    steps: to time, after some that are not.
-
-  Returns:
-    What `jaxvision benchmark --json` prints: images_per_second, step_seconds,
-    compile_seconds, model_flops_per_step, peak_share, input_share,
-    program_memory_bytes, peak_memory_bytes and what they belong to.
-
-  Raises:
-    UserError: the config or the data are not usable.
-  """
-  config = config_lib.validate(config)
-  runtime.configure(config.deterministic)
-  warning = runtime.missing_accelerator()
-  if warning:
-    warn(warning)
-  from jaxvision.engine.benchmark import measure  # no other command measures
-
-  return measure(config, data.load(config.data), steps)
-
-
-def _report(
-  directory: RunDirectory,
-  config: ConfigDict,
-  dataset: Dataset,
-  split: str,
-  summary: dict[str, Any],
-  logits: np.ndarray,
-  labels: np.ndarray,
-) -> Path:
-  from jaxvision.evaluation import report  # matplotlib: only once there is a result
-
-  notes = []
-  if dataset.synthetic:
-    notes.append('The images are synthetic: no number here says anything of real data.')
-  if dataset.skipped:
-    notes.append(f'{dataset.skipped} unreadable image files were passed over.')
-  shifted = np.exp(logits - logits.max(-1, keepdims=True))
-  return report.write_report(
-    directory.path,
-    summary=summary,
-    config=config.to_dict(),
-    history=read_history(directory.metrics_file),
-    labels=labels,
-    probabilities=shifted / shifted.sum(-1, keepdims=True),
-    class_names=dataset.class_names,
-    image_at=lambda i: dataset.splits[split][i][0],
-    split=split,
-    notes=notes,
-  )
-
-
-def _describe_data(dataset: Dataset, facts: DataFacts) -> str:
-  height, width, channels = facts.image_shape
-  sizes = ', '.join(f'{n:,} {split}' for split, n in facts.examples.items())
-  made_up = ' (SYNTHETIC: made-up images)' if facts.synthetic else ''
-  skipped = f', {facts.skipped} unreadable files passed over' if facts.skipped else ''
-  return (
-    f'data: {facts.name}{made_up}, {sizes}; {len(facts.class_names)} classes, '
-    f'{height}x{width}x{channels}, {dataset.pipeline}{skipped}'
-  )
-
-
-def _speaker(quiet: bool) -> Callable[[str], None]:
-  return (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+  def _provenance(self) -> dict[str, Any] | None:
+    if self.start is None:
+      return None
+    origin = dataclasses.asdict(self.start.origin)
+    return {key: origin[key] for key in ('source', 'name', 'sha256', 'revision')}
 
 
 def _command() -> list[str]:

@@ -1,0 +1,160 @@
+"""Evaluation of a run, or of weights that came from elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvision import config as config_lib
+from jaxvision import data
+from jaxvision.api.say import describe_data, result_line, speaker, write_report
+from jaxvision.api.start import begin
+from jaxvision.data.dataset import Dataset
+from jaxvision.deploy.predictor import load_run
+from jaxvision.engine import pretrained, programs, runtime
+from jaxvision.engine.mesh import make_mesh
+from jaxvision.engine.rundir import RunDirectory
+from jaxvision.engine.setup import DataFacts, make_task
+from jaxvision.errors import UserError
+
+
+def evaluate(
+  workdir: str | Path,
+  split: str = 'test',
+  checkpoint: str = 'last',
+  overrides: tuple[str, ...] = (),
+  quiet: bool = False,
+) -> dict[str, Any]:
+  """Evaluates a run on a split of its data and writes the report anew.
+
+  Args:
+    workdir: of a training run.
+    split: 'test', 'validation' or 'train'; the report is of that split.
+    checkpoint: 'last', 'best', or a step.
+    overrides: 'data.dir=DIR' and the like: where the data are now.
+    quiet: print nothing.
+
+  Returns:
+    {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'}.
+
+  Raises:
+    UserError: no run, no checkpoint, no such split, or the data are not there.
+  """
+  say = speaker(quiet)
+  directory = RunDirectory(workdir)
+  config = directory.config()
+  changed = config_lib.override(config, overrides)
+  refused = [
+    line
+    for line in config_lib.differences(config, changed)
+    if not line.startswith(('data.', 'eval_batch_size'))
+  ]
+  if refused:
+    raise UserError(
+      f'eval: the run in {workdir} is what it is: only data.* and eval_batch_size may '
+      f'be set ({refused[0]})'
+    )
+  mesh = make_mesh()
+  run = load_run(workdir, checkpoint, mesh)
+  if known := directory.pretrained():
+    changed = pretrained.adopt(changed, pretrained.Origin.from_dict(known).facts)
+  dataset = data.load(changed.data)
+  facts = DataFacts.of(dataset)
+  if facts.class_names != run.facts.class_names:
+    raise UserError(
+      f'eval: {facts.name} has other classes than the run in {workdir} was trained on'
+    )
+  if facts.image_shape != run.facts.image_shape:
+    raise UserError(
+      f'eval: {facts.name} has images of {facts.image_shape}, the run in {workdir} '
+      f'takes {run.facts.image_shape}: set data.image_size and data.channels'
+    )
+  _check_split(dataset, split)
+  # The normalisation is the run's own, also on other data.
+  task, _ = make_task(config, run.facts)
+  evaluator = programs.Evaluator(
+    task,
+    mesh,
+    dataset.splits[split],
+    dataset.pipeline,
+    run.state,
+    changed.eval_batch_size,
+    changed.data.workers,
+    programs.Compiler(),
+  )
+  measured, logits, labels = evaluator.outputs(run.state)
+  summary = directory.summary() or {'config_name': config.name}
+  report = write_report(directory, config, dataset, split, summary, logits, labels)
+  step = f'; checkpoint of step {run.step}'
+  say(result_line(split, measured, len(labels), facts.synthetic, step))
+  say(f'report: {report}')
+  return {'split': split, 'step': run.step, 'examples': len(labels), **measured}
+
+
+def evaluate_weights(
+  config: ConfigDict, split: str = 'test', quiet: bool = False
+) -> dict[str, Any]:
+  """Evaluates the weights of `init.pretrained` as they are; writes nothing.
+
+  Their normalisation, image size and crop hold where the config sets none.
+
+  Args:
+    config: with the model and the data; nothing of the model may start at random.
+    split: 'test', 'validation' or 'train'.
+    quiet: print nothing.
+
+  Returns:
+    {'split', 'examples', 'sha256', 'loss', 'accuracy', 'accuracy_top5'}.
+
+  Raises:
+    UserError: no such weights, they do not fit the model, or the data are not there.
+  """
+  say = speaker(quiet)
+  config = config_lib.validate(config)
+  runtime.configure(config.deterministic)
+  config, start = begin(config)
+  if start is None:
+    raise UserError('eval: say which weights with --config.init.pretrained=SOURCE')
+  dataset = data.load(config.data)
+  facts = DataFacts.of(dataset)
+  _check_split(dataset, split)
+  config.freeze = ()  # says how to train, and may be about another head
+  task, _ = make_task(config, facts)
+  mesh = make_mesh()
+  fitted = pretrained.fit(start.weights, config, facts)
+  if fitted.fresh:
+    raise UserError(
+      f'eval: with init.skip {len(fitted.fresh)} arrays of the model would be random '
+      f'({fitted.fresh[0]}, ...): weights are evaluated whole'
+    )
+  say(describe_data(dataset, facts))
+  say(pretrained.describe(start.origin, fitted))
+  compiler = programs.Compiler()
+  state = programs.init_state(task, mesh, config.seed, compiler)
+  state = pretrained.insert(state, fitted)
+  measured = programs.Evaluator(
+    task,
+    mesh,
+    dataset.splits[split],
+    dataset.pipeline,
+    state,
+    config.eval_batch_size,
+    config.data.workers,
+    compiler,
+  ).measure(state)
+  examples = len(dataset.splits[split])
+  say(result_line(split, measured, examples, facts.synthetic))
+  return {
+    'split': split,
+    'examples': examples,
+    'sha256': start.origin.sha256,
+    **measured,
+  }
+
+
+def _check_split(dataset: Dataset, split: str) -> None:
+  if split not in dataset.splits:
+    raise UserError(
+      f'eval: {dataset.name} has no split "{split}" here (it has '
+      f'{", ".join(dataset.splits)})'
+    )
