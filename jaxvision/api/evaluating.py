@@ -12,6 +12,7 @@ from jaxvision.api.start import begin
 from jaxvision.data.dataset import Dataset
 from jaxvision.deploy.predictor import load_run
 from jaxvision.engine import pretrained, programs, runtime
+from jaxvision.engine.log import warn
 from jaxvision.engine.mesh import make_mesh
 from jaxvision.engine.rundir import RunDirectory
 from jaxvision.engine.setup import DataFacts, make_task
@@ -99,7 +100,7 @@ def evaluate_weights(
   Their normalisation, image size and crop hold where the config sets none.
 
   Args:
-    config: with the model and the data; nothing of the model may start at random.
+    config: with the model and the data; `init.skip` does not count.
     split: 'test', 'validation' or 'train'.
     quiet: print nothing.
 
@@ -118,15 +119,12 @@ def evaluate_weights(
   dataset = data.load(config.data)
   facts = DataFacts.of(dataset)
   _check_split(dataset, split)
-  config.freeze = ()  # says how to train, and may be about another head
+  # These say how to train; evaluated are the whole weights.
+  config.init.skip, config.freeze = (), ()
   task, _ = make_task(config, facts)
   mesh = make_mesh()
   fitted = pretrained.fit(start.weights, config, facts)
-  if fitted.fresh:
-    raise UserError(
-      f'eval: with init.skip {len(fitted.fresh)} arrays of the model would be random '
-      f'({fitted.fresh[0]}, ...): weights are evaluated whole'
-    )
+  _check_classes(start.origin.facts.class_names, facts)
   say(describe_data(dataset, facts))
   say(pretrained.describe(start.origin, fitted))
   compiler = programs.Compiler()
@@ -158,3 +156,19 @@ def _check_split(dataset: Dataset, split: str) -> None:
       f'eval: {dataset.name} has no split "{split}" here (it has '
       f'{", ".join(dataset.splits)})'
     )
+
+
+def _check_classes(known: tuple[str, ...] | None, facts: DataFacts) -> None:
+  """Raises UserError, or warns, where the weights know their classes by other names."""
+  if (
+    known is None or known == facts.class_names or len(known) != len(facts.class_names)
+  ):
+    return
+  k = next(k for k, name in enumerate(known) if name != facts.class_names[k])
+  what = (
+    f'class {k} is "{known[k]}" for the weights and "{facts.class_names[k]}" in '
+    f'{facts.name}'
+  )
+  if sorted(known) == sorted(facts.class_names):
+    raise UserError(f'eval: {what}: the order of the classes differs')
+  warn(f'{what}: the numbers mean nothing unless these are two names of one class')

@@ -296,8 +296,13 @@ def _parameters(state: Any) -> int:
 
 
 def model_flops(bench: Bench) -> int | None:
-  """Returns the FLOPs of a training step; None for a task other than classification."""
-  if bench.config.task != 'classification':
+  """Returns the FLOPs of a training step by the layers.
+
+  None for a task other than classification, and where layers are frozen: what is spared
+  depends on where they are.
+  """
+  frozen = bench.config.freeze or bench.task.later_steps
+  if bench.config.task != 'classification' or frozen:
     return None
   model = make_model(bench.config, len(bench.facts.class_names))
   forward = summarize(model, bench.facts.image_shape).flops

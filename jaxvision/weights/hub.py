@@ -146,11 +146,18 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps the hub's warnings of single attempts back; bars it shows on terminals only."""
-  logger = logging.getLogger('huggingface_hub')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
+  """Keeps the hub's warnings of single attempts back; bars it shows on terminals only.
+
+  By a filter where they arise: the package sets the level of its loggers as it is
+  imported, part by part.
+  """
+
+  def is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+  logger = logging.getLogger('huggingface_hub.utils._http')
+  logger.addFilter(is_error)
   try:
     yield
   finally:
-    logger.setLevel(level)
+    logger.removeFilter(is_error)

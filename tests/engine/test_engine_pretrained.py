@@ -1,5 +1,6 @@
 """Runs that start from weights, go on without them, and give them back."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision import api, main
+from jaxvision import api, main, weights
 from jaxvision.config import load, override
 from jaxvision.engine import pretrained
 from jaxvision.engine.rundir import RunDirectory
@@ -67,11 +68,26 @@ def test_whole_weights_evaluate_as_their_run_does(
     arguments = ['--config=configs/digits_cnn.py', f'--config.init.pretrained={source}']
     assert main.main(['eval', *arguments]) == 0
     assert f'accuracy {first_run[1]["test_accuracy"]:.2%}' in capsys.readouterr().out
-  config.init.skip = ()
   config.init.pretrained = str(path)
   result = api.evaluate_weights(config, quiet=True)
   assert result['accuracy'] == pytest.approx(first_run[1]['test_accuracy'], abs=1e-7)
   assert result['loss'] == pytest.approx(first_run[1]['test_loss'], rel=1e-5)
+
+
+def test_classes_in_another_order_are_refused(config, first_run, tmp_path, capsys):
+  run = api.load_run(first_run[0])
+  facts = pretrained.facts_of(run.facts)
+  for names, refused in ((facts.class_names[::-1], True), (tuple('abcdefghij'), False)):
+    path = tmp_path / 'weights.safetensors'
+    other = dataclasses.replace(facts, class_names=names)
+    weights.save(path, run.state.eval_variables, other, 'digits_cnn')
+    config.init.pretrained = str(path)
+    if refused:
+      with pytest.raises(UserError, match='order of the classes'):
+        api.evaluate_weights(config, quiet=True)
+    else:
+      api.evaluate_weights(config, quiet=True)
+      assert 'class 0 is "a"' in capsys.readouterr().err
 
 
 def test_a_stopped_run_goes_on_without_the_weights(config, first_run, tmp_path):
