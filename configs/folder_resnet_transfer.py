@@ -23,11 +23,13 @@ def get_config():
   config.batch_size = 32
   config.epochs = 10.0
   config.log_every_steps = 20
-  config.optimizer.learning_rate = 0.02
-  config.optimizer.weight_decay = 1e-4
-  config.optimizer.groups = {'body': {'match': '(?!head/).*', 'start': 0.2}}
+  config.optimizer.name = 'adamw'
+  config.optimizer.learning_rate = 2e-2  # of the head
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.groups = {
+    'body': {'match': '(?!head/).*', 'start': 0.2, 'learning_rate': 1e-4}
+  }
   config.schedule.name = 'cosine'
-  config.augment.resized_crop = (0.35, 1.0)
+  config.augment.resized_crop = (0.5, 1.0)
   config.augment.flip = True
-  config.label_smoothing = 0.1
   return config

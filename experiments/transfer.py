@@ -37,8 +37,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     (
       'init.pretrained=',
       'init.skip=()',
-      'optimizer.learning_rate=0.05',
+      'optimizer.learning_rate=2e-3',
+      'optimizer.groups.body.learning_rate=2e-3',
       'optimizer.groups.body.start=0.0',
+      'schedule.warmup_steps=20',
     ),
   ),
   'linear': (
@@ -47,14 +49,17 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
       f'freeze=("{BODY}",)',
       'augment.resized_crop=()',
       'augment.flip=False',
-      'optimizer.learning_rate=0.5',
-      'label_smoothing=0.0',
+      'optimizer.learning_rate=0.1',
     ),
   ),
   'head_first': ('head, then all', (f'freeze=("{NORMS}",)',)),
   'all': (
     'all at once',
-    (f'freeze=("{NORMS}",)', 'optimizer.groups.body.start=0.0'),
+    (
+      f'freeze=("{NORMS}",)',
+      'optimizer.groups.body.start=0.0',
+      'schedule.warmup_steps=20',
+    ),
   ),
 }
 
@@ -186,9 +191,9 @@ def main() -> None:
   parser.add_argument(
     '--per_class',
     type=lambda text: [int(n) for n in text.split(',')],
-    default=[5, 10, 20, 50, 100],
+    default=[5, 15, 40, 100],
   )
-  parser.add_argument('--steps', type=int, default=300)
+  parser.add_argument('--steps', type=int, default=240)
   parser.add_argument('--seeds', type=int, default=1)
   parser.add_argument('--workdir', default='runs/transfer')
   parser.add_argument('--name', default='transfer', help='of the files it writes')
