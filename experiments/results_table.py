@@ -19,11 +19,18 @@ ROWS = (
   ('cifar10_simcnn', 'C2', '58'),
   ('cifar10_basiccnn', 'C4', '66.2'),
   ('cifar10_basiccnn_augment', 'C4, S3', ''),
+  ('cifar10_resnet20', 'C5', '79.7'),
+  ('cifar10_resnet20_augment', 'C6', '82.6'),
+  ('cifar10_resnet', 'C5', '79.7'),
+  ('cifar10_resnet_augment', 'C6', '82.6'),
   ('cifar10_originalcnn', 'C7', '88.4'),
   ('cifar10_customcnn', 'C8', '93.3'),
   ('cifar10_resnet18', 'C9', '93.3'),
+  ('cifar10_resnet50_transfer', 'C10', '70-73'),
   ('cifar10_airbench94', 'C14', '94.01'),
   ('cifar100_smallcnn', 'C11', '33.9'),
+  ('cifar100_resnet18', 'C15', '75.6'),
+  ('dogs_resnet50_transfer', 'C13', ''),
 )
 
 

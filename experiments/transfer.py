@@ -93,7 +93,7 @@ def train_all(options: argparse.Namespace) -> list[dict[str, Any]]:
         records.append(
           {'method': method, 'per_class': count}
           | {key: summary[key] for key in KEPT}
-          | {'changes': [*options.set, *changes]}
+          | {'pretrained': origin(summary), 'changes': [*options.set, *changes]}
         )
   return records
 
@@ -109,12 +109,21 @@ KEPT = (
   'test_loss',
   'seconds_total',
   'images_per_second',
-  'pretrained',
   'device_kind',
   'dtype',
   'versions',
   'git_commit',
 )
+
+
+def origin(summary: dict[str, Any]) -> dict[str, Any] | None:
+  """Returns where the weights of a run came from, without the folder of a file."""
+  found = summary['pretrained']
+  if found is None:
+    return None
+  path = Path(found['source'])
+  source = path.name if path.exists() else found['source']
+  return {'source': source, 'sha256': found['sha256'], 'revision': found['revision']}
 
 
 def accuracies(records: list[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:

@@ -1,5 +1,6 @@
 """The project itself: the import order of the house, the numbers of the README."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -27,3 +28,12 @@ def test_the_readme_has_the_numbers_of_the_result_files(pytestconfig):
   content = tables['table'](tables['load_results'](root / 'experiments' / 'results'))
   text = (root / 'README.md').read_text()
   assert tables['replaced'](text, content) == text
+
+
+def test_the_readme_has_the_table_of_the_transfer_study(pytestconfig):
+  root = pytestconfig.rootpath
+  study = runpy.run_path(str(root / 'experiments' / 'transfer.py'))
+  records = json.loads((root / 'experiments' / 'studies' / 'transfer.json').read_text())
+  table = study['table'](records)
+  assert (root / 'experiments' / 'studies' / 'transfer.md').read_text() == table + '\n'
+  assert table in (root / 'README.md').read_text()
