@@ -239,7 +239,7 @@ def measure(config: ConfigDict, dataset: Dataset, steps: int) -> dict[str, Any]:
     least = _FEWEST_DISPATCHES * bench.trainer.steps_per_dispatch
     timing = bench.take(max(steps, least))
     step_seconds = timing.seconds / timing.steps
-    resident_data = dataset.pipeline == 'resident'
+    resident_data = bench.dataset.pipeline == 'resident'
     if resident_data:
       input_seconds = _resident_data_seconds(bench)
     else:
@@ -260,7 +260,7 @@ def measure(config: ConfigDict, dataset: Dataset, steps: int) -> dict[str, Any]:
     'params': _parameters(bench.state),
     'batch_size': config.batch_size,
     'dtype': config.dtype,
-    'pipeline': dataset.pipeline,
+    'pipeline': bench.dataset.pipeline,
     'steps': timing.steps,
     'steps_per_dispatch': bench.trainer.steps_per_dispatch,
     'images_per_second': config.batch_size / step_seconds,

@@ -56,6 +56,17 @@ def test_every_value_is_measured(tiny_config, pipeline, programs, monkeypatch):
   assert 'made up' in text
 
 
+def test_a_frozen_network_is_measured_on_its_features(digits_config):
+  digits_config.model = {'name': 'resnet20', 'width': 2}
+  digits_config.freeze = ('(?!head/).*',)
+  digits_config.augment.crop_padding = 0
+  digits_config.data.pipeline, digits_config.data.workers = 'streaming', 0
+  result = api.benchmark(digits_config, steps=3)
+  assert result['pipeline'] == 'resident'
+  assert result['model_flops_per_step'] is None
+  benchmark.render(result)
+
+
 def test_steps_are_those_of_training(tiny_config):
   dataset = data.load(tiny_config.data)
   bench = benchmark.Bench(tiny_config, dataset, steps=12)
