@@ -160,6 +160,8 @@ def locate(
   parts = _parse(name)
   directory = _prepared(data_directory(data_dir), parts)
   key = '-'.join(filter(None, parts)).replace('*', 'x')
+  if image_size and image_size == _stored_side(directory, cache / key):
+    image_size = 0  # the same images: not to be decoded and kept twice
   key += f'-{image_size}px' if image_size else ''
   key += f'-{channels}ch' if channels else ''
   key += '-readable' if skip_unreadable else ''
@@ -172,6 +174,19 @@ def locate(
       _open, name, data_dir, directory, image_size, channels, cache / key, resizing
     ),
   )
+
+
+def _stored_side(directory: Path | None, cached: Path) -> int | None:
+  """Returns the side of the images of a set where all are squares of one size."""
+  if directory is None:
+    shape = _read_json(cached / 'index.json').get('image_shape', ())
+  else:
+    node = _read_json(directory / 'features.json')
+    for key in ('featuresDict', 'features', 'image', 'image', 'shape'):
+      node = node.get(key) or {}
+    shape = node.get('dimensions', ())
+  sides = {int(side) for side in shape[:2] if str(side).isdigit()}
+  return sides.pop() if len(sides) == 1 and len(shape) == 3 else None
 
 
 def prepare(name: str, data_dir: str = '') -> str:

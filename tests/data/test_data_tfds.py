@@ -225,6 +225,20 @@ def test_versions_and_configs_are_found_by_name(data_dir):
   assert len(load('many').splits['train']) == 3
 
 
+def test_the_size_that_it_has_is_no_other_set(data_dir, fresh_cache):
+  features = {'image': _image(6, 6, 3), 'label': _classes(3)}
+  splits = {'train': _examples(6, (6, 6, 3)), 'test': _examples(3, (6, 6, 3))}
+  folder = _prepared(data_dir, 'square/1.0.0', splits, features)
+  plain = _pixels(load('square').splits['test'])
+  kept = sorted(p.name for p in fresh_cache.iterdir())
+  for gone in (False, True):  # in a copied cache the set itself is not there
+    if gone:
+      shutil.rmtree(folder)
+    same = _pixels(load('square', image_size=6).splits['test'])
+    np.testing.assert_array_equal(same, plain)
+    assert sorted(p.name for p in fresh_cache.iterdir()) == kept
+
+
 def test_sizes_that_differ_need_image_size(data_dir):
   features = {'image': _image(None, None, 3), 'label': _classes(3)}
   examples = _examples(3) + _examples(3, (8, 9, 3))
