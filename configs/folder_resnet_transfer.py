@@ -6,7 +6,7 @@
 with DIR/{train,test}/CLASS/*.jpg. The weights are downloaded once; those of a file are
 taken with --config.init.pretrained=FILE. For the first fifth of the run only the new head
 trains, then all does. Normalisation, image size and the evaluation's crop are those of
-the weights. Batches of 32 photographs of 224 pixels take about 3 GB.
+the weights.
 """
 
 from jaxvision.config import base_config

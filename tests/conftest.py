@@ -28,6 +28,17 @@ def cache_dir(tmp_path_factory):
 
 
 @pytest.fixture
+def quick_compile():
+  """Halves the time of tests that compile much and compute next to nothing."""
+  import jax
+
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
+@pytest.fixture
 def digits_config():
   """A short run on digits on one device; fields are changed by the tests."""
   from jaxvision import config

@@ -37,14 +37,6 @@ LIKE = {
 }
 
 
-@pytest.fixture
-def quick_compile():
-  """Numbers do not depend on XLA's optimisations, and ResNets compile much faster."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def load(path):
   folder = path.stem.startswith('folder')
   return config_lib.load(path, ['data.root=somewhere'] if folder else [])

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.api.say import describe_data, result_line, speaker, write_report
-from jaxvision.api.start import begin
 from jaxvision.data.dataset import Dataset
 from jaxvision.deploy.predictor import load_run
 from jaxvision.engine import pretrained, programs, runtime
@@ -113,7 +112,7 @@ def evaluate_weights(
   say = speaker(quiet)
   config = config_lib.validate(config)
   runtime.configure(config.deterministic)
-  config, start = begin(config)
+  config, start = pretrained.begin(config)
   if start is None:
     raise UserError('eval: say which weights with --config.init.pretrained=SOURCE')
   dataset = data.load(config.data)

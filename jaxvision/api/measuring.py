@@ -6,8 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision.api.start import begin
-from jaxvision.engine import runtime
+from jaxvision.engine import pretrained, runtime
 from jaxvision.engine.log import warn
 
 
@@ -33,5 +32,6 @@ def benchmark(config: ConfigDict, steps: int = 100) -> dict[str, Any]:
     warn(warning)
   from jaxvision.engine.benchmark import measure  # no other command measures
 
-  config, _ = begin(config)  # speed does not depend on the weights, but on their sizes
+  # Speed depends on the sizes that the weights ask for, not on the weights.
+  config, _ = pretrained.begin(config)
   return measure(config, data.load(config.data), steps)

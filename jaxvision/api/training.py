@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.api.say import describe_data, result_line, speaker, write_report
-from jaxvision.api.start import Start, begin
 from jaxvision.data.dataset import Dataset
 from jaxvision.engine import pretrained, programs, runtime
 from jaxvision.engine.checkpoints import Checkpoints
@@ -78,7 +77,7 @@ def train(
   say(f'devices: {runtime.describe()}')
 
   given = config  # what the run directory keeps: it is compared with the next command
-  config, start = begin(config, None if overwrite else directory)
+  config, start = pretrained.begin(config, None if overwrite else directory)
   dataset = data.load(config.data)
   facts = DataFacts.of(dataset)
   task, plan = make_task(config, facts)
@@ -116,7 +115,7 @@ class _Session:
   plan: Plan
   mesh: jax.sharding.Mesh
   checkpoints: Checkpoints
-  start: Start | None
+  start: pretrained.Start | None
   fitted: Fitted | None
 
   def run(

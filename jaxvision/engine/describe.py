@@ -23,10 +23,7 @@ def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> s
   if known:
     facts = DataFacts.from_dict(known)
   else:
-    if config.init.pretrained:
-      config = pretrained.adopt(
-        config, pretrained.read(config.init.pretrained)[0].facts
-      )
+    config, _ = pretrained.begin(config)
     facts = DataFacts.of(data.load(config.data))
   _, plan = make_task(config, facts)
   model = make_model(config, len(facts.class_names))

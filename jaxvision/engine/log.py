@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxvision.engine.rundir import write_whole
+from jaxvision.files import write_whole
 
 
 def warn(text: str) -> None:

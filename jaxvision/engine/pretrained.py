@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -110,6 +110,30 @@ def adopt(config: ConfigDict, facts: Facts) -> ConfigDict:
     if fields[name] == empty and wanted is not None:
       fields[name] = wanted
   return config
+
+
+class Start(NamedTuple):
+  """The weights that a run starts from; None in a run that is past its start."""
+
+  origin: Origin
+  weights: Weights | None
+
+
+def begin(
+  config: ConfigDict, directory: RunDirectory | None = None
+) -> tuple[ConfigDict, Start | None]:
+  """Returns the config with what the pretrained weights ask for, and these.
+
+  A run that has a checkpoint goes on without the file that it began with.
+  """
+  if not config.init.pretrained:
+    return config, None
+  known = directory.pretrained() if directory else None
+  if known and any(directory.checkpoints.glob('[0-9]*')):
+    start = Start(Origin.from_dict(known), None)
+  else:
+    start = Start(*read(config.init.pretrained))
+  return adopt(config, start.origin.facts), start
 
 
 def fit(weights: Weights, config: ConfigDict, facts: DataFacts) -> Fitted:

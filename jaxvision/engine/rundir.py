@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,17 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision.errors import UserError
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-  """Writes a file such that it is either as before or complete, never in between."""
-  data = content.encode('utf-8') if isinstance(content, str) else content
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+from jaxvision.files import write_whole
 
 
 def write_json(path: Path, value: Any) -> None:

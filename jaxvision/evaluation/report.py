@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxvision.engine.rundir import write_whole
 from jaxvision.evaluation import grids, metrics, page, plots, style
+from jaxvision.files import write_whole
 
 PAIRS = 20  # most confused pairs listed
 PICTURES = 24  # worst mistakes, and as many sample predictions

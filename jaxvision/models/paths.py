@@ -6,7 +6,7 @@ stages of a ResNet, '(?!head/).*' all but the head.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -22,9 +22,12 @@ def paths(params: Any) -> Any:
   >>> paths({'conv': {'kernel': 1, 'bias': 2}})
   {'conv': {'bias': 'conv/bias', 'kernel': 'conv/kernel'}}
   """
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: '/'.join(str(key.key) for key in path), params
-  )
+  return jax.tree_util.tree_map_with_path(lambda keys, _: path_of(keys), params)
+
+
+def path_of(keys: Sequence[Any]) -> str:
+  """Returns the path of a leaf, given its keys as JAX's tree functions give them."""
+  return '/'.join(str(key.key) for key in keys)
 
 
 def matcher(where: str, pattern: str, known: Iterable[str]) -> Callable[[str], bool]:

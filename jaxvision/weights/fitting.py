@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from jaxvision.errors import UserError
-from jaxvision.models.paths import matcher
+from jaxvision.models.paths import matcher, path_of
 from jaxvision.weights import advice, naming
-from jaxvision.weights.tensors import Weights, name_of
+from jaxvision.weights.tensors import Weights
 
 _SHOWN = 3  # names of each kind in a message
 
@@ -55,7 +55,7 @@ def fit(
       means nothing; or `skip` leaves nothing to load.
   """
   leaves, tree = jax.tree_util.tree_flatten_with_path(variables)
-  here = {name_of(path): leaf for path, leaf in leaves}
+  here = {path_of(path): leaf for path, leaf in leaves}
   skipped = _skipper(skip, here, weights.tensors)
 
   fresh = {name for name in here if skipped(name)}

@@ -1,9 +1,7 @@
 """Writing weights as safetensors, in PyTorch's names where it has such a network."""
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxvision.errors import UserError
+from jaxvision.files import write_whole
 from jaxvision.weights import naming
 from jaxvision.weights.facts import Facts
 from jaxvision.weights.files import METADATA_KEY
@@ -45,15 +44,10 @@ def save(
   # make the same file.
   data = safetensors.numpy.save(_tensors(named(variables)), {METADATA_KEY: metadata})
   path = Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    write_whole(path, data)
   except OSError as error:
     raise UserError(f'weights {path}: cannot be written: {error.strerror}') from error
-  finally:
-    with contextlib.suppress(OSError):
-      temporary.unlink()
 
 
 def _tensors(ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

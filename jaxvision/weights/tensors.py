@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvision.models.paths import path_of
 from jaxvision.weights.facts import Facts
 
 
@@ -57,9 +58,4 @@ def named(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   ['params/head/bias', 'params/head/kernel']
   """
   leaves = jax.tree_util.tree_leaves_with_path(variables)
-  return {name_of(path): np.asarray(leaf, np.float32) for path, leaf in leaves}
-
-
-def name_of(path: tuple[Any, ...]) -> str:
-  """Returns the keys of a leaf in a tree of variables, joined by '/'."""
-  return '/'.join(str(key.key) for key in path)
+  return {path_of(path): np.asarray(leaf, np.float32) for path, leaf in leaves}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision.engine.rundir import write_whole
 from jaxvision.evaluation import page, report
+from jaxvision.files import write_whole
 
 SUMMARY = {
   'config_name': 'digits_cnn',

@@ -7,12 +7,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def quick_compilation():
-  """Halves the time of these tests: they compile much and compute next to nothing."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
+def quick_compilation(quick_compile):
+  """All of these tests run models on tiny inputs."""
 
 
 @pytest.fixture(scope='session')

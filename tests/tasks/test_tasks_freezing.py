@@ -23,14 +23,6 @@ FACTS = DataFacts(
 BODY = '(?!head/).*'
 
 
-@pytest.fixture
-def quick_compile():
-  """These tests compile much and compute next to nothing."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def make(*overrides):
   config = config_lib.override(
     config_lib.base_config(),
