@@ -9,6 +9,8 @@ Residual networks are cut before their classifier by two methods: `features`, im
 float32 [B, D], and `classify`, features to logits, as in
 `model.apply(variables, images, method='features')`.
 
+`create_gan` makes the two networks of a GAN from a table of their own, `GANS`.
+
 >>> import jax, jax.numpy as jnp
 >>> model = create('small_filters_cnn', num_classes=100, activation='swish')
 >>> images = jnp.zeros([2, 32, 32, 3])
@@ -19,19 +21,34 @@ float32 [B, D], and `classify`, features to logits, as in
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError
 from jaxvision.models import airbench, cnn, preact, resnet
-from jaxvision.models.layers import ACTIVATIONS
+from jaxvision.models.checking import (
+  DTYPES,
+  check_dtype,
+  check_fields,
+  check_num_classes,
+  look_up,
+)
+from jaxvision.models.generative import GAN, GANS, create_gan, gan_fields
 from jaxvision.models.order import layer_order
 
-__all__ = ['DTYPES', 'MODELS', 'create', 'fields', 'layer_order']
+__all__ = [
+  'DTYPES',
+  'GAN',
+  'GANS',
+  'MODELS',
+  'create',
+  'create_gan',
+  'fields',
+  'gan_fields',
+  'layer_order',
+]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
   'small_filters_cnn': cnn.SmallFiltersCNN,
@@ -60,16 +77,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   'airbench94': airbench.Airbench94,
   'airbench95': airbench.Airbench95,
   'airbench96': airbench.Airbench96,
-}
-
-DTYPES = ('float32', 'bfloat16')
-
-# Fields of these names take one of these values, in every model that has them.
-_CHOICES: dict[str, tuple[str, ...]] = {
-  'activation': tuple(ACTIVATIONS),
-  'shortcut': ('A', 'B'),
-  'stem': ('cifar', 'imagenet'),
-  'form': ('muon', 'sgd'),
 }
 
 # Set by `create` itself, or by linen.
@@ -103,18 +110,11 @@ def create(
     jaxvision.errors.UserError: unknown model "resnet19", did you mean "resnet18"?
   """
   defaults = _defaults(name)
-  if not _is_int(num_classes) or num_classes < 1:
-    raise UserError(f'num_classes must be a whole number from 1, got {num_classes!r}')
-  _check_choice('dtype', dtype, DTYPES)
-  for field in fields:
-    if field not in defaults:
-      hint = closest(field, defaults) or f'; its fields: {", ".join(defaults)}'
-      raise UserError(f'model "{name}" has no field "{field}"{hint}')
-  values = {
-    field: _checked(f'model.{field} of "{name}"', field, value, defaults[field])
-    for field, value in fields.items()
-  }
-  return MODELS[name](num_classes=int(num_classes), dtype=jnp.dtype(dtype), **values)
+  return MODELS[name](
+    num_classes=check_num_classes(num_classes),
+    dtype=check_dtype(dtype),
+    **check_fields(name, fields, defaults),
+  )
 
 
 def fields(name: str) -> dict[str, Any]:
@@ -132,11 +132,9 @@ def fields(name: str) -> dict[str, Any]:
 
 # Under a second name, because `create` has an argument called `fields`.
 def _defaults(name: str) -> dict[str, Any]:
-  if name not in MODELS:
-    hint = closest(name, MODELS) if isinstance(name, str) else ''
-    hint = hint or f'; known: {", ".join(MODELS)}'
-    raise UserError(f'unknown model "{name}"{hint}')
-  constructor = MODELS[name]
+  if name in GANS:
+    raise UserError(f'model "{name}" is a GAN: set task to "gan"')
+  constructor = look_up('model', name, MODELS)
   bound: dict[str, Any] = {}
   if isinstance(constructor, functools.partial):
     constructor, bound = constructor.func, constructor.keywords
@@ -147,44 +145,3 @@ def _defaults(name: str) -> dict[str, Any]:
     for field in dataclasses.fields(constructor)
     if field.name not in _RESERVED and field.default is not dataclasses.MISSING
   }
-
-
-def _checked(where: str, field: str, value: Any, default: Any) -> Any:
-  """Returns `value` in the type of `default`, or raises a `UserError`."""
-  if field in _CHOICES:
-    _check_choice(where, value, _CHOICES[field])
-    return value
-  if isinstance(default, bool):
-    if isinstance(value, bool):
-      return value
-    expected = 'True or False'
-  elif isinstance(default, int):
-    if _is_int(value) and value >= 1:
-      return int(value)
-    expected = 'a whole number from 1'
-  elif isinstance(default, tuple):
-    if (
-      isinstance(value, (tuple, list))
-      and value
-      and all(_is_int(item) and item >= 1 for item in value)
-    ):
-      return tuple(int(item) for item in value)
-    expected = f'whole numbers from 1 such as {default}'
-  else:  # a rate: the only kind of float field there is
-    if (
-      isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= value < 1
-    ):
-      return float(value)
-    expected = 'a number from 0 to below 1'
-  raise UserError(f'{where} must be {expected}, got {value!r}')
-
-
-def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    hint = closest(value, choices) if isinstance(value, str) else ''
-    known = ', '.join(f'"{choice}"' for choice in choices)
-    raise UserError(f'{where} must be one of {known}, got {value!r}{hint}')
-
-
-def _is_int(value: Any) -> bool:
-  return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -3,12 +3,17 @@
 Radford, Metz and Chintala 2015, "Unsupervised representation learning with deep
 convolutional generative adversarial networks", https://arxiv.org/abs/1511.06434. Both
 halve, or double, the image down to a side of 4 to 7 pixels: 32 - 16 - 8 - 4, 28 - 14 -
-7. The one layer that is left has a kernel of the size of that side. No convolution has
-a bias, weights are drawn from N(0, 0.02), and batch norm is as in the rest of the
-library. At 32x32x3 and width 32 there are 370,624 and 167,808 parameters.
+7. The one layer that is left has a kernel of the size of that side. Weights are drawn
+from N(0, 0.02), and batch norm is as in the rest of the library.
+
+What came later is there as switches, off by default: nearest-neighbour upsampling,
+spectral normalisation, layers that see the whole batch, networks that know the class.
+With all of them off no convolution has a bias, and at 32x32x3 and width 32 there are
+370,624 and 167,808 parameters.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,17 +22,27 @@ import jax.numpy as jnp
 
 from jaxvision.errors import UserError
 from jaxvision.models.layers import batch_norm
-from jaxvision.models.lowering.transposed import ConvTranspose, strided_conv
+from jaxvision.models.lowering.transposed import (
+  ConvTranspose,
+  conv_transpose,
+  strided_conv,
+)
+from jaxvision.models.minibatch import append_stddev, closeness
+from jaxvision.models.spectral import normalized
+
+UPSAMPLES = ('transposed', 'resize')
+NORMS = ('batch', 'spectral', 'none')
+MINIBATCHES = ('none', 'discrimination', 'stddev')
 
 _INITIAL = nn.initializers.normal(0.02)
 
-_conv = functools.partial(
-  nn.Conv, use_bias=False, kernel_init=_INITIAL, conv_general_dilated=strided_conv
-)
 _up = functools.partial(ConvTranspose, use_bias=False, kernel_init=_INITIAL)
 
 # PyTorch's padding of 1 around a kernel of 4 with stride 2.
 _PADDING = ((1, 1), (1, 1))
+
+# Measures of closeness that minibatch discrimination takes, and the length of each.
+_MEASURES, _LENGTH = 16, 8
 
 
 def halvings(image_size: int) -> int:
@@ -50,6 +65,75 @@ def halvings(image_size: int) -> int:
   return count
 
 
+class ResizeConv(nn.Module):
+  """Doubles by nearest neighbour, convolves 3x3: [B,H,W,C] -> [B,2H,2W,features].
+
+  Odena et al. 2016, "Deconvolution and checkerboard artifacts". Four pixels of one
+  value under 3x3 taps are one pixel under 4x4, so that both steps are one transposed
+  convolution, with a kernel that each tap enters four times: 4/9 of the products.
+
+  Attributes:
+    features: output channels.
+    dtype: of the computation.
+  """
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (3, 3, x.shape[-1], self.features)
+    kernel = self.param('kernel', _INITIAL, shape, jnp.float32)
+    spread = sum(
+      jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
+      for i in range(2)
+      for j in range(2)
+    )
+    x, spread = x.astype(self.dtype), spread.astype(self.dtype)
+    return conv_transpose(x, spread, (2, 2), 'SAME')
+
+
+class ClassBatchNorm(nn.Module):
+  """Batch norm with a gain and a bias for each class, 1 and 0 at first.
+
+  De Vries et al. 2017, "Modulating early visual processing by language", section 3; in
+  a generator Miyato and Koyama 2018, "cGANs with projection discriminator". The
+  statistics are those of all classes.
+
+  Attributes:
+    num_classes: how many gains and biases there are.
+    dtype: of the computation.
+  """
+
+  num_classes: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, labels: jax.Array, use_running_average: bool
+  ) -> jax.Array:
+    """Maps features [B, H, W, C] and labels int32 [B] to [B, H, W, C]."""
+    norm = batch_norm(use_scale=False, use_bias=False, dtype=self.dtype, name='norm')
+    x = norm(x, use_running_average=use_running_average)
+    shape = (self.num_classes, x.shape[-1])
+    gains = self.param('scale', nn.initializers.ones, shape, jnp.float32)
+    biases = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+    gain, bias = (
+      _of_class(table, labels).astype(self.dtype)[:, None, None]
+      for table in (gains, biases)
+    )
+    return x * gain + bias
+
+
+def _of_class(table: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns `table[labels]`, float32 [B, C].
+
+  As a product: its gradient, unlike that of a lookup, adds up in a fixed order on GPUs.
+  """
+  chosen = jax.nn.one_hot(labels, len(table), dtype=jnp.float32)
+  return jnp.dot(chosen, table, precision=jax.lax.Precision.HIGHEST)
+
+
 class DCGANGenerator(nn.Module):
   """Noise, [B, latent] -> images in (-1, 1), float32 [B, image_size, image_size, C].
 
@@ -63,6 +147,9 @@ class DCGANGenerator(nn.Module):
     width: features of the last layer but one; the first has `width` times 4 at 32x32,
       times 2 at 28x28.
     latent: length of the noise.
+    upsample: what doubles the image: 'transposed', or 'resize', see `ResizeConv`.
+    num_classes: 0, or the number of classes whose images it makes when told the
+      labels; they enter in `ClassBatchNorm`.
     dtype: of the computation; images are float32.
   """
 
@@ -70,29 +157,46 @@ class DCGANGenerator(nn.Module):
   channels: int = 3
   width: int = 32
   latent: int = 100
+  upsample: str = 'transposed'
+  num_classes: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, noise: jax.Array, train: bool = False) -> jax.Array:
+  def __call__(
+    self, noise: jax.Array, labels: jax.Array | None = None, train: bool = False
+  ) -> jax.Array:
+    """Makes images of noise and, where there are classes, labels int32 [B]."""
     if noise.ndim != 2 or noise.shape[1] != self.latent:
       raise ValueError(f'noise must be [B, {self.latent}], got {noise.shape}')
+    _check(self, labels, upsample=UPSAMPLES)
     doublings = halvings(self.image_size)
     side = self.image_size >> doublings
     x = noise.astype(self.dtype)[:, None, None, :]
     for i in range(doublings):
       features = self.width << (doublings - 1 - i)
-      layer = functools.partial(_up, features, dtype=self.dtype, name=f'up{i + 1}')
       if i == 0:
-        x = layer(kernel_size=(side, side), padding='VALID')(x)
+        first = _up(
+          features, (side, side), padding='VALID', dtype=self.dtype, name='up1'
+        )
+        x = first(x)
       else:
-        x = layer(kernel_size=(4, 4), strides=(2, 2))(x)
-      norm = batch_norm(dtype=self.dtype, name=f'bn{i + 1}')
-      x = norm(x, use_running_average=not train)
+        x = self._double(x, features, i + 1)
+      if self.num_classes:
+        norm = ClassBatchNorm(self.num_classes, dtype=self.dtype, name=f'bn{i + 1}')
+        x = norm(x, labels, use_running_average=not train)
+      else:
+        norm = batch_norm(dtype=self.dtype, name=f'bn{i + 1}')
+        x = norm(x, use_running_average=not train)
       x = nn.relu(x)
-    x = _up(
-      self.channels, (4, 4), strides=(2, 2), dtype=self.dtype, name=f'up{doublings + 1}'
-    )(x)
+    x = self._double(x, self.channels, doublings + 1)
     return jnp.tanh(x.astype(jnp.float32))
+
+  def _double(self, x: jax.Array, features: int, number: int) -> jax.Array:
+    if self.upsample == 'resize':
+      return ResizeConv(features, dtype=self.dtype, name=f'conv{number}')(x)
+    return _up(features, (4, 4), strides=(2, 2), dtype=self.dtype, name=f'up{number}')(
+      x
+    )
 
 
 class DCGANDiscriminator(nn.Module):
@@ -105,33 +209,118 @@ class DCGANDiscriminator(nn.Module):
 
   Attributes:
     width: features of the first convolution.
+    norm: 'batch'; 'spectral': no batch norm, biases, and the kernel of every layer
+      divided by its largest singular value, which each pass in training mode follows
+      by one step of power iteration from the vectors in 'batch_stats', see `spectral`;
+      'none': no batch norm, biases, for penalties on the gradient at each image
+      (Gulrajani et al. 2017, "Improved training of Wasserstein GANs", section 4).
+    minibatch: 'none', or what the last layer also sees of the batch as a whole, in
+      training mode or not: 'discrimination', 16 measures of `closeness` of learned
+      features of length 8; 'stddev', the channel of `append_stddev`.
+    num_classes: 0, or the number of classes: of an image with a label, the projection
+      of its last features, summed over the pixels, on a learned vector of that class is
+      added to the logit (Miyato and Koyama 2018, "cGANs with projection discriminator").
     dtype: of the computation; logits are float32.
   """
 
   width: int = 32
+  norm: str = 'batch'
+  minibatch: str = 'none'
+  num_classes: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+  def __call__(
+    self, images: jax.Array, labels: jax.Array | None = None, train: bool = False
+  ) -> jax.Array:
+    """Judges images and, where there are classes, their labels int32 [B]."""
     height, width = images.shape[1:3]
     if height != width:
       raise UserError(f'a DCGAN takes square images, got {height}x{width}')
+    _check(self, labels, norm=NORMS, minibatch=MINIBATCHES)
     count = halvings(height)
+    last = count + 1
     x = images.astype(self.dtype)
-    for i in range(count):
-      x = _conv(
-        self.width << i,
-        (4, 4),
+    for i in range(1, last):
+      x = self._conv(
+        x,
+        f'conv{i}',
+        self.width << (i - 1),
+        train,
+        kernel_size=(4, 4),
         strides=(2, 2),
         padding=_PADDING,
-        dtype=self.dtype,
-        name=f'conv{i + 1}',
-      )(x)
-      if i:
-        norm = batch_norm(dtype=self.dtype, name=f'bn{i + 1}')
+      )
+      if i > 1 and self.norm == 'batch':
+        norm = batch_norm(dtype=self.dtype, name=f'bn{i}')
         x = norm(x, use_running_average=not train)
       x = nn.leaky_relu(x, 0.2)
-    x = _conv(
-      1, x.shape[1:3], padding='VALID', dtype=self.dtype, name=f'conv{count + 1}'
-    )(x)
-    return x.astype(jnp.float32).reshape(-1)
+    seen = append_stddev(x) if self.minibatch == 'stddev' else x
+    logits = self._conv(
+      seen, f'conv{last}', 1, train, kernel_size=x.shape[1:3], padding='VALID'
+    )
+    logits = logits.astype(jnp.float32).reshape(-1)
+    if self.minibatch == 'discrimination':
+      logits += self._compare(x, train)
+    if self.num_classes:
+      logits += self._project(x, labels, train)
+    return logits
+
+  def _conv(self, x, name, features, train, **options) -> jax.Array:
+    layer = nn.Conv(
+      features,
+      use_bias=self.norm != 'batch',
+      kernel_init=_INITIAL,
+      dtype=self.dtype,
+      conv_general_dilated=self._product(strided_conv, name, features, train),
+      name=name,
+      **options,
+    )
+    return layer(x)
+
+  def _linear(self, x, name, features, train, **options) -> jax.Array:
+    layer = nn.Dense(
+      features,
+      use_bias=False,
+      kernel_init=_INITIAL,
+      dot_general=self._product(jax.lax.dot_general, name, features, train),
+      name=name,
+      **options,
+    )
+    return layer(x)
+
+  def _product(self, product, name, features, train) -> Callable[..., jax.Array]:
+    if self.norm != 'spectral':
+      return product
+    u = self.variable(
+      'batch_stats',
+      f'{name}_u',
+      lambda: jax.random.normal(self.make_rng('params'), (features,), jnp.float32),
+    )
+    return normalized(product, u, update=train)
+
+  # Beside the last layer, which comes to the same as appending to what it sees.
+  def _compare(self, x: jax.Array, train: bool) -> jax.Array:
+    flat = x.reshape(len(x), -1)
+    size = _MEASURES * _LENGTH
+    learned = self._linear(flat, 'minibatch', size, train, dtype=self.dtype)
+    close = closeness(learned.reshape(-1, _MEASURES, _LENGTH))
+    return self._linear(close, 'closeness', 1, train).reshape(-1)
+
+  def _project(self, x: jax.Array, labels: jax.Array, train: bool) -> jax.Array:
+    pooled = x.astype(jnp.float32).sum((1, 2))
+    # One row for each class; as in `_of_class`, a product instead of a lookup.
+    chosen = jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
+    exact = jax.lax.Precision.HIGHEST
+    vectors = self._linear(
+      chosen, 'embedding', x.shape[-1], train, dtype=jnp.float32, precision=exact
+    )
+    return (pooled * vectors).sum(axis=-1)
+
+
+def _check(model: nn.Module, labels: jax.Array | None, **choices: tuple[str, ...]):
+  for field, known in choices.items():
+    if getattr(model, field) not in known:
+      raise ValueError(f'{field} must be one of {known}, got {getattr(model, field)!r}')
+  if model.num_classes and labels is None:
+    raise ValueError(f'a {type(model).__name__} of classes wants labels')

@@ -1,6 +1,6 @@
 """What a model is made of: layers, output shapes, parameters and FLOPs.
 
-FLOPs are those of convolutions and matrix products in the forward pass of one image
+FLOPs are those of convolutions and matrix products in the forward pass of one input
 in evaluation mode, a multiply-add counted as two; norms, activations, poolings and
 sums are left out, as papers do (most of which count multiply-adds: half of ours). A
 tap of a kernel that falls into the padding counts like any other. They are read off
@@ -17,6 +17,7 @@ import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
 
+from jaxvision.models.generative import GAN
 from jaxvision.models.lowering import plain_convolutions
 
 WIDTH = 100  # columns of the rendered table
@@ -30,9 +31,9 @@ class Row:
     path: names of the modules from the model down to the layer, joined by '/'; ''
       is the model itself.
     type: class of the layer.
-    output: shape for one image, without the batch axis.
+    output: shape for one input, without the batch axis.
     params: number of parameters of the layer itself, not of layers within it.
-    flops: of the layer itself, for one image forward.
+    flops: of the layer itself, for one input forward.
   """
 
   path: str
@@ -48,17 +49,19 @@ class Summary:
 
   Attributes:
     model: class of the model.
-    image_shape: (H, W, C) of the image it was traced with.
+    input_shape: (H, W, C) of the image it was traced with, (length,) of the noise.
     rows: the layers; their `params` and `flops` add up to the totals.
     params: number of parameters.
-    flops: floating-point operations per image forward, see the module.
+    flops: floating-point operations per input forward, see the module.
+    input: what it was traced with, 'image' or 'noise vector'.
   """
 
   model: str
-  image_shape: tuple[int, int, int]
+  input_shape: tuple[int, ...]
   rows: tuple[Row, ...]
   params: int
   flops: int
+  input: str = 'image'
 
   def __str__(self) -> str:
     return self.render()
@@ -93,8 +96,8 @@ class Summary:
       return (' ' * gap).join(cells).rstrip()
 
     rule = '-' * (sum(widths) + gap * (len(widths) - 1))
-    shape = ' x '.join(str(n) for n in self.image_shape)
-    title = f'{self.model} on one image of {shape}'
+    shape = ' x '.join(str(n) for n in self.input_shape)
+    title = f'{self.model} on one {self.input} of {shape}'
     note = 'FLOPs: convolutions and matrix products, forward, a multiply-add is two'
     table = [line(header), rule, *(line(cells) for cells in body), rule, line(total)]
     return '\n'.join([title, '', *table, '', note])
@@ -115,10 +118,45 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
     >>> summarize(models.create('small_filters_cnn', 100), (32, 32, 3)).params
     57332
   """
-  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  return _summarize(model, image_shape)
+
+
+def summarize_gan(
+  gan: GAN, image_shape: tuple[int, int, int]
+) -> tuple[Summary, Summary]:
+  """Traces the generator on one noise vector, the discriminator on one image.
+
+  Args:
+    gan: the networks.
+    image_shape: (H, W, C) of the data.
+
+  Returns:
+    (the generator's summary, the discriminator's).
+
+  Raises:
+    UserError: if the discriminator refuses images of that shape.
+
+  Example:
+    >>> from jaxvision import models
+    >>> gan = models.create_gan('dcgan', (32, 32, 3), num_classes=10)
+    >>> [table.params for table in summarize_gan(gan, (32, 32, 3))]
+    [370624, 167808]
+  """
+  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if gan.conditional else None
+  generator = _summarize(gan.generator, (gan.latent,), labels)
+  return (
+    dataclasses.replace(generator, input='noise vector'),
+    _summarize(gan.discriminator, image_shape, labels),
+  )
+
+
+def _summarize(
+  model: nn.Module, input_shape: tuple[int, ...], *more: jax.ShapeDtypeStruct | None
+) -> Summary:
+  inputs = (jax.ShapeDtypeStruct((1, *input_shape), jnp.float32), *more)
   key = jax.eval_shape(lambda: jax.random.key(0))
   variables = jax.eval_shape(
-    lambda key, images: model.init(key, images, train=False), key, images
+    lambda key, *inputs: model.init(key, *inputs, train=False), key, *inputs
   )
   # Modules in the order they are entered: type, and the shape they return.
   types: dict[str, str] = {}
@@ -134,8 +172,8 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
 
   # The names that linen gives to scopes tell which layer a product belongs to.
   with nn.intercept_methods(record), nn.override_named_call(True), plain_convolutions():
-    program = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(
-      variables, images
+    program = jax.make_jaxpr(lambda v, *x: model.apply(v, *x, train=False))(
+      variables, *inputs
     )
 
   params = dict.fromkeys(types, 0)
@@ -153,7 +191,7 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
   )
   return Summary(
     model=type(model).__name__,
-    image_shape=tuple(image_shape),
+    input_shape=tuple(input_shape),
     rows=rows,
     params=sum(params.values()),
     flops=sum(flops.values()),

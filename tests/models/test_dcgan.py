@@ -86,21 +86,23 @@ def test_weights_are_drawn_with_a_deviation_of_one_fiftieth():
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_training_moves_the_statistics_and_images_lie_between_minus_one_and_one(dtype):
   generator = DCGANGenerator(width=4, latent=10, dtype=dtype)
-  noise = 100 * jax.random.normal(jax.random.key(1), (4, 10))
-  variables = jax.jit(generator.init)(jax.random.key(0), noise)
-  images, updates = generator.apply(
-    variables, noise, train=True, mutable=['batch_stats']
-  )
-  assert images.dtype == jnp.float32
-  assert float(jnp.abs(images).max()) <= 1
-  assert not np.allclose(updates['batch_stats']['bn2']['mean'], 0)
   discriminator = DCGANDiscriminator(width=4, dtype=dtype)
-  variables = jax.jit(discriminator.init)(jax.random.key(0), images)
-  logits, updates = discriminator.apply(
-    variables, images, train=True, mutable=['batch_stats']
-  )
-  assert logits.dtype == jnp.float32
-  assert not np.allclose(updates['batch_stats']['bn2']['var'], 1)
+  noise = 100 * jax.random.normal(jax.random.key(1), (4, 10))
+
+  @jax.jit
+  def both(noise):
+    results, x = [], noise
+    for model in (generator, discriminator):
+      variables = model.init(jax.random.key(0), x)
+      x, updates = model.apply(variables, x, train=True, mutable=['batch_stats'])
+      results.append((x, updates['batch_stats']))
+    return results
+
+  (images, of_generator), (logits, of_discriminator) = both(noise)
+  assert images.dtype == logits.dtype == jnp.float32
+  assert float(jnp.abs(images).max()) <= 1
+  assert not np.allclose(of_generator['bn2']['mean'], 0)
+  assert not np.allclose(of_discriminator['bn2']['var'], 1)
   chex.assert_tree_all_finite(logits)
 
 

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxvision.models.lowering.convolution import are_plain
+
 # Under so many channels, in or out, the nine products of Winograd are too thin to pay
 # for the transforms.
 _WINOGRAD_CHANNELS = 16
@@ -68,6 +70,7 @@ def choose(
     return None
   if (
     window.cells == (2, 2)
+    and not are_plain()
     and not any(n % 2 for n in small)
     and min(channels) >= _WINOGRAD_CHANNELS
   ):

@@ -31,9 +31,17 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _plain = contextvars.ContextVar('plain', default=False)
 
 
+def are_plain() -> bool:
+  """Returns whether `plain_convolutions` lasts."""
+  return _plain.get()
+
+
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-  """While it lasts, what is traced has XLA's convolutions: to count their FLOPs."""
+  """While it lasts, what is traced has no product that an algorithm spares.
+
+  That is how the FLOPs of a layer are counted, whatever computes it.
+  """
   token = _plain.set(True)
   try:
     yield

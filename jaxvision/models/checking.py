@@ -1,0 +1,123 @@
+"""Checks the values that a config gives to the fields of a model."""
+
+import numbers
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvision.errors import UserError, closest
+from jaxvision.models import dcgan
+from jaxvision.models.layers import ACTIVATIONS
+
+DTYPES = ('float32', 'bfloat16')
+
+# Fields of these names take one of these values, in every model that has them.
+_CHOICES: dict[str, tuple[str, ...]] = {
+  'activation': tuple(ACTIVATIONS),
+  'shortcut': ('A', 'B'),
+  'stem': ('cifar', 'imagenet'),
+  'form': ('muon', 'sgd'),
+  'upsample': dcgan.UPSAMPLES,
+  'discriminator_norm': dcgan.NORMS,
+  'minibatch': dcgan.MINIBATCHES,
+}
+
+_Entry = TypeVar('_Entry')
+
+
+def look_up(kind: str, name: str, table: Mapping[str, _Entry]) -> _Entry:
+  """Returns `table[name]`, or raises a `UserError` that names the nearest `kind`.
+
+  >>> look_up('model', 'resnet19', {'resnet20': 1})
+  Traceback (most recent call last):
+  ...
+  jaxvision.errors.UserError: unknown model "resnet19", did you mean "resnet20"?
+  """
+  if name not in table:
+    hint = closest(name, table) if isinstance(name, str) else ''
+    hint = hint or f'; known: {", ".join(table)}'
+    raise UserError(f'unknown {kind} "{name}"{hint}')
+  return table[name]
+
+
+def check_fields(
+  name: str, values: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns `values` in the types of `defaults`.
+
+  A list is as good as a tuple, an int as a float. A whole number is at least 1, or 0
+  where that is the default.
+
+  Args:
+    name: the model's.
+    values: field -> value.
+    defaults: all fields of the model -> default.
+
+  Raises:
+    UserError: for a field that the model lacks, or a value that it cannot have.
+  """
+  for field in values:
+    if field not in defaults:
+      hint = closest(field, defaults) or f'; its fields: {", ".join(defaults)}'
+      raise UserError(f'model "{name}" has no field "{field}"{hint}')
+  return {
+    field: _checked(f'model.{field} of "{name}"', field, value, defaults[field])
+    for field, value in values.items()
+  }
+
+
+def check_num_classes(num_classes: Any) -> int:
+  """Returns the number of classes as an int; raises a `UserError` under 1."""
+  if not _is_int(num_classes) or num_classes < 1:
+    raise UserError(f'num_classes must be a whole number from 1, got {num_classes!r}')
+  return int(num_classes)
+
+
+def check_dtype(dtype: Any) -> np.dtype:
+  """Returns the type to compute in; raises a `UserError` if it is none of `DTYPES`."""
+  _check_choice('dtype', dtype, DTYPES)
+  return jnp.dtype(dtype)
+
+
+def _checked(where: str, field: str, value: Any, default: Any) -> Any:
+  """Returns `value` in the type of `default`, or raises a `UserError`."""
+  if field in _CHOICES:
+    _check_choice(where, value, _CHOICES[field])
+    return value
+  if isinstance(default, bool):
+    if isinstance(value, bool):
+      return value
+    expected = 'True or False'
+  elif isinstance(default, int):
+    least = min(default, 1)
+    if _is_int(value) and value >= least:
+      return int(value)
+    expected = f'a whole number from {least}'
+  elif isinstance(default, tuple):
+    if (
+      isinstance(value, (tuple, list))
+      and value
+      and all(_is_int(item) and item >= 1 for item in value)
+    ):
+      return tuple(int(item) for item in value)
+    expected = f'whole numbers from 1 such as {default}'
+  else:  # a rate: the only kind of float field there is
+    if (
+      isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= value < 1
+    ):
+      return float(value)
+    expected = 'a number from 0 to below 1'
+  raise UserError(f'{where} must be {expected}, got {value!r}')
+
+
+def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    hint = closest(value, choices) if isinstance(value, str) else ''
+    known = ', '.join(f'"{choice}"' for choice in choices)
+    raise UserError(f'{where} must be one of {known}, got {value!r}{hint}')
+
+
+def _is_int(value: Any) -> bool:
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
