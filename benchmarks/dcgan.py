@@ -4,7 +4,8 @@
     python benchmarks/dcgan.py --batch-size=128 --dtype=bfloat16
 
 The networks of 370,624 and 167,808 parameters on 32x32x3; one step trains the
-discriminator once and the generator once, see `peer_dcgan.py`. Each side is a process
+discriminator once and the generator once, see `peer_dcgan.py`; ours is the one that
+`jaxvision train` compiles, which also draws its batch and measures what it logs. Each side is a process
 of its own and works while the other one waits: ours, peer, ours, peer, ... A ratio is
 ours over PyTorch of one such pair, in images per second; PyTorch is measured in the
 fastest of its configurations, found in a short pass before.
@@ -35,20 +36,20 @@ def main() -> int:
   result = Result(
     'dcgan', options.json, rounds=options.rounds, seconds_per_turn=options.seconds
   )
-  shared = {'batch_size': options.batch_size, 'dtype': options.dtype}
   settings = {
-    **shared,
+    'batch_size': options.batch_size,
+    'dtype': options.dtype,
     'name': 'dcgan',
-    'classes': 0,
+    'classes': 1,
     'task': 'gan',
     'inference': False,
   }
   with (
-    Side('ours_dcgan.py', sys.executable) as ours,
+    Side('ours.py', sys.executable) as ours,
     Side('peers.py', options.peer_python) as peer,
   ):
     result.note(ours=ours.ask('hello'), peer=peer.ask('hello'))
-    ready = ours.ask('prepare', **shared)
+    ready = ours.ask('prepare', **settings)
     best, tried = fastest(peer, settings, options.seconds / 2, ready['parameters'])
     peer.ask('prepare', configuration=best, **settings)
     for side in (ours, peer):  # once each, untimed, to find how many steps fill a turn

@@ -55,7 +55,7 @@ def make_config(
   fields: dict[str, Any],
   devices: int,
 ) -> ConfigDict:
-  """Returns the config: SGD with Nesterov momentum, no augmentation.
+  """Returns the config: SGD with Nesterov momentum, or a GAN's Adam; no augmentation.
 
   Args:
     name: of the model.
@@ -69,6 +69,11 @@ def make_config(
     config.model = {'name': name, **fields}
     config.optimizer.name = 'sgd'
     config.optimizer.learning_rate = 0.01
+  else:
+    config.model = {'name': name, **fields}
+    config.optimizer.name, config.optimizer.learning_rate = 'adam', 2e-4
+    config.optimizer.options.b1 = 0.5
+    config.schedule.name = 'constant'
   config.batch_size, config.dtype = batch_size, dtype
   config.eval_batch_size = batch_size
   config.parallel.data = devices

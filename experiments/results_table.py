@@ -1,4 +1,4 @@
-"""The README's results table, made from the summaries of the runs under results/.
+"""The README's tables of results, made from the summaries of the runs under results/.
 
 python experiments/results_table.py [--write]
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = '<!-- results: begin -->', '<!-- results: end -->'
+MARKERS = '<!-- {0}: begin -->', '<!-- {0}: end -->'
 
 # Config, row of the targets and what the row's author reported, in the README's order.
 ROWS = (
@@ -31,7 +31,16 @@ ROWS = (
   ('cifar100_smallcnn', 'C11', '33.9'),
   ('cifar100_to_cifar10', 'from C11', ''),
   ('cifar100_resnet18', 'C15', '75.6'),
+  ('cifar100_resnet20', 'judge of G2', ''),
   ('dogs_resnet50_transfer', 'C13', ''),
+)
+# The same of the GANs.
+GAN_ROWS = (
+  ('digits_dcgan', 'first GAN', ''),
+  ('mnist_dcgan', 'G1', 'coherent digits'),
+  ('cifar100_dcgan', 'G2', 'FID 66.49'),
+  ('cifar100_dcgan_plus', 'G2', ''),
+  ('cifar10_dcgan', 'G3', 'FID 48.3'),
 )
 
 
@@ -69,10 +78,41 @@ def row(name: str, target: str, reported: str, runs: list[dict[str, Any]]) -> st
   )
 
 
+def gan_row(name: str, target: str, reported: str, runs: list[dict[str, Any]]) -> str:
+  """Returns one line of the table of GANs; what was not measured is blank."""
+  if not runs:
+    return f'| `{name}` | {target} | {reported} | | | | | | |'
+
+  def mean(field: str, form: str) -> str:
+    values = [run[field] for run in runs]
+    if None in values:
+      return ''
+    spread = f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else ''
+    return f'**{statistics.mean(values):{form}}**{spread}'
+
+  distance = ''
+  if mean('fd', '.2f'):
+    name_of = {run['fd_name'] for run in runs}
+    distance = f'{mean("fd", ".2f")} ({", ".join(sorted(name_of))}; floor '
+    distance += f'{statistics.mean(run["fd_floor"] for run in runs):.2f})'
+  worst = ''
+  if all(run['class_shares'] for run in runs) and len(runs[0]['class_shares']) == 10:
+    off = [max(abs(10 * share - 1) for share in run['class_shares']) for run in runs]
+    worst = f'{100 * max(off):.0f} %'
+  confidence = mean('class_confidence', '.3f')
+  hardware = ', '.join(sorted({run['device_kind'] for run in runs}))
+  wall = minutes(statistics.mean(run['seconds_total'] for run in runs))
+  params = f'{runs[0]["generator_params"]:,} + {runs[0]["discriminator_params"]:,}'
+  return (
+    f'| `{name}` | {target} | {reported} | {distance} | {confidence} | {worst} | '
+    f'{len(runs)} | {params} | {hardware}, {wall} |'
+  )
+
+
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-  """Returns the whole table as Markdown."""
-  unknown = results.keys() - {name for name, _, _ in ROWS}
-  if unknown:
+  """Returns the table of the classifiers as Markdown."""
+  known = {name for name, _, _ in ROWS + GAN_ROWS}
+  if unknown := results.keys() - known:
     raise ValueError(f'results of configs without a row: {", ".join(sorted(unknown))}')
   lines = [
     '| config | row | reported, % | ours, % | seeds | parameters | hardware, wall time |',
@@ -82,22 +122,38 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
   return '\n'.join(lines)
 
 
-def replaced(text: str, content: str) -> str:
-  """Returns `text` with what stands between the markers replaced."""
-  before, _, rest = text.partition(BEGIN)
-  _, _, after = rest.partition(END)
-  return f'{before}{BEGIN}\n{content}\n{END}{after}'
+def gan_table(results: dict[str, list[dict[str, Any]]]) -> str:
+  """Returns the table of the GANs as Markdown."""
+  lines = [
+    '| config | row | reported | distance | confidence | classes off uniform, at most | '
+    'seeds | parameters | hardware, wall time |',
+    '|---|---|---|---|---|---|---|---|---|',
+    *(gan_row(*fields, results.get(fields[0], [])) for fields in GAN_ROWS),
+  ]
+  return '\n'.join(lines)
+
+
+def replaced(text: str, content: str, name: str = 'results') -> str:
+  """Returns `text` with what stands between the markers of a name replaced."""
+  begin, end = (marker.format(name) for marker in MARKERS)
+  before, _, rest = text.partition(begin)
+  _, _, after = rest.partition(end)
+  return f'{before}{begin}\n{content}\n{end}{after}'
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--write', action='store_true', help='into README.md')
-  content = table(load_results(ROOT / 'experiments' / 'results'))
+  results = load_results(ROOT / 'experiments' / 'results')
+  tables = {'results': table(results), 'gan results': gan_table(results)}
   if not parser.parse_args().write:
-    print(content)
+    print(*tables.values(), sep='\n\n')
     return
   readme = ROOT / 'README.md'
-  readme.write_text(replaced(readme.read_text(), content))
+  text = readme.read_text()
+  for name, content in tables.items():
+    text = replaced(text, content, name)
+  readme.write_text(text)
 
 
 if __name__ == '__main__':

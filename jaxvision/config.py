@@ -126,9 +126,10 @@ def _unknown(path: str) -> UserError:
     return UserError(
       f'config: there is no field "{path}", did you mean "{_SYNONYMS[last]}"?'
     )
-  near = closest(path, names)
-  if not near:  # the last part alone, as in --config.learning_rate
-    whole = {name.rsplit('.', 1)[-1]: name for name in names}
+  # The last part alone, as in --config.learning_rate.
+  whole = {name.rsplit('.', 1)[-1]: name for name in names}
+  near = f', did you mean "{whole[path]}"?' if path in whole else closest(path, names)
+  if not near:
     hits = difflib.get_close_matches(last, whole, n=1)
     near = f', did you mean "{whole[hits[0]]}"?' if hits else ''
   return UserError(f'config: there is no field "{path}"{near}')
@@ -213,6 +214,8 @@ def _cross_checks(config: ConfigDict) -> None:
       'config: lookahead.every and ema_decay both say which weights evaluation uses: '
       'set one of them to 0'
     )
+  if config.task == 'gan':
+    _gan_checks(config)
   if bool(config.data.mean) != bool(config.data.std):
     raise UserError('config: set data.mean and data.std together, or neither')
   if any(s == 0 for s in config.data.std):
@@ -221,6 +224,32 @@ def _cross_checks(config: ConfigDict) -> None:
     raise UserError(
       'config: data.name is folder: say which with --config.data.root=DIR '
       '(DIR/{train,test}/CLASS/*.png|jpg|webp, or DIR/CLASS/*)'
+    )
+
+
+def _gan_checks(config: ConfigDict) -> None:
+  default = base_config()
+  for path, what in (
+    ('grad_accumulation', 'a GAN takes its batch in one part'),
+    ('lookahead.every', 'the generator is averaged by ema_decay'),
+    ('freeze', 'all of a GAN trains'),
+    ('init.pretrained', 'a GAN starts from random weights'),
+    ('data.mean', 'a GAN takes images in [-1, 1]'),
+    ('optimizer.groups', 'both networks have one optimiser each'),
+    ('optimizer.layer_decay', 'both networks have one rate each'),
+  ):
+    node, *keys = path.split('.')
+    value, empty = config[node], default[node]
+    for key in keys:
+      value, empty = value[key], empty[key]
+    if value != empty:
+      raise UserError(
+        f'config: {path} does not hold for task gan: {what}; leave it out'
+      )
+  if config.label_smoothing and config.gan.loss not in ('bce', 'least_squares'):
+    raise UserError(
+      f'config: label_smoothing moves the targets of bce and least_squares, and gan.loss '
+      f'{config.gan.loss} has none: set it to 0'
     )
 
 

@@ -98,14 +98,18 @@ class Groups(Open):
 # `config.json` and of the table of `jaxvision train --help-config`.
 FIELDS: dict[str, Any] = {
   'name': Field('', 'Name of the run; empty: the stem of the config file.'),
-  'task': Field('classification', 'What is trained.', **_one_of('classification')),
+  'task': Field(
+    'classification', 'What is trained.', **_one_of('classification', 'gan')
+  ),
   'seed': Field(
     0,
     'Seeds initialisation, data order, augmentation and dropout.',
     **_between(0, 2**63, open_end=True),
   ),
   'batch_size': Field(
-    128, 'Images per optimiser step, over all devices.', **_at_least(1)
+    128,
+    'Images per optimiser step, over all devices; of each of `gan.d_steps`.',
+    **_at_least(1),
   ),
   'eval_batch_size': Field(
     500, 'Images per evaluation step, over all devices.', **_at_least(1)
@@ -121,7 +125,8 @@ FIELDS: dict[str, Any] = {
   ),
   'label_smoothing': Field(
     0.0,
-    'Share of the target spread evenly over all classes.',
+    'Share of the target spread evenly over all classes; of a GAN, how far below 1 '
+    'the target of real images lies.',
     **_between(0, 1, open_end=True),
   ),
   'ema_decay': Field(
@@ -130,6 +135,41 @@ FIELDS: dict[str, Any] = {
     'evaluation uses; 0: none.',
     **_between(0, 1, open_end=True),
   ),
+  'gan': {
+    'loss': Field(
+      'bce',
+      'bce: binary cross-entropy, non-saturating; hinge; least_squares; wasserstein.',
+      **_one_of('bce', 'hinge', 'least_squares', 'wasserstein'),
+    ),
+    'd_steps': Field(
+      1, 'Steps of the discriminator to one of the generator.', **_at_least(1)
+    ),
+    'd_learning_rate': Field(
+      0.0,
+      "Peak learning rate of the discriminator; 0: the generator's.",
+      **_at_least(0),
+    ),
+    'two_sided_smoothing': Field(
+      False, 'The target of generated images lies as far above 0 (`label_smoothing`).'
+    ),
+    'r1': Field(
+      0.0,
+      'Weight of half the squared gradient at real images (R1); 0: off.',
+      **_at_least(0),
+    ),
+    'gradient_penalty': Field(
+      0.0,
+      'Weight of the penalty that holds the gradient between real and generated images '
+      'to length 1 (WGAN-GP); 0: off.',
+      **_at_least(0),
+    ),
+    'diffaugment': Field(
+      (),
+      'What the discriminator sees changed, real and generated alike (DiffAugment): '
+      'color, translation, cutout.',
+      **_all_strings(),
+    ),
+  },
   'lookahead': {
     'every': Field(
       0,
@@ -278,6 +318,41 @@ FIELDS: dict[str, Any] = {
       'Views of each image whose logits are averaged: flip: with its mirror image; '
       'flip_shift: with those of two shifts by a pixel too.',
       **_one_of('none', 'flip', 'flip_shift'),
+    ),
+    'features': Field(
+      '',
+      'What a GAN is measured with: inception (its weights are downloaded), the file of '
+      'these weights, or the workdir of a classifier of ours; empty: nothing.',
+      free=True,
+    ),
+    'reference': Field(
+      'test',
+      'Split that generated images are measured against.',
+      free=True,
+      **_one_of('test', 'train', 'validation'),
+    ),
+    'samples': Field(
+      10_000, 'Images generated for the measures at the end.', free=True, **_at_least(2)
+    ),
+    'samples_while_training': Field(
+      2_000,
+      'Images generated for the measures while a GAN trains; 0: none.',
+      free=True,
+      valid=lambda v: v == 0 or v >= 2,
+      limits='0 or at least 2',
+    ),
+    'resizer': Field(
+      'clean',
+      'How images become 299x299 for Inception: clean (clean-fid) or tensorflow (as the '
+      'first implementation did).',
+      free=True,
+      **_one_of('clean', 'tensorflow'),
+    ),
+    'classifier': Field(
+      '',
+      'Workdir of a classifier of ours that tells which classes a GAN draws; empty: that '
+      'of `features`, if it is one.',
+      free=True,
     ),
   },
   'augment': {

@@ -46,7 +46,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
       name, help=text, description=text, epilog=_OVERRIDES, allow_abbrev=False
     )
     parser.add_argument('--config', metavar='FILE', help='config file')
-    if name not in ('prepare', 'benchmark'):
+    if name not in ('prepare', 'benchmark', 'distance'):
       parser.add_argument(
         '--workdir', metavar='DIR', help='run directory (default: runs/<config name>)'
       )
@@ -65,7 +65,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     'Evaluate a run and write its report anew; or, with --config=FILE and '
     '--config.init.pretrained=SOURCE, weights from elsewhere as they are.',
   )
-  evaluate.add_argument('--split', default='test', help='test, validation or train')
+  evaluate.add_argument(
+    '--split',
+    help='test, validation or train (default: test; of a GAN evaluation.reference)',
+  )
   evaluate.add_argument('--checkpoint', default='last', help='last, best, or a step')
 
   predict = add('predict', 'Classify image files, and all images in folders.')
@@ -74,7 +77,57 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
   predict.add_argument('--top', type=int, default=5, help='classes told per image')
   predict.add_argument('--json', action='store_true', help='print JSON')
 
-  export = add('export', 'Write the weights of a run as safetensors, for PyTorch too.')
+  sample = add('sample', 'Draw images with the generator of a GAN.')
+  sample.add_argument(
+    '--weights',
+    metavar='FILE',
+    help='a generator that `export` wrote, instead of a run',
+  )
+  sample.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  sample.add_argument(
+    '--output',
+    metavar='PATH',
+    help='PNG file (default: samples.png), or with --files '
+    'the directory (default: samples)',
+  )
+  sample.add_argument('--count', type=int, default=64, help='images (default: 64)')
+  sample.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
+  sample.add_argument(
+    '--class',
+    dest='label',
+    metavar='CLASS',
+    help='of a conditional GAN: name or number',
+  )
+  sample.add_argument(
+    '--interpolate',
+    type=int,
+    default=0,
+    metavar='ROWS',
+    help='draw so many ways from one sample to another instead',
+  )
+  sample.add_argument('--files', action='store_true', help='a file for each image')
+  sample.add_argument(
+    '--scale', type=int, default=0, help='enlarge every pixel so many times'
+  )
+
+  distance = add(
+    'distance', 'Measure one folder of images against another: FID and its kin.'
+  )
+  distance.add_argument('inputs', nargs='*', metavar='FOLDER', help='generated, real')
+  distance.add_argument(
+    '--features',
+    default='inception',
+    help='inception, the file of its weights, or the workdir of a classifier',
+  )
+  distance.add_argument(
+    '--resizer', default='clean', choices=('clean', 'tensorflow'), help='for Inception'
+  )
+  distance.add_argument('--json', action='store_true', help='print JSON')
+
+  export = add(
+    'export',
+    'Write the weights of a run as safetensors, for PyTorch too; of a GAN its generator.',
+  )
   export.add_argument(
     '--output', metavar='FILE', help='file (default: model.safetensors in the workdir)'
   )
@@ -141,13 +194,15 @@ def _eval(options: argparse.Namespace, overrides: list[str]) -> int:
     loaded = config.load(options.config, overrides)
     from jaxvision import api
 
-    api.evaluate_weights(loaded, options.split)
+    api.evaluate_weights(loaded, options.split or 'test')
     return 0
   workdir = _run_directory(options, overrides)
   from jaxvision import api
 
   # With a config file the overrides named the run; they hold for its data as well.
-  applied = [o for o in overrides if o.startswith(('data.', 'eval_batch_size'))]
+  applied = [
+    o for o in overrides if o.startswith(('data.', 'eval_batch_size', 'evaluation.'))
+  ]
   api.evaluate(
     workdir,
     options.split,
@@ -166,9 +221,9 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
   from jaxvision.deploy.inputs import find_images
 
   paths = find_images(options.inputs)
-  from jaxvision.deploy.predictor import load_run
+  from jaxvision.deploy.loading import load_classifier
 
-  predictions = load_run(workdir, options.checkpoint).predict(paths)
+  predictions = load_classifier(workdir, options.checkpoint).predict(paths)
   rows = list(zip(map(str, paths), predictions.top(options.top)))
   if options.json:
     print(
@@ -186,6 +241,44 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     return 0
   for path, best in rows:
     print(f'{path}: ' + ', '.join(f'{name} {p:.2%}' for name, p in best))
+  return 0
+
+
+def _sample(options: argparse.Namespace, overrides: list[str]) -> int:
+  workdir = None if options.weights else _run_directory(options, overrides)
+  from jaxvision import api
+
+  run = api.generator(workdir, options.weights, options.checkpoint)
+  paths = api.sample(
+    run,
+    options.output or ('samples' if options.files else 'samples.png'),
+    options.count,
+    options.seed,
+    options.label,
+    options.interpolate,
+    options.files,
+    options.scale,
+  )
+  more = f' and {len(paths) - 1} more' if len(paths) > 1 else ''
+  print(f'drawn with {run.origin}: {paths[0]}{more}')
+  return 0
+
+
+def _distance(options: argparse.Namespace, overrides: list[str]) -> int:
+  if options.config or overrides:
+    raise UserError('distance: takes two folders and no config')
+  if len(options.inputs) != 2:
+    raise UserError(
+      'distance: name two folders, the generated images first and then the real ones'
+    )
+  from jaxvision import api
+
+  scores = api.compare_folders(*options.inputs, options.features, options.resizer)
+  print(
+    json.dumps(scores.as_json(), indent=2, allow_nan=False)
+    if options.json
+    else scores.line()
+  )
   return 0
 
 
@@ -259,6 +352,8 @@ _COMMANDS = {
   'train': _train,
   'eval': _eval,
   'predict': _predict,
+  'sample': _sample,
+  'distance': _distance,
   'export': _export,
   'summary': _summary,
   'benchmark': _benchmark,

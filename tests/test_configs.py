@@ -42,10 +42,16 @@ def load(path):
   return config_lib.load(path, ['data.root=somewhere'] if folder else [])
 
 
+def shape_of(config):
+  """Returns side, channels and classes of the images that a config trains on."""
+  size, channels, classes = LIKE[config.data.name]
+  return config.data.image_size or size, config.data.channels or channels, classes
+
+
 def with_images_like_its_own(path):
   """Returns a config, its task and plan, and made-up images of the shape it expects."""
   config = load(path)
-  size, channels, classes = LIKE[config.data.name]
+  size, channels, classes = shape_of(config)
   config.data.name = 'synthetic'
   config.data.image_size, config.data.channels = size, channels
   config.data.synthetic_classes = classes
@@ -59,6 +65,8 @@ def with_images_like_its_own(path):
 def is_large(path):
   """Whether a config's model takes too long to compile for every one to be run."""
   config = load(path)
+  if config.task == 'gan':
+    return False
   size, channels, classes = LIKE[config.data.name]
   model = make_model(config, classes)
   variables = abstract_variables(model, (size, size, channels))
@@ -72,10 +80,13 @@ SMALL = [path for path in CONFIGS if not is_large(path)]
 def test_every_phase_of_a_config_fits_its_state(path):
   config, _, task, plan = with_images_like_its_own(path)
   state = jax.eval_shape(task.init, jax.random.key(0))
-  size, channels, _ = LIKE[load(path).data.name]
+  size, channels, _ = shape_of(load(path))
+  images = plan.images
   batch = {
-    'image': jax.ShapeDtypeStruct((8, size, size, channels), np.uint8),
-    **{k: jax.ShapeDtypeStruct((8,), np.int32) for k in ('label', 'index', 'epoch')},
+    'image': jax.ShapeDtypeStruct((images, size, size, channels), np.uint8),
+    **{
+      k: jax.ShapeDtypeStruct((images,), np.int32) for k in ('label', 'index', 'epoch')
+    },
   }
   for first, train_step in task.phases():
     assert first < plan.total
@@ -93,7 +104,7 @@ def test_config_trains_two_steps(path, quick_compile):
   compiler = programs.Compiler()
   state = programs.init_state(task, mesh, config.seed, compiler)
   trainer = programs.ResidentTrainer(
-    task, mesh, dataset.splits['train'], state, 0, config.batch_size, 1, compiler
+    task, mesh, dataset.splits['train'], state, 0, plan.images, 1, compiler
   )
   before = jax.device_get(state)
   metrics = trainer.empty_metrics()
@@ -104,6 +115,10 @@ def test_config_trains_two_steps(path, quick_compile):
   chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
   chex.assert_tree_all_finite(after.params)
   assert after.step == 2
+  if config.task == 'gan':
+    moved = jax.tree.map(lambda a, b: (a != b).any(), before.params, after.params)
+    assert all(jax.tree.leaves(moved))
+    return
   assert metrics.accuracy.count == 2 * config.batch_size
   groups = {name: dict(group) for name, group in config.optimizer.groups.items()}
   starts = optim.first_steps(before.params, config.freeze, groups, plan.total)
@@ -162,6 +177,8 @@ def test_json_round_trip_keeps_types():
     ('seed=99999999999999999999', 'seed must be'),
     ('data.mean=grey', 'tuple of numbers'),
     ('evaluation.tta=mirror', 'one of none, flip'),
+    ('gan.loss=wgan', 'one of bce, hinge'),
+    ('gan.d_step=2', 'did you mean "gan.d_steps"'),
   ],
 )
 def test_refused_overrides(assignment, wanted):
@@ -212,6 +229,30 @@ def test_two_averages_of_the_weights_are_one_too_many():
   with pytest.raises(UserError, match='lookahead.every and ema_decay'):
     config_lib.override(
       config_lib.base_config(), ['ema_decay=0.9', 'lookahead.every=5']
+    )
+
+
+@pytest.mark.parametrize(
+  ('assignment', 'wanted'),
+  [
+    ('grad_accumulation=2', 'one part'),
+    ('freeze=conv1', 'all of a GAN trains'),
+    ('init.pretrained=runs/x', 'random weights'),
+    ('optimizer.groups.a.match=conv1', 'one optimiser each'),
+    ('data.mean=(0.5,)', 'images in [-1, 1]'),
+  ],
+)
+def test_what_means_nothing_to_a_gan_is_refused(assignment, wanted):
+  with pytest.raises(UserError) as error:
+    config_lib.override(config_lib.base_config(), ['task=gan', assignment])
+  assert wanted in str(error.value)
+
+
+def test_smoothing_wants_a_loss_with_targets():
+  with pytest.raises(UserError, match='wasserstein has none'):
+    config_lib.override(
+      config_lib.base_config(),
+      ['task=gan', 'gan.loss=wasserstein', 'label_smoothing=0.1'],
     )
 
 

@@ -25,9 +25,12 @@ def test_imports_follow_the_data_flow(pytestconfig):
 def test_the_readme_has_the_numbers_of_the_result_files(pytestconfig):
   root = pytestconfig.rootpath
   tables = runpy.run_path(str(root / 'experiments' / 'results_table.py'))
-  content = tables['table'](tables['load_results'](root / 'experiments' / 'results'))
+  results = tables['load_results'](root / 'experiments' / 'results')
   text = (root / 'README.md').read_text()
-  assert tables['replaced'](text, content) == text
+  assert tables['replaced'](text, tables['table'](results)) == text
+  gans = tables['gan_table'](results)
+  assert gans in text
+  assert tables['replaced'](text, gans, 'gan results') == text
 
 
 def test_the_readme_has_the_table_of_the_transfer_study(pytestconfig):

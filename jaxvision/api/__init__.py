@@ -1,18 +1,23 @@
-"""The commands as functions: train, evaluate, export, benchmark, load_run."""
+"""The commands as functions: train, evaluate, sample, export, and the others."""
 
 from jaxvision.api.evaluating import evaluate, evaluate_weights
 from jaxvision.api.exporting import export
 from jaxvision.api.measuring import benchmark
+from jaxvision.api.measuring_folders import compare_folders
+from jaxvision.api.sampling import generator, sample
 from jaxvision.api.training import train
 from jaxvision.config import load as load_config
-from jaxvision.deploy.predictor import load_run
+from jaxvision.deploy.loading import load_run
 
 __all__ = [
   'benchmark',
+  'compare_folders',
   'evaluate',
   'evaluate_weights',
   'export',
+  'generator',
   'load_config',
   'load_run',
+  'sample',
   'train',
 ]

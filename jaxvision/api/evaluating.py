@@ -1,26 +1,30 @@
 """Evaluation of a run, or of weights that came from elsewhere."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
+from jaxvision.api.generating import Generating, Panel
 from jaxvision.api.say import describe_data, result_line, speaker, write_report
 from jaxvision.data.dataset import Dataset
-from jaxvision.deploy.predictor import load_run
+from jaxvision.deploy.generator import GeneratorRun
+from jaxvision.deploy.loading import load_run
 from jaxvision.engine import pretrained, programs, runtime
 from jaxvision.engine.log import warn
 from jaxvision.engine.mesh import make_mesh
-from jaxvision.engine.rundir import RunDirectory
+from jaxvision.engine.rundir import RunDirectory, write_json
 from jaxvision.engine.setup import DataFacts, make_task
 from jaxvision.errors import UserError
 
 
 def evaluate(
   workdir: str | Path,
-  split: str = 'test',
+  split: str | None = None,
   checkpoint: str = 'last',
   overrides: tuple[str, ...] = (),
   quiet: bool = False,
@@ -29,13 +33,17 @@ def evaluate(
 
   Args:
     workdir: of a training run.
-    split: 'test', 'validation' or 'train'; the report is of that split.
+    split: 'test', 'validation' or 'train'; the report is of that split. None: 'test';
+      of a GAN `evaluation.reference`.
     checkpoint: 'last', 'best', or a step.
-    overrides: 'data.dir=DIR' and the like: where the data are now.
+    overrides: 'data.dir=DIR' and the like: where the data are now; of a GAN also
+      'evaluation.features=WORKDIR' and the like: what measures it.
     quiet: print nothing.
 
   Returns:
-    {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'}.
+    {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'}; of a GAN {'step'}
+    and what summary.json says of the samples, which is brought up to date there for the
+    last checkpoint of a finished run.
 
   Raises:
     UserError: no run, no checkpoint, no such split, or the data are not there.
@@ -51,8 +59,8 @@ def evaluate(
   ]
   if refused:
     raise UserError(
-      f'eval: the run in {workdir} is what it is: only data.* and eval_batch_size may '
-      f'be set ({refused[0]})'
+      f'eval: the run in {workdir} is what it is: only data.*, '
+      f'eval_batch_size and what measures a GAN may be set ({refused[0]})'
     )
   mesh = make_mesh()
   run = load_run(workdir, checkpoint, mesh)
@@ -69,6 +77,11 @@ def evaluate(
       f'eval: {facts.name} has images of {facts.image_shape}, the run in {workdir} '
       f'takes {run.facts.image_shape}: set data.image_size and data.channels'
     )
+  if isinstance(run, GeneratorRun):
+    if split:
+      changed.evaluation.reference = split
+    return _evaluate_gan(directory, changed, dataset, run, checkpoint, mesh, say)
+  split = split or 'test'
   _check_split(dataset, split)
   # The normalisation is the run's own, also on other data.
   task, _ = make_task(config, run.facts)
@@ -89,6 +102,31 @@ def evaluate(
   say(result_line(split, measured, len(labels), facts.synthetic, step))
   say(f'report: {report}')
   return {'split': split, 'step': run.step, 'examples': len(labels), **measured}
+
+
+def _evaluate_gan(
+  directory: RunDirectory,
+  config: ConfigDict,
+  dataset: Dataset,
+  run: GeneratorRun,
+  checkpoint: str,
+  mesh: jax.sharding.Mesh,
+  say: Callable[[str], None],
+) -> dict[str, Any]:
+  panel = Panel.of(config, dataset)
+  task, _ = make_task(config, run.facts)
+  examiner = Generating(
+    config, directory, dataset, task, mesh, panel, run.state, programs.Compiler()
+  )
+  outcome = examiner.finish(run.state)
+  summary = directory.summary()
+  if summary and checkpoint == 'last' and (panel.features or panel.classifier):
+    summary |= outcome.values
+    write_json(directory.summary_file, summary)
+  page = outcome.write_report(summary or {'config_name': config.name})
+  say(f'{outcome.line}; checkpoint of step {run.step}')
+  say(f'report: {page}')
+  return {'step': run.step, **outcome.values}
 
 
 def evaluate_weights(

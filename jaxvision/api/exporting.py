@@ -5,7 +5,8 @@ from pathlib import Path
 import jax
 
 from jaxvision import weights as weights_lib
-from jaxvision.deploy.predictor import load_run
+from jaxvision.deploy.generator import GeneratorRun
+from jaxvision.deploy.loading import load_run
 from jaxvision.engine import pretrained
 from jaxvision.errors import UserError
 
@@ -17,7 +18,8 @@ def export(
 
   ResNets have the names and layouts of torchvision, and load there with
   `load_state_dict`; other models have ours. The metadata hold what the weights ask of
-  images: normalisation, size, crop, class names.
+  images: normalisation, size, crop, class names. Of a GAN it is the generator, averaged
+  where the run averages it, which `jaxvision sample --weights=FILE` draws with.
 
   Args:
     workdir: of a training run.
@@ -34,10 +36,12 @@ def export(
   path = Path(output) if output else Path(workdir) / 'model.safetensors'
   if not path.parent.is_dir():
     raise UserError(f'export: there is no directory {path.parent} to write to')
+  fields = run.config.model.to_dict()
   weights_lib.save(
     path,
     jax.device_get(run.state.eval_variables),
     pretrained.facts_of(run.facts),
-    run.config.model.name,
+    fields.pop('name'),
+    fields if isinstance(run, GeneratorRun) else None,
   )
   return path

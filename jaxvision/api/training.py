@@ -15,7 +15,10 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision.api.say import describe_data, result_line, speaker, write_report
+from jaxvision.api.classifying import Classifying
+from jaxvision.api.generating import Generating, Panel
+from jaxvision.api.outcome import Examiner, Outcome
+from jaxvision.api.say import describe_data, speaker
 from jaxvision.data.dataset import Dataset
 from jaxvision.engine import pretrained, programs, runtime
 from jaxvision.engine.checkpoints import Checkpoints
@@ -84,6 +87,7 @@ def train(
   mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
   check_batch(mesh, config)
   say(describe_data(dataset, facts))
+  panel = Panel.of(config, dataset) if config.task == 'gan' else None
   fitted = None
   if start and start.weights:
     fitted = pretrained.fit(start.weights, config, facts)
@@ -93,10 +97,20 @@ def train(
     directory.open(given, overwrite)
     if start:
       write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
-    checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
+    checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep, task.best)
     try:
       session = _Session(
-        config, directory, dataset, facts, task, plan, mesh, checkpoints, start, fitted
+        config,
+        directory,
+        dataset,
+        facts,
+        task,
+        plan,
+        mesh,
+        checkpoints,
+        start,
+        fitted,
+        panel,
       )
       return session.run(begun, stop, say, quiet)
     finally:
@@ -117,6 +131,7 @@ class _Session:
   checkpoints: Checkpoints
   start: pretrained.Start | None
   fitted: Fitted | None
+  panel: Panel | None
 
   def run(
     self,
@@ -143,7 +158,7 @@ class _Session:
       if self.start:
         state = pretrained.insert(state, self.fitted or self._fit_again())
       metrics, step, position = None, 0, None
-    params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    params = _parameters(state.params, config.task)
     finished = step == plan.total and self.directory.summary() is not None
     if finished:
       say(
@@ -152,13 +167,12 @@ class _Session:
       )
     else:
       say(
-        f'model: {config.model.name}, {params:,} parameters; '
-        f'{plan.total} steps of {config.batch_size} images '
+        f'model: {config.model.name}, {_describe(params)}; '
+        f'{plan.total} steps of {plan.images} images '
         f'({plan.total / plan.steps_per_epoch:.1f} epochs)'
         + (f'; resumed at step {step}' if restored else '')
       )
 
-    split = 'validation' if 'validation' in self.dataset.splits else 'test'
     dataset = self.dataset
     if self.task.features:
       seen = time.perf_counter()
@@ -184,24 +198,20 @@ class _Session:
       if config.profile:
         trainer = Traced(trainer, self.directory.path / 'profile', config.profile, say)
       metrics = trainer.empty_metrics() if metrics is None else metrics
-    evaluators = {
-      name: self._evaluator(dataset, name, state, compiler)
-      for name in dict.fromkeys([split, 'test'])
-    }
+    examiner = self._examiner(dataset, state, compiler)
     clock.compile += compiler.seconds
     if not finished:
       say(f'compiled {compiler.programs} programs in {duration(compiler.seconds)}')
 
     if trainer is not None:
       log = MetricLog(self.directory.path, step)
-      terminal = Terminal(plan.total, step, config.batch_size, quiet)
+      terminal = Terminal(plan.total, step, plan.images, quiet)
       loop = Loop(
         self.task,
         plan,
-        config.batch_size,
         trainer,
-        evaluators[split],
-        split,
+        examiner,
+        examiner.split,
         self.checkpoints,
         log,
         terminal,
@@ -220,45 +230,57 @@ class _Session:
       )
       return None
 
-    measured, logits, labels = evaluators['test'].outputs(state)
+    outcome = examiner.finish(state)
     if finished:
       summary = self.directory.summary()
     else:
-      summary = self._summary(params, clock, measured, provenance)
+      summary = self._summary(params, clock, examiner, outcome, provenance)
       write_json(self.directory.summary_file, summary)
-    write_report(self.directory, config, self.dataset, 'test', summary, logits, labels)
-    say(result_line('test', measured, len(labels), self.facts.synthetic))
-    say(f'report: {self.directory.report / "report.html"}')
+    page = outcome.write_report(summary)
+    say(outcome.line)
+    say(f'report: {page}')
     return summary
 
-  def _evaluator(
-    self, dataset: Dataset, split: str, state: Any, compiler: programs.Compiler
-  ) -> programs.Evaluator:
-    return programs.Evaluator(
+  def _examiner(
+    self, inputs: Dataset, state: Any, compiler: programs.Compiler
+  ) -> Examiner:
+    if self.panel:
+      return Generating(
+        self.config,
+        self.directory,
+        self.dataset,
+        self.task,
+        self.mesh,
+        self.panel,
+        state,
+        compiler,
+      )
+    return Classifying(
+      self.config,
+      self.directory,
+      self.dataset,
+      inputs,
       self.task,
       self.mesh,
-      dataset.splits[split],
-      dataset.pipeline,
       state,
-      self.config.eval_batch_size,
-      self.config.data.workers,
       compiler,
     )
 
   def _summary(
     self,
-    params: int,
+    params: dict[str, int],
     clock: Clock,
-    measured: dict[str, float],
+    examiner: Examiner,
+    outcome: Outcome,
     provenance: dict[str, Any],
   ) -> dict[str, Any]:
     config, plan = self.config, self.plan
     history = read_history(self.directory.metrics_file)
-    trained = last_epoch(history, plan.total, plan.steps_per_epoch)
-    best = self.checkpoints.best_step()
+    names = jax.eval_shape(lambda: self.task.metrics.empty().compute())
+    trained = last_epoch(history, names, plan.total, plan.steps_per_epoch)
+    best, (measure, _) = self.checkpoints.best_step(), self.task.best
     evaluations = {p['step']: p for p in history if p['split'] != 'train'}
-    validation = [p for p in history if p['split'] == 'validation']
-    images = plan.total * config.batch_size
+    images = plan.total * plan.images
     return {
       'config_name': config.name,
       'task': config.task,
@@ -266,20 +288,15 @@ class _Session:
       'synthetic': self.facts.synthetic,
       'skipped_images': self.facts.skipped,
       'model': config.model.name,
-      'params': params,
+      **params,
       'pretrained': self._provenance(),
       'steps': plan.total,
       'epochs': plan.total / plan.steps_per_epoch,
       'seed': config.seed,
-      'train_loss': trained['loss'],
-      'train_accuracy': trained['accuracy'],
-      'validation_loss': validation[-1]['loss'] if validation else None,
-      'validation_accuracy': validation[-1]['accuracy'] if validation else None,
-      'test_loss': measured['loss'],
-      'test_accuracy': measured['accuracy'],
-      'test_accuracy_top5': measured['accuracy_top5'],
+      **examiner.training(trained),
+      **outcome.values,
       'best_step': best,
-      'best_accuracy': evaluations[best]['accuracy'] if best in evaluations else None,
+      f'best_{measure}': evaluations[best][measure] if best in evaluations else None,
       'seconds_train': clock.train,
       'seconds_compile': clock.compile,
       'seconds_total': clock.total(),
@@ -307,6 +324,26 @@ class _Session:
       return None
     origin = dataclasses.asdict(self.start.origin)
     return {key: origin[key] for key in ('source', 'name', 'sha256', 'revision')}
+
+
+def _parameters(params: Any, task: str) -> dict[str, int]:
+  """Returns the numbers of parameters under their names in summary.json."""
+
+  def count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+  if task == 'gan':
+    return {f'{network}_params': count(tree) for network, tree in params.items()}
+  return {'params': count(params)}
+
+
+def _describe(params: dict[str, int]) -> str:
+  if 'params' in params:
+    return f'{params["params"]:,} parameters'
+  return ' and '.join(
+    f'{count:,} parameters of the {name.removesuffix("_params")}'
+    for name, count in params.items()
+  )
 
 
 def _command() -> list[str]:

@@ -8,11 +8,11 @@ from jaxvision.errors import UserError
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
+def find_images(inputs: Sequence[str], command: str = 'predict') -> list[Path]:
   """Returns the named files, and all images in named folders, sorted within each.
 
   A file is taken whatever its suffix; in folders, which are searched to any depth, the
-  suffix tells images from other files.
+  suffix tells images from other files. `command` is for messages.
 
   Raises:
     UserError: an input that is not there, or a folder without an image.
@@ -25,10 +25,12 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file()
       )
       if not inside:
-        raise UserError(f'predict: there is no image in {path} ({", ".join(SUFFIXES)})')
+        raise UserError(
+          f'{command}: there is no image in {path} ({", ".join(SUFFIXES)})'
+        )
       found += inside
     elif path.exists():
       found.append(path)
     else:
-      raise UserError(f'predict: {path} is not there')
+      raise UserError(f'{command}: {path} is not there')
   return found

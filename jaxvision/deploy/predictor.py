@@ -8,15 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvision.data.augment import normalize
 from jaxvision.data.decode import decode_image
 from jaxvision.engine import runtime
-from jaxvision.engine.mesh import make_mesh
-from jaxvision.engine.rundir import RunDirectory
-from jaxvision.engine.setup import DataFacts, make_model, make_task, restore
+from jaxvision.engine.setup import DataFacts, make_model
 from jaxvision.errors import UserError
 from jaxvision.tasks.tta import mean_logits
 
@@ -129,29 +126,3 @@ class Run:
     return decode_image(
       path, facts.image_shape, facts.crop_fraction, facts.interpolation
     )
-
-
-def load_run(
-  workdir: str | Path, checkpoint: str = 'last', mesh: Mesh | None = None
-) -> Run:
-  """Returns the run in a directory, ready to predict.
-
-  Args:
-    workdir: of a training run.
-    checkpoint: 'last', 'best' (by accuracy), or a step.
-    mesh: where the weights go; None: the first device.
-
-  Raises:
-    UserError: no run, no whole checkpoint, or no such checkpoint.
-  """
-  directory = RunDirectory(workdir)
-  config = directory.config()
-  known = directory.dataset()
-  if known is None:
-    raise UserError(f'{workdir} has no trained weights yet: train it first')
-  facts = DataFacts.from_dict(known)
-  runtime.configure(config.deterministic)
-  task, _ = make_task(config, facts)
-  mesh = mesh or make_mesh(data=1)
-  state, step = restore(directory, task, mesh, checkpoint)
-  return Run(config, facts, step, state)

@@ -112,7 +112,7 @@ class Bench:
         self.compiler,
       )
     # The schedule is the run's own; there are steps enough for it and for us.
-    plan = dataclasses.replace(plan, total=max(plan.total, steps))
+    self.plan = plan = dataclasses.replace(plan, total=max(plan.total, steps))
     self.trainer = make_trainer(
       config, plan, self.task, self.mesh, dataset, self.state, None, self.compiler
     )
@@ -169,7 +169,7 @@ def _resident_data_seconds(bench: Bench) -> float:
 
   @jax.jit
   def data_part(split, step):
-    (index,) = resident.train_indices(split, config.seed, step, config.batch_size)
+    (index,) = resident.train_indices(split, config.seed, step, bench.plan.images)
     batch = resident.train_batch(split, index, step, config.seed, crop)
     return jax.lax.with_sharding_constraint(batch, over_batch(bench.mesh))
 
@@ -182,7 +182,7 @@ def _streaming_step_seconds(bench: Bench) -> float:
   config, source = bench.config, bench.dataset.splits['train']
   process = (jax.process_index(), jax.process_count())
   stream = streaming.train_stream(
-    source, config.seed, config.batch_size, 1, workers=0, process=process
+    source, config.seed, bench.plan.images, 1, workers=0, process=process
   )
   try:
     batch = programs.from_host(next(stream), over_batch(bench.mesh))
@@ -258,12 +258,12 @@ def measure(config: ConfigDict, dataset: Dataset, steps: int) -> dict[str, Any]:
     'synthetic': bench.facts.synthetic,
     'model': config.model.name,
     'params': _parameters(bench.state),
-    'batch_size': config.batch_size,
+    'batch_size': bench.plan.images,
     'dtype': config.dtype,
     'pipeline': bench.dataset.pipeline,
     'steps': timing.steps,
     'steps_per_dispatch': bench.trainer.steps_per_dispatch,
-    'images_per_second': config.batch_size / step_seconds,
+    'images_per_second': bench.plan.images / step_seconds,
     'step_seconds': {
       'mean': step_seconds,
       'min': min(timing.step_seconds),

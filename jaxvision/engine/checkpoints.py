@@ -65,30 +65,42 @@ class Checkpoints:
   Args:
     directory: `checkpoints/` of the run directory.
     keep: how many of the newest to keep.
+    best: name of the measure that says which is the best, and whether by its 'max' or
+      its 'min'.
     read_only: change nothing, as the run may be training in another process.
   """
 
-  def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
+  def __init__(
+    self,
+    directory: Path,
+    keep: int = 2,
+    best: tuple[str, str] = ('accuracy', 'max'),
+    read_only: bool = False,
+  ):
     self.directory = Path(directory).absolute()
+    self._measure, mode = best
+    sign = {'max': 1.0, 'min': -1.0}[mode]
+
+    def goodness(metrics: dict[str, float]) -> float:
+      return sign * metrics[self._measure]
+
     self._read_only = read_only
     self.warnings: list[str] = []
     # Orbax tells of every step at INFO, of what a killed writer left at WARNING, and at
     # ERROR, with tracebacks, what `save` and `wait` raise again.
     logging.getLogger('absl').addFilter(_not_of_orbax)
     newest = policies.LatestN(keep)
-    best = policies.BestN(
-      get_metric_fn=lambda metrics: metrics['accuracy'],
-      n=1,
-      keep_checkpoints_without_metrics=False,
+    good = policies.BestN(
+      get_metric_fn=goodness, n=1, keep_checkpoints_without_metrics=False
     )
     self._manager = ocp.CheckpointManager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+        preservation_policy=policies.AnyPreservationPolicy([newest, good]),
         cleanup_tmp_directories=not read_only,
         read_only=read_only,
         # Metrics decide what is kept and must survive a resume.
-        best_fn=lambda metrics: metrics['accuracy'],
+        best_fn=goodness,
       ),
       item_handlers={
         'state': ocp.StandardCheckpointHandler(),
@@ -101,7 +113,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def best_step(self) -> int | None:
-    """Returns the step with the highest accuracy, or None before any evaluation."""
+    """Returns the step with the best measure, or None before any evaluation."""
     return self._manager.best_step()
 
   def save(
@@ -117,10 +129,13 @@ class Checkpoints:
       step: of the state.
       state: arrays; copied before this returns, so they may be donated next.
       record: JSON values to keep beside it.
-      metrics: with 'accuracy', where the state was evaluated.
+      metrics: of an evaluation of the state; None, or without the measure that says
+        which is the best: it is none of the best.
     """
     if step in self._manager.all_steps():
       return True
+    if metrics is not None and self._measure not in metrics:
+      metrics = None
     host = state
     if jax.process_count() == 1:
       # A copy of our own: on a CPU, device_get is a view of memory that the next step

@@ -6,8 +6,8 @@ from ml_collections import ConfigDict
 
 from jaxvision import data, models
 from jaxvision.engine import pretrained
-from jaxvision.engine.setup import DataFacts, make_model, make_task
-from jaxvision.models.summary import summarize
+from jaxvision.engine.setup import DataFacts, make_model, make_networks, make_task
+from jaxvision.models.summary import summarize, summarize_gan
 
 
 def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> str:
@@ -26,13 +26,18 @@ def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> s
     config, _ = pretrained.begin(config)
     facts = DataFacts.of(data.load(config.data))
   _, plan = make_task(config, facts)
-  model = make_model(config, len(facts.class_names))
-  fields = models.fields(config.model.name) | config.model.to_dict()
+  is_gan = config.task == 'gan'
+  defaults = models.gan_fields if is_gan else models.fields
+  fields = defaults(config.model.name) | config.model.to_dict()
   name = fields.pop('name')
   settings = ', '.join(f'{field}={value!r}' for field, value in fields.items())
+  if is_gan:
+    tables = summarize_gan(make_networks(config, facts), facts.image_shape)
+  else:
+    tables = (summarize(make_model(config, len(facts.class_names)), facts.image_shape),)
   return (
-    f'{summarize(model, facts.image_shape)}\n'
-    f'{len(facts.class_names)} classes of {facts.name}; {plan.total} steps of '
-    f'{config.batch_size} images; {config.optimizer.name}, {config.dtype}\n'
+    '\n\n'.join(map(str, tables))
+    + f'\n{len(facts.class_names)} classes of {facts.name}; {plan.total} steps of '
+    f'{plan.images} images; {config.optimizer.name}, {config.dtype}\n'
     f'config.model: {name}; fields: {settings}'
   )

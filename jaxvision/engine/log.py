@@ -71,12 +71,15 @@ class MetricLog:
 
 
 def last_epoch(
-  history: Iterable[dict[str, Any]], total_steps: int, steps_per_epoch: float
+  history: Iterable[dict[str, Any]],
+  names: Iterable[str],
+  total_steps: int,
+  steps_per_epoch: float,
 ) -> dict[str, float | None]:
-  """Returns loss and accuracy of training over about the last epoch of the run.
+  """Returns measures of training over about the last epoch of the run.
 
   The mean over the log points that end in it, weighted by their steps: images as
-  trained on, with augmentation and dropout, like the history of Keras.
+  trained on, with augmentation and dropout, like the history of Keras. None without any.
   """
   points = [p for p in history if p['split'] == 'train']
   begins = [0, *(p['step'] for p in points[:-1])]
@@ -87,11 +90,8 @@ def last_epoch(
   ] or [(p, p['step'] - b) for p, b in list(zip(points, begins))[-1:]]
   weight = sum(steps for _, steps in late)
   if not weight:
-    return {'loss': None, 'accuracy': None}
-  return {
-    name: sum(p[name] * steps for p, steps in late) / weight
-    for name in ('loss', 'accuracy')
-  }
+    return dict.fromkeys(names)
+  return {name: sum(p[name] * steps for p, steps in late) / weight for name in names}
 
 
 def duration(seconds: float) -> str:
@@ -107,18 +107,49 @@ def duration(seconds: float) -> str:
   return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
 
 
+# What of a log point a line on the terminal shows, in this order: label and format.
+_SHOWN = {
+  'loss': ('loss', '.4f'),
+  'accuracy': ('accuracy', '.2%'),
+  'accuracy_top5': ('top-5', '.2%'),
+  'generator_loss': ('loss of G', '.3f'),
+  'discriminator_loss': ('of D', '.3f'),
+  'd_real': ('D(x)', '.2f'),
+  'd_fake': ('D(G(z))', '.2f'),
+  'fd': ('FD', '.2f'),
+  'kid': ('KID', '.4f'),
+  'precision': ('precision', '.2f'),
+  'recall': ('recall', '.2f'),
+  'confidence': ('confidence', '.1%'),
+  'diversity': ('diversity', '.2f'),
+}
+
+
+def describe(values: dict[str, float], *left_out: str) -> str:
+  """Returns what a reader wants of a log point first.
+
+  >>> describe({'accuracy': 0.5, 'loss': 1.25, 'learning_rate': 0.1})
+  'loss 1.2500  accuracy 50.00%'
+  """
+  return '  '.join(
+    f'{label} {values[name]:{form}}'
+    for name, (label, form) in _SHOWN.items()
+    if name in values and name not in left_out
+  )
+
+
 class Terminal:
   """A progress bar on a terminal, plain lines in a log.
 
   Args:
     total: steps of the run.
     start: steps already done.
-    batch_size: to count images.
+    images: of a step.
     quiet: say nothing.
   """
 
-  def __init__(self, total: int, start: int, batch_size: int, quiet: bool = False):
-    self._total, self._batch_size, self._quiet = total, batch_size, quiet
+  def __init__(self, total: int, start: int, images: int, quiet: bool = False):
+    self._total, self._images, self._quiet = total, images, quiet
     self._begin, self._start, self._paused = time.perf_counter(), start, 0.0
     self._bar = None
     if not quiet and sys.stderr.isatty():
@@ -148,14 +179,11 @@ class Terminal:
   def train(self, step: int, epoch: float, values: dict[str, float]) -> None:
     """Tells a training log point: in the bar, or as a line with the time left."""
     speed = values['images_per_second']
-    text = (
-      f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.2%}  '
-      f'{speed:,.0f} images/s'
-    )
+    text = f'{describe(values, "accuracy_top5")}  {speed:,.0f} images/s'
     if self._bar is not None:
       self._bar.set_postfix_str(text, refresh=False)
       return
-    left = (self._total - step) * self._batch_size / speed if speed else 0
+    left = (self._total - step) * self._images / speed if speed else 0
     self.say(
       f'step {step:>{len(str(self._total))}}/{self._total}  epoch {epoch:.2f}  {text}  '
       f'lr {values["learning_rate"]:.3g}  {duration(left)} left'
@@ -164,9 +192,7 @@ class Terminal:
   def evaluation(self, step: int, split: str, values: dict[str, float]) -> None:
     """Tells an evaluation."""
     self.say(
-      f'step {step:>{len(str(self._total))}}/{self._total}  {split}: '
-      f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.2%}  '
-      f'top-5 {values["accuracy_top5"]:.2%}'
+      f'step {step:>{len(str(self._total))}}/{self._total}  {split}: {describe(values)}'
     )
 
   def close(self) -> None:

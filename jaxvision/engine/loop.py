@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxvision.engine.checkpoints import Checkpoints
 from jaxvision.engine.log import MetricLog, Terminal
-from jaxvision.engine.programs import Evaluator, ResidentTrainer, StreamingTrainer
+from jaxvision.engine.programs import ResidentTrainer, StreamingTrainer
 from jaxvision.errors import TrainingDiverged
 from jaxvision.tasks.task import PyTree, Task
 
@@ -26,8 +26,9 @@ _IN_FLIGHT = 2
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """When what happens, in optimiser steps."""
+  """When what happens, in optimiser steps, and the images of a step."""
 
+  images: int
   total: int
   steps_per_epoch: float
   log_every: int
@@ -37,10 +38,12 @@ class Plan:
   @classmethod
   def of(cls, config: ConfigDict, examples: int) -> 'Plan':
     """Returns the plan for a training split of `examples`."""
-    per_epoch = examples / config.batch_size
+    images = config.batch_size * (config.gan.d_steps if config.task == 'gan' else 1)
+    per_epoch = examples / images
     total = config.steps or max(1, round(config.epochs * per_epoch))
     evaluate = config.eval_every_steps or max(1, round(per_epoch))
     return cls(
+      images=images,
       total=total,
       steps_per_epoch=per_epoch,
       log_every=config.log_every_steps,
@@ -85,6 +88,14 @@ class Clock:
     self.earlier = record['total']
 
 
+class Measurer(Protocol):
+  """What evaluates in the middle of a run."""
+
+  def measure(self, state: PyTree) -> dict[str, float]:
+    """Returns measures of a state by their names."""
+    ...
+
+
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
   """Yields an event that SIGTERM or a first Ctrl-C sets; a second Ctrl-C interrupts."""
@@ -119,16 +130,15 @@ class Loop:
     self,
     task: Task,
     plan: Plan,
-    batch_size: int,
     trainer: ResidentTrainer | StreamingTrainer,
-    evaluator: Evaluator,
+    evaluator: Measurer,
     eval_split: str,
     checkpoints: Checkpoints,
     log: MetricLog,
     terminal: Terminal,
     clock: Clock,
   ):
-    self.task, self.plan, self.batch_size = task, plan, batch_size
+    self.task, self.plan = task, plan
     self.trainer, self.evaluator, self.eval_split = trainer, evaluator, eval_split
     self.checkpoints, self.log, self.terminal = checkpoints, log, terminal
     self.clock = clock
@@ -172,7 +182,7 @@ class Loop:
       self.terminal.advance(step)
       at_end = step == plan.total
       if step % plan.log_every == 0 or at_end:
-        self._log_training(step, metrics, since * self.batch_size / spent)
+        self._log_training(step, metrics, since * plan.images / spent)
         metrics, since, spent = self.trainer.empty_metrics(), 0, 0.0
       measured = None
       if step % plan.eval_every == 0 or at_end:

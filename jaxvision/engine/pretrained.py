@@ -94,6 +94,7 @@ def facts_of(data: DataFacts) -> Facts:
     crop_fraction=data.crop_fraction,
     interpolation=data.interpolation,
     class_names=data.class_names,
+    channels=data.image_shape[-1],
   )
 
 

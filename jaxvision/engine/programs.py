@@ -146,7 +146,7 @@ class ResidentTrainer:
         batch = resident.train_batch(split, index, state.step, seed, crop)
         batch = jax.lax.with_sharding_constraint(batch, to_batch)
         state, new = train_step(state, batch, step_key(state))
-        return state, metrics.merge(new), new.loss.compute()
+        return state, metrics.merge(new), task.health(new)
 
       def one(state, metrics, split):
         (index,) = resident.train_indices(split, seed, state.step, batch_size)
@@ -220,7 +220,7 @@ class StreamingTrainer:
     def compile_phase(train_step):
       def one(state, metrics, batch):
         state, new = train_step(state, batch, step_key(state))
-        return state, metrics.merge(new), new.loss.compute()
+        return state, metrics.merge(new), task.health(new)
 
       args = (state, self._empty, self._queue[0][0])
       return compiler(one, *args, donate_argnums=(0, 1), out_shardings=outputs)

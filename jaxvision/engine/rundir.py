@@ -32,6 +32,7 @@ class RunDirectory:
     self.metrics_file = self.path / 'metrics.jsonl'
     self.checkpoints = self.path / 'checkpoints'
     self.report = self.path / 'report'
+    self.samples = self.path / 'samples'
 
   def check(self, config: ConfigDict, overwrite: bool = False) -> None:
     """Raises UserError unless the directory is this run's, new, or to be overwritten.
@@ -71,7 +72,7 @@ class RunDirectory:
 
   def _clear(self) -> None:
     """Removes what a run writes, and nothing else."""
-    for tree in (self.checkpoints, self.report):
+    for tree in (self.checkpoints, self.report, self.samples):
       shutil.rmtree(tree, ignore_errors=True)
     for file in (
       self.config_file,

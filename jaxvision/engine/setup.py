@@ -1,6 +1,7 @@
 """From a config and the facts of a data set to a model and a task."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxvision import models, optim
-from jaxvision.data import augment, streaming
+from jaxvision.data import augment, diffaugment, streaming
 from jaxvision.data.crop import Crop
 from jaxvision.data.dataset import Dataset, Source
 from jaxvision.engine.checkpoints import Checkpoints
@@ -27,7 +28,7 @@ from jaxvision.engine.programs import (
 )
 from jaxvision.engine.rundir import RunDirectory
 from jaxvision.errors import UserError
-from jaxvision.tasks import Task, make_classification
+from jaxvision.tasks import Task, make_classification, make_gan
 
 _INIT_IMAGES = 5000  # as many as the speed runs take: plenty for a few statistics
 
@@ -86,6 +87,18 @@ def make_model(config: ConfigDict, num_classes: int) -> nn.Module:
   return models.create(fields.pop('name'), num_classes, config.dtype, **fields)
 
 
+def make_networks(config: ConfigDict, facts: DataFacts) -> models.GAN:
+  """Returns the generator and the discriminator that the config names, or raises."""
+  fields = dict(config.model)
+  return models.create_gan(
+    fields.pop('name'),
+    facts.image_shape,
+    len(facts.class_names),
+    config.dtype,
+    **fields,
+  )
+
+
 def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
   """Returns the task and the plan of a run, or raises UserError.
 
@@ -93,25 +106,57 @@ def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
   work.
   """
   examples = facts.examples['train']
-  if config.batch_size > examples:
+  plan = Plan.of(config, examples)
+  if plan.images > examples:
     raise UserError(
       f'config: batch_size {config.batch_size} is larger than the training split of '
       f'{facts.name}, which has {examples} images'
+      if plan.images == config.batch_size
+      else f'config: gan.d_steps times batch_size is {plan.images}, more than the '
+      f'training split of {facts.name}, which has {examples} images'
     )
-  plan = Plan.of(config, examples)
-  if plan.total * config.batch_size >= 2**32:
+  if plan.total * plan.images >= 2**32:
     raise UserError(
-      f'config: {plan.total} steps of {config.batch_size} images are more than the '
+      f'config: {plan.total} steps of {plan.images} images are more than the '
       '4,294,967,295 that a run can count: lower steps, epochs or batch_size'
     )
   augment.check(config.augment, facts.image_shape)
-  model = make_model(config, len(facts.class_names))
+  make = _make_gan if config.task == 'gan' else _make_classification
+  return make(config, facts, plan), plan
+
+
+def _rates(config: ConfigDict, plan: Plan) -> Callable[..., optax.Schedule]:
+  """Returns (peak, until, stop) -> the run's schedule with these."""
 
   def rate(peak: float, until: float = 1.0, stop: float = 1.0) -> optax.Schedule:
     return optim.make_schedule(
       config.schedule, peak, plan.total, plan.steps_per_epoch, until, stop
     )
 
+  return rate
+
+
+def _make_gan(config: ConfigDict, facts: DataFacts, plan: Plan) -> Task:
+  diffaugment.check(config.gan.diffaugment)
+  rate = _rates(config, plan)
+  peak = config.optimizer.learning_rate
+  optimizers = tuple(
+    optim.make_optimizer(config.optimizer, rate(peak), config.grad_clip)
+    for peak in (peak, config.gan.d_learning_rate or peak)
+  )
+  return make_gan(
+    config,
+    make_networks(config, facts),
+    optimizers,
+    rate(peak),
+    facts.image_shape,
+    len(facts.class_names),
+  )
+
+
+def _make_classification(config: ConfigDict, facts: DataFacts, plan: Plan) -> Task:
+  model = make_model(config, len(facts.class_names))
+  rate = _rates(config, plan)
   params, first_steps, layers = None, None, ()
   groups = config.optimizer.groups
   if groups or config.freeze:
@@ -137,7 +182,7 @@ def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
         'config: freeze matches every parameter, so that nothing is left to train: '
         'leave out the head, as in (?!head/).*'
       )
-  task = make_classification(
+  return make_classification(
     config,
     model,
     optimizer,
@@ -148,7 +193,6 @@ def make_task(config: ConfigDict, facts: DataFacts) -> tuple[Task, Plan]:
     plan.total,
     first_steps,
   )
-  return task, plan
 
 
 def abstract_variables(
@@ -222,7 +266,7 @@ def make_trainer(
       source,
       state,
       config.seed,
-      config.batch_size,
+      plan.images,
       min(dispatch, plan.total),
       compiler,
       step,
@@ -231,7 +275,7 @@ def make_trainer(
   stream = streaming.train_stream(
     source,
     config.seed,
-    config.batch_size,
+    plan.images,
     plan.total,
     config.data.workers,
     position or None,
@@ -268,7 +312,7 @@ def restore(
   nothing = UserError(f'{directory.path} has no trained weights yet: train it first')
   if not directory.checkpoints.is_dir():
     raise nothing
-  checkpoints = Checkpoints(directory.checkpoints, read_only=True)
+  checkpoints = Checkpoints(directory.checkpoints, best=task.best, read_only=True)
   try:
     steps = checkpoints.steps()
     if not steps:

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+import shlex
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,9 +104,36 @@ def fenced(content: str, language: str = '') -> str:
   return f'{fence}{language}\n{content}\n{fence}'
 
 
-def data_uri(png: bytes) -> str:
-  """Embeds a PNG as a URI."""
-  return 'data:image/png;base64,' + base64.b64encode(png).decode('ascii')
+def command_line(command: str | list[str] | None) -> str:
+  """Writes a command as a shell reads it; '' where none is known.
+
+  >>> command_line(['jaxvision', '--workdir=my runs'])
+  "jaxvision '--workdir=my runs'"
+  """
+  return shlex.join(command) if isinstance(command, list) else command or ''
+
+
+def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Lists what a run took and on what, out of summary.json, as (label, value)."""
+  count, kind = summary.get('device_count'), summary.get('device_kind')
+  device = f'{count} \N{MULTIPLICATION SIGN} {kind}' if count and kind else text(kind)
+  backend = summary.get('backend')
+  commit = summary.get('git_commit')
+  return [
+    ('training time', duration(summary.get('seconds_train'))),
+    ('compile time', duration(summary.get('seconds_compile'))),
+    ('images/s', number(summary.get('images_per_second'), ',.0f')),
+    ('device', device + (f' ({backend})' if backend and backend != kind else '')),
+    ('compute dtype', text(summary.get('dtype'))),
+    ('peak memory', size(summary.get('peak_memory_bytes'))),
+    ('seed', text(summary.get('seed'))),
+    ('commit', text(commit[:10] if commit else None)),
+  ]
+
+
+def data_uri(image: bytes, kind: str = 'png') -> str:
+  """Embeds an image as a URI; `kind` is its format as MIME types have it."""
+  return f'data:image/{kind};base64,' + base64.b64encode(image).decode('ascii')
 
 
 def png_size(png: bytes) -> tuple[int, int]:

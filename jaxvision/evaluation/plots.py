@@ -104,13 +104,18 @@ def curves(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
     else:
       style.legend(axes, theme, loc='upper right' if key == 'loss' else 'lower right')
   last = max(max(line.get_xdata()[-1] for line in axes.lines) for axes in column)
-  column[-1].set_xlim(0, 1.02 * max(last, 1))
-  column[-1].set_xlabel('step', color=theme.ink, fontsize=NORMAL)
-  column[-1].xaxis.set_major_locator(MaxNLocator(7, integer=True))
-  column[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
+  step_axis(column[-1], last, theme)
   _add_epochs(column[0], history, theme)
   figure.align_ylabels(column)
   return figure
+
+
+def step_axis(axes: Axes, last: float, theme: Theme) -> None:
+  """Labels an axis of training steps that ends at `last`."""
+  axes.set_xlim(0, 1.02 * max(last, 1))
+  axes.set_xlabel('step', color=theme.ink, fontsize=NORMAL)
+  axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
 
 
 def _draw_series(

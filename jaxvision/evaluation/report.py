@@ -3,13 +3,11 @@
 import dataclasses
 import io
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxvision.evaluation import grids, metrics, page, plots, style
@@ -101,16 +99,6 @@ class Results:
       ],
       'confusion_matrix': self.confusion,
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-  """One figure of the report: its file name, what it shows in words, both themes."""
-
-  file: str
-  alt: str
-  light: bytes
-  dark: bytes
 
 
 def measure(
@@ -214,7 +202,7 @@ def write_report(
     'notes': list(notes),
     'summary': summary,
     'facts': _facts(results, summary, split),
-    'command': _command(summary.get('command')),
+    'command': page.command_line(summary.get('command')),
     'config': json.dumps(config, indent=2, ensure_ascii=False),
     'versions': summary.get('versions') or {},
     'results': results,
@@ -273,24 +261,19 @@ def _thumbnail(image: np.ndarray) -> bytes:
   return buffer.getvalue()
 
 
-def _charts(results: Results, history: list[dict], split: str) -> dict[str, Plot]:
+def _charts(results: Results, history: list[dict], split: str) -> dict[str, style.Plot]:
   """Draws the charts in both themes; without a log there are no curves."""
-
-  def draw(file: str, alt: str, figure: Callable[[style.Theme], Figure]) -> Plot:
-    light, dark = style.png(figure(style.LIGHT)), style.png(figure(style.DARK))
-    return Plot(file, alt, light, dark)
-
   names, number = results.class_names, len(results.class_names)
   charts = {}
   if plots.has_curves(history):
-    charts['curves'] = draw(
+    charts['curves'] = style.draw(
       'curves.png',
       'Loss, accuracy and learning rate against the training step, for each split.',
       lambda theme: plots.curves(history, theme),
     )
   best = int(np.argmax(results.scores.f1))
   worst = int(np.argmin(results.scores.f1))
-  charts['f1'] = draw(
+  charts['f1'] = style.draw(
     'f1_per_class.png',
     f'F1 of each of the {number} classes as bars, from {names[best]}'
     f' ({results.scores.f1[best]:.3f}) down to {names[worst]}'
@@ -303,13 +286,13 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, Plot
     if pair
     else 'No two classes were confused.'
   )
-  charts['confusion'] = draw(
+  charts['confusion'] = style.draw(
     'confusion_matrix.png',
     f'Confusion matrix of {number} classes on the {split} split, true classes in the'
     f' rows, predicted ones in the columns. {most}',
     lambda theme: plots.confusion_matrix(results.confusion, names, theme),
   )
-  charts['reliability'] = draw(
+  charts['reliability'] = style.draw(
     'reliability.png',
     'Accuracy against confidence in 15 bins, with the share of examples in each; the'
     f' expected calibration error is {results.ece:.2%}.',
@@ -318,21 +301,11 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, Plot
   return charts
 
 
-def _command(command: str | list[str] | None) -> str:
-  return shlex.join(command) if isinstance(command, list) else command or ''
-
-
 def _facts(results: Results, summary: dict, split: str) -> list[tuple[str, str]]:
   """Lists what the head of the page says beside the accuracy, as (label, value)."""
   facts = [(f'{split} loss', page.number(results.loss, '.4f'))]
   if len(results.class_names) > 5:
     facts.append((f'{split} top-5', page.percent(results.accuracy_top5)))
-  count, kind = summary.get('device_count'), summary.get('device_kind')
-  device = (
-    f'{count} \N{MULTIPLICATION SIGN} {kind}' if count and kind else page.text(kind)
-  )
-  backend = summary.get('backend')
-  commit = summary.get('git_commit')
   return [
     *facts,
     ('macro F1', page.number(float(results.macro.f1), '.4f')),
@@ -341,12 +314,5 @@ def _facts(results: Results, summary: dict, split: str) -> list[tuple[str, str]]
     ('parameters', page.number(summary.get('params'))),
     ('steps', page.number(summary.get('steps'))),
     ('epochs', page.number(summary.get('epochs'), '.4g')),
-    ('training time', page.duration(summary.get('seconds_train'))),
-    ('compile time', page.duration(summary.get('seconds_compile'))),
-    ('images/s', page.number(summary.get('images_per_second'), ',.0f')),
-    ('device', device + (f' ({backend})' if backend and backend != kind else '')),
-    ('compute dtype', page.text(summary.get('dtype'))),
-    ('peak memory', page.size(summary.get('peak_memory_bytes'))),
-    ('seed', page.text(summary.get('seed'))),
-    ('commit', page.text(commit[:10] if commit else None)),
+    *page.circumstances(summary),
   ]

@@ -285,14 +285,16 @@ def make_classification(
     and config.evaluation.tta == 'none'
   )
   return Task(
-    init,
-    train_step,
-    eval_step,
-    ClassificationMetrics,
-    schedule,
-    init_from_data if hasattr(model, 'init_from_data') else None,
-    later,
-    features if features_stay else None,
+    init=init,
+    train_step=train_step,
+    metrics=ClassificationMetrics,
+    schedule=schedule,
+    health=lambda measured: measured.loss.compute(),
+    best=('accuracy', 'max'),
+    eval_step=eval_step,
+    init_from_data=init_from_data if hasattr(model, 'init_from_data') else None,
+    later_steps=later,
+    features=features if features_stay else None,
   )
 
 

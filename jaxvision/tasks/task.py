@@ -42,15 +42,36 @@ class TrainState:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
+class Generator(NamedTuple):
+  """What draws images.
+
+  Attributes:
+    draw: (variables, noise float32 [B, latent], labels int32 [B]) -> images uint8
+      [B, H, W, C]; the labels count where it is conditional.
+    latent: length of the noise, which is standard normal.
+    classes: number of classes to choose from; 0: none, it is unconditional.
+  """
+
+  draw: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
+  latent: int
+  classes: int
+
+
 class Task(NamedTuple):
   """A task: pure functions over its state, its batches and a key.
 
   Attributes:
     init: key -> state.
     train_step: (state, batch, key) -> (state, metrics).
-    eval_step: (state, batch) -> (metrics, outputs); outputs have the batch's length.
-    metrics: the clu Collection that both return.
+    metrics: the clu Collection that it returns.
     schedule: step -> learning rate, for the log.
+    health: metrics -> scalar, a number that is finite as long as training is.
+    best: name of the measure in an evaluation that says which checkpoint is the best, and
+      whether that is its 'max' or its 'min'.
+    eval_step: (state, batch) -> (metrics, outputs) of a task with labels; outputs have
+      the batch's length. Else None.
+    generator: which draws with the state's `eval_variables`, of a task that generates.
+      Else None.
     init_from_data: (state at step 0, images uint8 [n, H, W, C]) -> state, where the
       initial weights depend on the data; else None.
     later_steps: ((first step, train_step from there on), ...), where parameters that are
@@ -62,9 +83,12 @@ class Task(NamedTuple):
 
   init: Callable[[jax.Array], PyTree]
   train_step: Callable[[PyTree, Batch, jax.Array], tuple[PyTree, Any]]
-  eval_step: Callable[[PyTree, Batch], tuple[Any, jax.Array]]
   metrics: type[clu_metrics.Collection]
   schedule: optax.Schedule
+  health: Callable[[Any], jax.Array]
+  best: tuple[str, str]
+  eval_step: Callable[[PyTree, Batch], tuple[Any, jax.Array]] | None = None
+  generator: Generator | None = None
   init_from_data: Callable[[PyTree, jax.Array], PyTree] | None = None
   later_steps: tuple[tuple[int, Callable[..., tuple[PyTree, Any]]], ...] = ()
   features: Callable[[PyTree, jax.Array], jax.Array] | None = None

@@ -23,6 +23,7 @@ class Facts:
     crop_fraction: side of the centre crop over the shorter side of the resized image.
     interpolation: of the resizing, 'bilinear' or 'bicubic'.
     class_names: of the classes in the order of the logits.
+    channels: of the images.
   """
 
   mean: tuple[float, ...] | None = None
@@ -31,12 +32,13 @@ class Facts:
   crop_fraction: float | None = None
   interpolation: str | None = None
   class_names: tuple[str, ...] | None = None
+  channels: int | None = None
 
   def or_else(self, other: 'Facts') -> 'Facts':
     """Returns these facts, and those of `other` for what is None.
 
     >>> Facts(image_size=32).or_else(Facts(image_size=224, crop_fraction=0.875))
-    Facts(mean=None, std=None, image_size=32, crop_fraction=0.875, interpolation=None, class_names=None)
+    Facts(mean=None, std=None, image_size=32, crop_fraction=0.875, interpolation=None, class_names=None, channels=None)
     """
     mine = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
     return dataclasses.replace(other, **mine)
@@ -62,6 +64,7 @@ class Facts:
       crop_fraction=_fraction(given.get('crop_fraction')),
       interpolation=_interpolation(given.get('interpolation')),
       class_names=_strings(given.get('class_names')),
+      channels=_whole(given.get('channels')),
     )
 
 

@@ -108,7 +108,9 @@ def _read_file(
   else:
     facts = facts.or_else(facts_lib.of_names(tensors))
   sha256 = hashlib.sha256(data).hexdigest()
-  return Weights(tensors, origin, sha256, revision, facts, model)
+  fields = own.get('fields')
+  fields = fields if isinstance(fields, dict) else None
+  return Weights(tensors, origin, sha256, revision, facts, model, fields)
 
 
 def _safetensors(

@@ -17,7 +17,11 @@ from jaxvision.weights.tensors import named
 
 
 def save(
-  path: str | Path, variables: Mapping[str, Any], facts: Facts, model_name: str
+  path: str | Path,
+  variables: Mapping[str, Any],
+  facts: Facts,
+  model_name: str,
+  fields: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes variables as one .safetensors file, whole or not at all.
 
@@ -33,13 +37,15 @@ def save(
       float32.
     facts: of the images; kept as JSON in the file's metadata under 'jaxvision'.
     model_name: name of the model in our table; kept there too.
+    fields: that the model was made with; kept there too.
 
   Raises:
     UserError: the file cannot be written.
   """
   import safetensors.numpy
 
-  metadata = json.dumps({'model': model_name, **dataclasses.asdict(facts)})
+  own = {'model': model_name, 'fields': dict(fields or {}), **dataclasses.asdict(facts)}
+  metadata = json.dumps(own)
   # One key: the package writes several in no fixed order, and the same weights should
   # make the same file.
   data = safetensors.numpy.save(_tensors(named(variables)), {METADATA_KEY: metadata})

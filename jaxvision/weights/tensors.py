@@ -23,6 +23,7 @@ class Weights:
     revision: commit of the repository, or None.
     facts: what is known of the images they were trained on.
     model: name of the model in our table, if whoever wrote them said so.
+    fields: the fields that this model was made with, likewise.
   """
 
   tensors: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
@@ -31,6 +32,7 @@ class Weights:
   revision: str | None = None
   facts: Facts = dataclasses.field(default_factory=Facts)
   model: str | None = None
+  fields: Mapping[str, Any] | None = None
 
   @classmethod
   def of_variables(

@@ -123,11 +123,10 @@ def train(digits_config, monkeypatch):
     trainer = wrap(
       make_trainer(config, plan, task, mesh, dataset, state, None, compiler)
     )
-    assert plan == Plan(STEPS, plan.steps_per_epoch, STEPS, STEPS, STEPS)
+    assert plan == Plan(8, STEPS, plan.steps_per_epoch, STEPS, STEPS, STEPS)
     loop = LoopWithCheckpoints(
       task,
       plan,
-      config.batch_size,
       trainer,
       Silent(),
       'test',

@@ -1,0 +1,317 @@
+"""Evaluation of a GAN that trains, and of one that has."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.api.judging import find_classifier, find_judge
+from jaxvision.api.outcome import Outcome
+from jaxvision.data.cache import directory as cache_directory
+from jaxvision.data.dataset import Dataset
+from jaxvision.engine import programs
+from jaxvision.engine.log import read_history, warn
+from jaxvision.engine.rundir import RunDirectory
+from jaxvision.engine.sampling import Sampler
+from jaxvision.engine.setup import DataFacts
+from jaxvision.errors import UserError
+from jaxvision.evaluation import generation
+from jaxvision.evaluation.judges import Judge
+from jaxvision.tasks import Task
+
+_GRID = 64  # samples of the same noise, drawn at every evaluation
+_ROWS, _COLUMNS = 6, 10  # of interpolation
+_EXAMINED, _NEIGHBOURS = 8, 5  # samples beside their nearest training images
+# Below this share of the diversity of real images, samples are taken to have collapsed.
+_COLLAPSED = 0.35
+# Beyond these D(x) and D(G(z)) the discriminator is taken to have won.
+_SATURATED = (0.98, 0.02)
+_POINTS = 3  # log points in a row that must be so
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """The judges of a run, either of which may be missing.
+
+  Attributes:
+    features: by which distances are measured.
+    classifier: which says what classes are drawn.
+  """
+
+  features: Judge | None
+  classifier: Judge | None
+
+  @classmethod
+  def of(cls, config: ConfigDict, dataset: Dataset) -> 'Panel':
+    """Returns the judges that the config names; raises UserError if they are no good."""
+    wanted, shape = config.evaluation, tuple(dataset.image_shape)
+    features = classifier = None
+    if wanted.features:
+      field = 'evaluation.features'
+      features = find_judge(wanted.features, wanted.resizer, shape, field)
+      _check_split(dataset, wanted.reference)
+    if wanted.classifier:
+      classifier = find_classifier(wanted.classifier, shape, 'evaluation.classifier')
+    elif features and features.class_names:
+      classifier = features
+    return cls(features, classifier)
+
+
+def _check_split(dataset: Dataset, split: str) -> None:
+  if split not in dataset.splits:
+    raise UserError(
+      f'evaluation.reference: there is no {split} split of {dataset.name}: take one of '
+      + ', '.join(dataset.splits)
+    )
+
+
+class Generating:
+  """An `Examiner` by samples: a grid of the same noise each time, and the judges.
+
+  Args:
+    config, directory, dataset, task, mesh: of the run.
+    panel: the judges.
+    state: whose shapes the programs are compiled for.
+    compiler: keeps account of what is compiled.
+    say: prints a line.
+  """
+
+  split = 'samples'
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    directory: RunDirectory,
+    dataset: Dataset,
+    task: Task,
+    mesh: jax.sharding.Mesh,
+    panel: Panel,
+    state: Any,
+    compiler: programs.Compiler,
+  ):
+    self._config, self._directory, self._dataset = config, directory, dataset
+    self._panel = panel
+    self._sampler = Sampler(
+      task.generator, mesh, state.eval_variables, config.eval_batch_size, compiler
+    )
+    self._cache = cache_directory(config.data.cache_dir) / 'statistics'
+    self._noise = self._sampler.noise(_GRID, config.seed)
+    real = [dataset.splits['train'][i][0] for i in self._spread()]
+    self._real_diversity = generation.diversity(np.stack(real))
+    self._seen: dict[str, generation.Seen] = {}
+    self._warned: set[str] = set()
+    self._diversity = 1.0  # of the last evaluation
+
+  def _spread(self) -> list[int]:
+    count = len(self._dataset.splits['train'])
+    return np.linspace(0, count - 1, min(_GRID, count)).astype(int).tolist()
+
+  def _real(self, split: str) -> generation.Seen:
+    if split not in self._seen:
+      source = self._dataset.splits[split]
+      self._seen[split] = generation.see_split(
+        self._panel.features, source, split, self._cache
+      )
+    return self._seen[split]
+
+  def _fake(self, judge: Judge, variables: Any, count: int) -> generation.Seen:
+    batches = self._sampler.batches(variables, count, self._config.seed)
+    return generation.see(judge, batches, count, 'samples')
+
+  def _grid(self, state: Any) -> np.ndarray:
+    labels = self._sampler.labels(_GRID)
+    return self._sampler.images(state.eval_variables, self._noise, labels)
+
+  def measure(self, state: Any) -> dict[str, float]:
+    """Draws the grid and, on a few samples, measures; warns of collapse."""
+    from jaxvision.evaluation import sample_grids
+
+    samples = self._grid(state)
+    step = int(state.step)
+    folder = self._directory.samples
+    folder.mkdir(exist_ok=True)
+    picture = sample_grids.grid(samples)
+    sample_grids.save_png(folder / sample_grids.frame_name(step), picture)
+    values = {'diversity': generation.diversity(samples) / self._real_diversity}
+    self._warn(step, values['diversity'])
+    wanted, panel = self._config.evaluation, self._panel
+    count, variables = wanted.samples_while_training, state.eval_variables
+    if not count:
+      return values
+    fake = None
+    if panel.features:
+      fake = self._fake(panel.features, variables, count)
+      real = self._real(wanted.reference)
+      scores = generation.compare(panel.features, fake, real, whole=False)
+      values |= {'fd': scores.value, 'kid': scores.kid, 'samples': count}
+    if panel.classifier:
+      if panel.classifier is not panel.features:
+        fake = self._fake(panel.classifier, variables, count)
+      values['confidence'] = float(fake.probabilities.max(1).mean())
+    return values
+
+  def _warn(self, step: int, diversity: float) -> None:
+    """Tells once what is going wrong, as far as the log and the samples show it."""
+    points = [
+      p for p in read_history(self._directory.metrics_file) if p['split'] == 'train'
+    ][-_POINTS:]
+    high, low = _SATURATED
+    if self._config.gan.loss in ('bce', 'hinge') and len(points) == _POINTS:
+      won = all(
+        p['d_real'] is not None and p['d_real'] > high and p['d_fake'] < low
+        for p in points
+      )
+      if won and 'saturated' not in self._warned:
+        self._warned.add('saturated')
+        warn(
+          f'step {step}: the discriminator tells all images apart (D(x) {points[-1]["d_real"]:.3f}, '
+          f'D(G(z)) {points[-1]["d_fake"]:.3f}), so that the generator learns nothing: '
+          'lower gan.d_learning_rate, set label_smoothing or gan.r1, or gan.diffaugment'
+        )
+    # Twice in a row: at the very start of a run all samples are alike.
+    before, self._diversity = self._diversity, diversity
+    low = max(before, diversity) < _COLLAPSED
+    if low and 'collapsed' not in self._warned:
+      self._warned.add('collapsed')
+      warn(
+        f'step {step}: the samples are much alike (diversity {diversity:.2f} of that of '
+        'real images): the generator may have collapsed; model.minibatch=stddev, '
+        'gan.r1 or a lower learning rate help'
+      )
+
+  def scores(
+    self, state: Any
+  ) -> tuple[generation.Scores | None, generation.Seen | None]:
+    """Measures on `evaluation.samples`: the distances, and what the classifier saw."""
+    wanted, panel = self._config.evaluation, self._panel
+    variables, fake, scores = state.eval_variables, None, None
+    if panel.features:
+      fake = self._fake(panel.features, variables, wanted.samples)
+      floor = None
+      if {'train', 'test'} <= self._dataset.splits.keys():
+        train, test = self._real('train'), self._real('test')
+        floor = generation.frechet_distance(train.moments, test.moments)
+      real = self._real(wanted.reference)
+      scores = generation.compare(panel.features, fake, real, floor)
+    if panel.classifier and panel.classifier is not panel.features:
+      fake = self._fake(panel.classifier, variables, wanted.samples)
+    return scores, fake if panel.classifier else None
+
+  def finish(self, state: Any) -> Outcome:
+    """Measures in full and draws what the report shows."""
+    scores, judged = self.scores(state)
+    values: dict[str, Any] = dict.fromkeys(
+      ('test_loss', 'test_accuracy', 'test_accuracy_top5')
+    )
+    measured = scores.as_json() if scores else {}
+    values |= {
+      'fid': measured['value'] if scores and scores.name == 'FID' else None,
+      'fd': measured.get('value'),
+      'fd_name': measured.get('name'),
+      'fd_floor': measured.get('floor'),
+      **{
+        name: measured.get(name)
+        for name in (
+          'kid',
+          'kid_std',
+          'inception_score',
+          'precision',
+          'recall',
+          'density',
+          'coverage',
+          'protocol',
+        )
+      },
+    }
+    values |= {'class_confidence': None, 'class_shares': None, 'classifier': None}
+    line = scores.line() if scores else ''
+    if judged:
+      classifier = self._panel.classifier
+      counts = class_counts(judged)
+      confidence = float(judged.probabilities.max(1).mean())
+      values |= {
+        'class_confidence': confidence,
+        'class_shares': (counts / counts.sum()).tolist(),
+        'classifier': classifier.weights,
+      }
+      line += (
+        f'  confidence {confidence:.1%}' if line else f'confidence {confidence:.1%}'
+      )
+    line = line or f'{_GRID} samples drawn; evaluation.features measures them'
+    return Outcome(values, line, self._reporter(state, scores, judged))
+
+  def _reporter(
+    self,
+    state: Any,
+    scores: generation.Scores | None,
+    judged: generation.Seen | None,
+  ) -> Callable[[dict[str, Any]], Path]:
+    """Returns what writes the report, see `Outcome`."""
+
+    def write(summary: dict[str, Any]) -> Path:
+      from jaxvision.evaluation import generation_report, sample_grids
+
+      samples = self._grid(state)
+      train = self._dataset.splits['train']
+      few = samples[:_EXAMINED]
+      where, distances = generation.nearest(few, train, _NEIGHBOURS)
+      neighbours = [
+        generation_report.Neighbour(
+          image,
+          tuple(np.asarray(train[int(i)][0]) for i in indices),
+          tuple(map(float, far)),
+        )
+        for image, indices, far in zip(few, where, distances)
+      ]
+      opinion = None
+      if judged:
+        confidences = judged.probabilities.max(1)
+        opinion = generation_report.Judged(
+          self._panel.classifier.weights,
+          class_counts(judged),
+          float(confidences.mean()),
+          confidences,
+          self._panel.classifier.class_names,
+        )
+      return generation_report.write_generation_report(
+        self._directory.path,
+        summary=summary,
+        config=self._config.to_dict(),
+        history=read_history(self._directory.metrics_file),
+        samples=samples,
+        frames=sample_grids.read_frames(self._directory.samples),
+        interpolation=self._sampler.interpolation(
+          state.eval_variables, _ROWS, _COLUMNS, self._config.seed
+        ),
+        neighbours=neighbours,
+        judged=opinion,
+        scores=scores.as_json() if scores else None,
+        class_names=self._dataset.class_names,
+        notes=notes(DataFacts.of(self._dataset)),
+      )
+
+    return write
+
+  def training(self, measured: dict[str, float | None]) -> dict[str, Any]:
+    """Returns the losses of the last epoch, D(x) and D(G(z))."""
+    return {'train_loss': None, 'train_accuracy': None, **measured}
+
+
+def class_counts(judged: generation.Seen) -> np.ndarray:
+  """Returns how many samples a classifier takes for each class: int64 [K]."""
+  classes = judged.probabilities.argmax(1)
+  return np.bincount(classes, minlength=judged.probabilities.shape[1])
+
+
+def notes(facts: DataFacts) -> list[str]:
+  """Returns what a reader of the report must know first."""
+  lines = []
+  if facts.synthetic:
+    lines.append('The images are synthetic: no number here says anything of real data.')
+  if facts.skipped:
+    lines.append(f'{facts.skipped} unreadable image files were passed over.')
+  return lines
