@@ -4,9 +4,18 @@ The one place where a field is documented; `jaxvision train --help-config` print
 """
 
 import dataclasses
-import numbers
 from collections.abc import Callable
 from typing import Any
+
+from jaxvision.limits import (
+  above_zero,
+  all_numbers,
+  all_strings,
+  at_least,
+  between,
+  interval,
+  one_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,63 +38,6 @@ class Field:
   free: bool = False
 
 
-def _at_least(low: float) -> dict[str, Any]:
-  return {'valid': lambda v: v >= low, 'limits': f'at least {low}'}
-
-
-def _above_zero() -> dict[str, Any]:
-  return {'valid': lambda v: v > 0, 'limits': 'above 0'}
-
-
-def _between(low: float, high: float, *, open_end: bool = False) -> dict[str, Any]:
-  if open_end:
-    return {
-      'valid': lambda v: low <= v < high,
-      'limits': f'at least {low} and below {high}',
-    }
-  return {'valid': lambda v: low <= v <= high, 'limits': f'from {low} to {high}'}
-
-
-def _one_of(*names: str) -> dict[str, Any]:
-  return {'valid': lambda v: v in names, 'limits': 'one of ' + ', '.join(names)}
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _all_numbers(low: float) -> dict[str, Any]:
-  return {
-    'valid': lambda values: all(_is_number(v) and v >= low for v in values),
-    'limits': f'a tuple of numbers, each at least {low}',
-  }
-
-
-def _range(high: float, *, may_be_empty: bool = False) -> dict[str, Any]:
-  def valid(values):
-    if not values:
-      return may_be_empty
-    return (
-      len(values) == 2
-      and all(map(_is_number, values))
-      and 0 < values[0] <= values[1] <= high
-    )
-
-  upper = '' if high == float('inf') else f', at most {high}'
-  return {
-    'valid': valid,
-    'limits': f'two numbers above 0{upper}, the smaller first'
-    + (', or empty' if may_be_empty else ''),
-  }
-
-
-def _all_strings() -> dict[str, Any]:
-  return {
-    'valid': lambda values: all(isinstance(v, str) for v in values),
-    'limits': 'a tuple of strings',
-  }
-
-
 class Open(dict):
   """Default of a part that takes further fields, checked by whoever owns them."""
 
@@ -99,55 +51,55 @@ class Groups(Open):
 FIELDS: dict[str, Any] = {
   'name': Field('', 'Name of the run; empty: the stem of the config file.'),
   'task': Field(
-    'classification', 'What is trained.', **_one_of('classification', 'gan')
+    'classification', 'What is trained.', **one_of('classification', 'gan')
   ),
   'seed': Field(
     0,
     'Seeds initialisation, data order, augmentation and dropout.',
-    **_between(0, 2**63, open_end=True),
+    **between(0, 2**63, open_end=True),
   ),
   'batch_size': Field(
     128,
     'Images per optimiser step, over all devices; of each of `gan.d_steps`.',
-    **_at_least(1),
+    **at_least(1),
   ),
   'eval_batch_size': Field(
-    500, 'Images per evaluation step, over all devices.', **_at_least(1)
+    500, 'Images per evaluation step, over all devices.', **at_least(1)
   ),
-  'steps': Field(0, 'Optimiser steps to train; 0: from `epochs`.', **_at_least(0)),
+  'steps': Field(0, 'Optimiser steps to train; 0: from `epochs`.', **at_least(0)),
   'epochs': Field(
-    10.0, 'Passes over the training split, where `steps` is 0.', **_above_zero()
+    10.0, 'Passes over the training split, where `steps` is 0.', **above_zero()
   ),
   'dtype': Field(
     'float32',
     'Type of the computation; parameters and statistics stay float32.',
-    **_one_of('float32', 'bfloat16'),
+    **one_of('float32', 'bfloat16'),
   ),
   'label_smoothing': Field(
     0.0,
     'Share of the target spread evenly over all classes; of a GAN, how far below 1 '
     'the target of real images lies.',
-    **_between(0, 1, open_end=True),
+    **between(0, 1, open_end=True),
   ),
   'ema_decay': Field(
     0.0,
     'Decay per step of the exponential moving average of the weights that '
     'evaluation uses; 0: none.',
-    **_between(0, 1, open_end=True),
+    **between(0, 1, open_end=True),
   ),
   'gan': {
     'loss': Field(
       'bce',
       'bce: binary cross-entropy, non-saturating; hinge; least_squares; wasserstein.',
-      **_one_of('bce', 'hinge', 'least_squares', 'wasserstein'),
+      **one_of('bce', 'hinge', 'least_squares', 'wasserstein'),
     ),
     'd_steps': Field(
-      1, 'Steps of the discriminator to one of the generator.', **_at_least(1)
+      1, 'Steps of the discriminator to one of the generator.', **at_least(1)
     ),
     'd_learning_rate': Field(
       0.0,
       "Peak learning rate of the discriminator; 0: the generator's.",
-      **_at_least(0),
+      **at_least(0),
     ),
     'two_sided_smoothing': Field(
       False, 'The target of generated images lies as far above 0 (`label_smoothing`).'
@@ -155,19 +107,19 @@ FIELDS: dict[str, Any] = {
     'r1': Field(
       0.0,
       'Weight of half the squared gradient at real images (R1); 0: off.',
-      **_at_least(0),
+      **at_least(0),
     ),
     'gradient_penalty': Field(
       0.0,
       'Weight of the penalty that holds the gradient between real and generated images '
       'to length 1 (WGAN-GP); 0: off.',
-      **_at_least(0),
+      **at_least(0),
     ),
     'diffaugment': Field(
       (),
       'What the discriminator sees changed, real and generated alike (DiffAugment): '
       'color, translation, cutout.',
-      **_all_strings(),
+      **all_strings(),
     ),
   },
   'lookahead': {
@@ -175,13 +127,13 @@ FIELDS: dict[str, Any] = {
       0,
       'Steps between pulls of the weights to their slow average, which evaluation '
       'uses; 0: none.',
-      **_at_least(0),
+      **at_least(0),
     ),
     'decay': Field(
       0.95**5,
       'Share of the slow average kept at a pull late in the run; it rises there as the '
       'cube of the share done.',
-      **_between(0, 1),
+      **between(0, 1),
     ),
   },
   'init': {
@@ -195,29 +147,29 @@ FIELDS: dict[str, Any] = {
       (),
       'Patterns of what is not taken from there and starts at random: head, stage4_.*, '
       'or the names there (fc, layer4).',
-      **_all_strings(),
+      **all_strings(),
     ),
   },
   'freeze': Field(
     (),
     'Patterns (regular expressions) of the paths of parameters that stay as they are; '
     'their batch norm stays in inference mode.',
-    **_all_strings(),
+    **all_strings(),
   ),
   'grad_accumulation': Field(
-    1, 'Parts that a batch is computed in, one after another.', **_at_least(1)
+    1, 'Parts that a batch is computed in, one after another.', **at_least(1)
   ),
   'grad_clip': Field(
-    0.0, 'Largest global norm of the gradient; 0: no limit.', **_at_least(0)
+    0.0, 'Largest global norm of the gradient; 0: no limit.', **at_least(0)
   ),
-  'log_every_steps': Field(100, 'Steps between log points.', **_at_least(1)),
+  'log_every_steps': Field(100, 'Steps between log points.', **at_least(1)),
   'eval_every_steps': Field(
-    0, 'Steps between evaluations; 0: once an epoch.', **_at_least(0)
+    0, 'Steps between evaluations; 0: once an epoch.', **at_least(0)
   ),
   'steps_per_dispatch': Field(
     0,
     'Steps in one compiled call; 0: 1 on CPU, up to `log_every_steps` on others.',
-    **_at_least(0),
+    **at_least(0),
   ),
   'deterministic': Field(
     False, 'Only deterministic kernels (GPU), so that two runs agree to the bit.'
@@ -226,7 +178,7 @@ FIELDS: dict[str, Any] = {
     0,
     'Steps, after the first few, whose trace is written to WORKDIR/profile; 0: none.',
     free=True,
-    **_at_least(0),
+    **at_least(0),
   ),
   'data': {
     'name': Field('digits', 'digits, folder, synthetic, or any TFDS set.'),
@@ -255,27 +207,27 @@ FIELDS: dict[str, Any] = {
     'split_seed': Field(
       0,
       'Seed of these splits, apart from `seed`, so that seeds share them.',
-      **_at_least(0),
+      **at_least(0),
     ),
     'examples_per_class': Field(
-      0, 'Training images of each class, drawn by `split_seed`; 0: all.', **_at_least(0)
+      0, 'Training images of each class, drawn by `split_seed`; 0: all.', **at_least(0)
     ),
     'image_size': Field(
       0,
       'Height and width to resize to, in pixels; 0: of the pretrained weights, else as '
       'stored.',
-      **_at_least(0),
+      **at_least(0),
     ),
     'crop_fraction': Field(
       0.0,
       'Side of the centre crop over the shorter side of the resized image (crop_pct of '
       'timm); 0: of the pretrained weights, else 1.',
-      **_between(0, 1),
+      **between(0, 1),
     ),
     'interpolation': Field(
       'auto',
       'How images are resized; auto: as the pretrained weights want it, else bilinear.',
-      **_one_of('auto', 'bilinear', 'bicubic'),
+      **one_of('auto', 'bilinear', 'bicubic'),
     ),
     'channels': Field(
       0,
@@ -287,37 +239,37 @@ FIELDS: dict[str, Any] = {
       (),
       'Per channel, in units of [0, 1]; empty: of the pretrained weights, else measured '
       'on the training split.',
-      **_all_numbers(0),
+      **all_numbers(0),
     ),
-    'std': Field((), 'As `mean`.', **_all_numbers(0)),
+    'std': Field((), 'As `mean`.', **all_numbers(0)),
     'pipeline': Field(
       'auto',
       'resident: uint8 on the device; streaming: decoded as it goes; auto: by size.',
-      **_one_of('auto', 'resident', 'streaming'),
+      **one_of('auto', 'resident', 'streaming'),
     ),
     'resident_limit_mb': Field(
-      2048, 'Largest set (decoded, MB) that auto keeps on the device.', **_at_least(0)
+      2048, 'Largest set (decoded, MB) that auto keeps on the device.', **at_least(0)
     ),
     'workers': Field(
       -1,
       'Processes that decode a streamed set; -1: by the cores, 0: none.',
       free=True,
-      **_at_least(-1),
+      **at_least(-1),
     ),
     'skip_unreadable': Field(
       False, 'Pass over and count unreadable images instead of stopping.'
     ),
     'synthetic_examples': Field(
-      1024, 'Training images of name=synthetic.', **_at_least(2)
+      1024, 'Training images of name=synthetic.', **at_least(2)
     ),
-    'synthetic_classes': Field(10, 'Classes of name=synthetic.', **_at_least(2)),
+    'synthetic_classes': Field(10, 'Classes of name=synthetic.', **at_least(2)),
   },
   'evaluation': {
     'tta': Field(
       'none',
       'Views of each image whose logits are averaged: flip: with its mirror image; '
       'flip_shift: with those of two shifts by a pixel too.',
-      **_one_of('none', 'flip', 'flip_shift'),
+      **one_of('none', 'flip', 'flip_shift'),
     ),
     'features': Field(
       '',
@@ -329,10 +281,10 @@ FIELDS: dict[str, Any] = {
       'test',
       'Split that generated images are measured against.',
       free=True,
-      **_one_of('test', 'train', 'validation'),
+      **one_of('test', 'train', 'validation'),
     ),
     'samples': Field(
-      10_000, 'Images generated for the measures at the end.', free=True, **_at_least(2)
+      10_000, 'Images generated for the measures at the end.', free=True, **at_least(2)
     ),
     'samples_while_training': Field(
       2_000,
@@ -346,7 +298,7 @@ FIELDS: dict[str, Any] = {
       'How images become 299x299 for Inception: clean (clean-fid) or tensorflow (as the '
       'first implementation did).',
       free=True,
-      **_one_of('clean', 'tensorflow'),
+      **one_of('clean', 'tensorflow'),
     ),
     'classifier': Field(
       '',
@@ -360,50 +312,48 @@ FIELDS: dict[str, Any] = {
     'flip_mode': Field(
       'random',
       'random: half of each batch; alternating: each image in every other epoch.',
-      **_one_of('random', 'alternating'),
+      **one_of('random', 'alternating'),
     ),
     'resized_crop': Field(
       (),
       'Share of the area that a random crop takes, from and to, such as (0.08, 1); it is '
       'resized to the image; empty: off.',
-      **_range(1, may_be_empty=True),
+      **interval(1, may_be_empty=True),
     ),
     'resized_crop_ratio': Field(
-      (0.75, 4 / 3), 'Its width over its height, from and to.', **_range(float('inf'))
+      (0.75, 4 / 3), 'Its width over its height, from and to.', **interval(float('inf'))
     ),
     'crop_padding': Field(
-      0, 'Pad by so many pixels and crop back at random; 0: off.', **_at_least(0)
+      0, 'Pad by so many pixels and crop back at random; 0: off.', **at_least(0)
     ),
     'crop_mode': Field(
-      'reflect', 'What the padding holds.', **_one_of('reflect', 'constant')
+      'reflect', 'What the padding holds.', **one_of('reflect', 'constant')
     ),
     'cutout': Field(
-      0, 'Side in pixels of a square blanked at random; 0: off.', **_at_least(0)
+      0, 'Side in pixels of a square blanked at random; 0: off.', **at_least(0)
     ),
     'cutout_mode': Field(
       'clipped',
       'clipped: the centre lies anywhere in the image; inside: the whole square does.',
-      **_one_of('clipped', 'inside'),
+      **one_of('clipped', 'inside'),
     ),
-    'rotation': Field(0.0, 'Largest rotation in degrees.', **_between(0, 180)),
-    'brightness': Field(
-      0.0, 'Strength, as in torchvision ColorJitter.', **_at_least(0)
-    ),
-    'contrast': Field(0.0, 'As `brightness`.', **_at_least(0)),
-    'saturation': Field(0.0, 'As `brightness`.', **_at_least(0)),
-    'hue': Field(0.0, 'Largest turn of the hue circle.', **_between(0, 0.5)),
+    'rotation': Field(0.0, 'Largest rotation in degrees.', **between(0, 180)),
+    'brightness': Field(0.0, 'Strength, as in torchvision ColorJitter.', **at_least(0)),
+    'contrast': Field(0.0, 'As `brightness`.', **at_least(0)),
+    'saturation': Field(0.0, 'As `brightness`.', **at_least(0)),
+    'hue': Field(0.0, 'Largest turn of the hue circle.', **between(0, 0.5)),
   },
   'model': Open({'name': Field('digits_cnn', 'A name out of `jaxvision.models`.')}),
   'optimizer': {
     'name': Field('sgd', 'Any optimiser of optax by its name, or muon.'),
-    'learning_rate': Field(0.1, 'The peak of the schedule.', **_at_least(0)),
+    'learning_rate': Field(0.1, 'The peak of the schedule.', **at_least(0)),
     'weight_decay': Field(
-      0.0, 'Never applied to biases and normalisation.', **_at_least(0)
+      0.0, 'Never applied to biases and normalisation.', **at_least(0)
     ),
     'momentum': Field(
       0.9,
       'Of sgd, lars and muon; others take it in `optimizer.options`.',
-      **_between(0, 1, open_end=True),
+      **between(0, 1, open_end=True),
     ),
     'nesterov': Field(
       True, 'Of sgd, lars and muon; others take it in `optimizer.options`.'
@@ -421,17 +371,17 @@ FIELDS: dict[str, Any] = {
     'name': Field(
       'cosine',
       'How the learning rate goes over the run.',
-      **_one_of('constant', 'cosine', 'step', 'one_cycle', 'linear'),
+      **one_of('constant', 'cosine', 'step', 'one_cycle', 'linear'),
     ),
-    'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **_at_least(0)),
+    'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **at_least(0)),
     'warmup_epochs': Field(
-      0.0, 'The same in epochs, where `warmup_steps` is 0.', **_at_least(0)
+      0.0, 'The same in epochs, where `warmup_steps` is 0.', **at_least(0)
     ),
     'start_factor': Field(
-      0.0, 'Learning rate at the start of the warm-up over the peak.', **_between(0, 1)
+      0.0, 'Learning rate at the start of the warm-up over the peak.', **between(0, 1)
     ),
     'end_factor': Field(
-      0.0, 'Final over peak learning rate (cosine, linear).', **_between(0, 1)
+      0.0, 'Final over peak learning rate (cosine, linear).', **between(0, 1)
     ),
     'boundaries': Field(
       (0.3, 0.6, 0.8),
@@ -442,7 +392,7 @@ FIELDS: dict[str, Any] = {
       ),
       limits='a rising tuple of shares between 0 and 1',
     ),
-    'factor': Field(0.2, 'See `boundaries`.', **_between(0, 1)),
+    'factor': Field(0.2, 'See `boundaries`.', **between(0, 1)),
     'peak': Field(
       0.3,
       'Share of the run at which `one_cycle` peaks.',
@@ -452,10 +402,10 @@ FIELDS: dict[str, Any] = {
   },
   'checkpoint': {
     'every_steps': Field(
-      0, 'Steps between checkpoints; 0: at every evaluation.', **_at_least(0)
+      0, 'Steps between checkpoints; 0: at every evaluation.', **at_least(0)
     ),
     'keep': Field(
-      2, 'Newest checkpoints kept; the best is kept besides.', **_at_least(1)
+      2, 'Newest checkpoints kept; the best is kept besides.', **at_least(1)
     ),
   },
   'parallel': {
@@ -466,6 +416,6 @@ FIELDS: dict[str, Any] = {
       limits='-1 or at least 1',
       free=True,
     ),
-    'fsdp': Field(1, 'Devices that share each parameter.', free=True, **_at_least(1)),
+    'fsdp': Field(1, 'Devices that share each parameter.', free=True, **at_least(1)),
   },
 }

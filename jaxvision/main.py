@@ -273,7 +273,8 @@ def _distance(options: argparse.Namespace, overrides: list[str]) -> int:
     )
   from jaxvision import api
 
-  scores = api.compare_folders(*options.inputs, options.features, options.resizer)
+  generated, real = options.inputs
+  scores = api.compare_folders(generated, real, options.features, options.resizer)
   print(
     json.dumps(scores.as_json(), indent=2, allow_nan=False)
     if options.json

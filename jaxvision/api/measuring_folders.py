@@ -48,7 +48,7 @@ def compare_folders(
   shape = _shape(paths[0][0])
   judge = find_judge(features, resizer, None, 'distance: --features')
   if judge.image_shape:
-    height, width, channels = judge.image_shape
+    height, width, _ = judge.image_shape
     if shape[:2] != (height, width):
       raise UserError(
         f'distance: the classifier in {features} takes images of {height}x{width}, these '

@@ -43,7 +43,7 @@ def apply_color(
     factor[:, None, None].astype(images.dtype)
     for factor in (brightness, saturation, contrast)
   )
-  grey = sum(planes) / len(planes)
+  grey = sum(planes[1:], planes[0]) / len(planes)
   mean = grey.mean(axis=(1, 2), keepdims=True)
   # Saturation leaves grey as it is, brightness moves all means alike: one formula.
   base = contrast * (grey - mean) + mean + brightness

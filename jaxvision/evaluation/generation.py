@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def _read(file: Path) -> Seen | None:
     with np.load(file, allow_pickle=False) as arrays:
       moments = Moments(int(arrays['count']), arrays['mean'], arrays['covariance'])
       return Seen('', moments, arrays['features'])
-  except (OSError, ValueError, KeyError, EOFError):
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None  # not there, or damaged: it is made anew
 
 
