@@ -5,6 +5,10 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
+
+import jaxvision
+
 
 def test_imports_follow_the_data_flow(pytestconfig):
   result = subprocess.run(
@@ -31,6 +35,20 @@ def test_the_readme_has_the_numbers_of_the_result_files(pytestconfig):
   gans = tables['gan_table'](results)
   assert gans in text
   assert tables['replaced'](text, gans, 'gan results') == text
+
+
+def test_the_generators_in_the_repository_draw(pytestconfig):
+  files = sorted((pytestconfig.rootpath / 'experiments' / 'generators').glob('*'))
+  weights = [file for file in files if file.suffix == '.safetensors']
+  assert weights
+  for file in weights:
+    assert file.stat().st_size < 2e6
+    images = jaxvision.load_generator(file).sample(16)
+    # Not one picture sixteen times, and not noise: neighbouring pixels are alike.
+    assert len(np.unique(images.reshape(16, -1), axis=0)) == 16
+    pixels = images.astype(float)
+    steps = np.abs(np.diff(pixels, axis=2)).mean()
+    assert steps < 0.7 * np.abs(pixels - pixels.mean()).mean()
 
 
 def test_the_readme_has_the_table_of_the_transfer_study(pytestconfig):

@@ -7,6 +7,7 @@ from jaxvision.api.measuring_folders import compare_folders
 from jaxvision.api.sampling import generator, sample
 from jaxvision.api.training import train
 from jaxvision.config import load as load_config
+from jaxvision.deploy.generator import load_generator
 from jaxvision.deploy.loading import load_run
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
   'export',
   'generator',
   'load_config',
+  'load_generator',
   'load_run',
   'sample',
   'train',

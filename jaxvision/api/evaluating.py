@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision.api.generating import Generating, Panel
+from jaxvision.api.generating import Generating, Panel, bring_up_to_date
 from jaxvision.api.say import describe_data, result_line, speaker, write_report
 from jaxvision.data.dataset import Dataset
 from jaxvision.deploy.generator import GeneratorRun
@@ -17,7 +17,7 @@ from jaxvision.deploy.loading import load_run
 from jaxvision.engine import pretrained, programs, runtime
 from jaxvision.engine.log import warn
 from jaxvision.engine.mesh import make_mesh
-from jaxvision.engine.rundir import RunDirectory, write_json
+from jaxvision.engine.rundir import RunDirectory
 from jaxvision.engine.setup import DataFacts, make_task
 from jaxvision.errors import UserError
 
@@ -120,9 +120,8 @@ def _evaluate_gan(
   )
   outcome = examiner.finish(run.state)
   summary = directory.summary()
-  if summary and checkpoint == 'last' and (panel.features or panel.classifier):
-    summary |= outcome.values
-    write_json(directory.summary_file, summary)
+  if summary and checkpoint == 'last':
+    summary = bring_up_to_date(directory, panel, outcome.values)
   page = outcome.write_report(summary or {'config_name': config.name})
   say(f'{outcome.line}; checkpoint of step {run.step}')
   say(f'report: {page}')

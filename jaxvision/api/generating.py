@@ -11,26 +11,22 @@ from ml_collections import ConfigDict
 
 from jaxvision.api.judging import find_classifier, find_judge
 from jaxvision.api.outcome import Outcome
+from jaxvision.api.say import data_notes
 from jaxvision.data.cache import directory as cache_directory
 from jaxvision.data.dataset import Dataset
 from jaxvision.engine import programs
 from jaxvision.engine.log import read_history, warn
-from jaxvision.engine.rundir import RunDirectory
+from jaxvision.engine.rundir import RunDirectory, write_json
 from jaxvision.engine.sampling import Sampler
-from jaxvision.engine.setup import DataFacts
 from jaxvision.errors import UserError
 from jaxvision.evaluation import generation
+from jaxvision.evaluation.diagnosis import diagnose
 from jaxvision.evaluation.judges import Judge
 from jaxvision.tasks import Task
 
 _GRID = 64  # samples of the same noise, drawn at every evaluation
 _ROWS, _COLUMNS = 6, 10  # of interpolation
 _EXAMINED, _NEIGHBOURS = 8, 5  # samples beside their nearest training images
-# Below this share of the diversity of real images, samples are taken to have collapsed.
-_COLLAPSED = 0.35
-# Beyond these D(x) and D(G(z)) the discriminator is taken to have won.
-_SATURATED = (0.98, 0.02)
-_POINTS = 3  # log points in a row that must be so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +73,6 @@ class Generating:
     panel: the judges.
     state: whose shapes the programs are compiled for.
     compiler: keeps account of what is compiled.
-    say: prints a line.
   """
 
   split = 'samples'
@@ -104,7 +99,6 @@ class Generating:
     self._real_diversity = generation.diversity(np.stack(real))
     self._seen: dict[str, generation.Seen] = {}
     self._warned: set[str] = set()
-    self._diversity = 1.0  # of the last evaluation
 
   def _spread(self) -> list[int]:
     count = len(self._dataset.splits['train'])
@@ -155,33 +149,16 @@ class Generating:
     return values
 
   def _warn(self, step: int, diversity: float) -> None:
-    """Tells once what is going wrong, as far as the log and the samples show it."""
-    points = [
-      p for p in read_history(self._directory.metrics_file) if p['split'] == 'train'
-    ][-_POINTS:]
-    high, low = _SATURATED
-    if self._config.gan.loss in ('bce', 'hinge') and len(points) == _POINTS:
-      won = all(
-        p['d_real'] is not None and p['d_real'] > high and p['d_fake'] < low
-        for p in points
-      )
-      if won and 'saturated' not in self._warned:
-        self._warned.add('saturated')
-        warn(
-          f'step {step}: the discriminator tells all images apart (D(x) {points[-1]["d_real"]:.3f}, '
-          f'D(G(z)) {points[-1]["d_fake"]:.3f}), so that the generator learns nothing: '
-          'lower gan.d_learning_rate, set label_smoothing or gan.r1, or gan.diffaugment'
-        )
-    # Twice in a row: at the very start of a run all samples are alike.
-    before, self._diversity = self._diversity, diversity
-    low = max(before, diversity) < _COLLAPSED
-    if low and 'collapsed' not in self._warned:
-      self._warned.add('collapsed')
-      warn(
-        f'step {step}: the samples are much alike (diversity {diversity:.2f} of that of '
-        'real images): the generator may have collapsed; model.minibatch=stddev, '
-        'gan.r1 or a lower learning rate help'
-      )
+    """Tells, once each, what is going wrong."""
+    now = {'step': step, 'split': self.split, 'diversity': diversity}
+    for name, text in self._diagnosis(now).items():
+      if name not in self._warned:
+        self._warned.add(name)
+        warn(text)
+
+  def _diagnosis(self, *more: dict[str, Any]) -> dict[str, str]:
+    history = read_history(self._directory.metrics_file)
+    return diagnose([*history, *more], self._config.gan.loss)
 
   def scores(
     self, state: Any
@@ -291,7 +268,7 @@ class Generating:
         judged=opinion,
         scores=scores.as_json() if scores else None,
         class_names=self._dataset.class_names,
-        notes=notes(DataFacts.of(self._dataset)),
+        notes=[*data_notes(self._dataset), *self._diagnosis().values()],
       )
 
     return write
@@ -301,17 +278,21 @@ class Generating:
     return {'train_loss': None, 'train_accuracy': None, **measured}
 
 
+def bring_up_to_date(
+  directory: RunDirectory, panel: Panel, values: dict[str, Any]
+) -> dict[str, Any]:
+  """Returns the summary of a finished run with new measures, which it writes there too.
+
+  Without a judge nothing was measured, and what was before stays.
+  """
+  summary = directory.summary() or {}
+  if panel.features or panel.classifier:
+    summary |= values
+    write_json(directory.summary_file, summary)
+  return summary
+
+
 def class_counts(judged: generation.Seen) -> np.ndarray:
   """Returns how many samples a classifier takes for each class: int64 [K]."""
   classes = judged.probabilities.argmax(1)
   return np.bincount(classes, minlength=judged.probabilities.shape[1])
-
-
-def notes(facts: DataFacts) -> list[str]:
-  """Returns what a reader of the report must know first."""
-  lines = []
-  if facts.synthetic:
-    lines.append('The images are synthetic: no number here says anything of real data.')
-  if facts.skipped:
-    lines.append(f'{facts.skipped} unreadable image files were passed over.')
-  return lines

@@ -41,6 +41,16 @@ def result_line(
   )
 
 
+def data_notes(dataset: Dataset) -> list[str]:
+  """Returns what a reader of a report must know first of its data."""
+  notes = []
+  if dataset.synthetic:
+    notes.append('The images are synthetic: no number here says anything of real data.')
+  if dataset.skipped:
+    notes.append(f'{dataset.skipped} unreadable image files were passed over.')
+  return notes
+
+
 def write_report(
   directory: RunDirectory,
   config: ConfigDict,
@@ -61,11 +71,6 @@ def write_report(
   """
   from jaxvision.evaluation import report  # matplotlib: only once there is a result
 
-  notes = []
-  if dataset.synthetic:
-    notes.append('The images are synthetic: no number here says anything of real data.')
-  if dataset.skipped:
-    notes.append(f'{dataset.skipped} unreadable image files were passed over.')
   shifted = np.exp(logits - logits.max(-1, keepdims=True))
   return report.write_report(
     directory.path,
@@ -77,5 +82,5 @@ def write_report(
     class_names=dataset.class_names,
     image_at=lambda i: dataset.splits[split][i][0],
     split=split,
-    notes=notes,
+    notes=data_notes(dataset),
   )

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.api.classifying import Classifying
-from jaxvision.api.generating import Generating, Panel
+from jaxvision.api.generating import Generating, Panel, bring_up_to_date
 from jaxvision.api.outcome import Examiner, Outcome
 from jaxvision.api.say import describe_data, speaker
 from jaxvision.data.dataset import Dataset
@@ -231,7 +231,9 @@ class _Session:
       return None
 
     outcome = examiner.finish(state)
-    if finished:
+    if finished and self.panel:
+      summary = bring_up_to_date(self.directory, self.panel, outcome.values)
+    elif finished:
       summary = self.directory.summary()
     else:
       summary = self._summary(params, clock, examiner, outcome, provenance)

@@ -113,12 +113,11 @@ def test_killed_and_resumed_it_ends_bit_identical(command, tmp_path):
   assert pictures[0] == pictures[1]
 
 
-@pytest.mark.parametrize('fsdp', [1, 2])
-def test_eight_devices_compute_what_one_computes(config, tmp_path, fsdp):
+def test_eight_devices_compute_what_one_computes(config, tmp_path):
   config.model.minibatch = 'stddev'  # which sees the whole batch, as batch norm does
   config.gan.diffaugment = ('color', 'translation')
   jaxvision.train(config, tmp_path / 'one', quiet=True)
-  config.parallel.data, config.parallel.fsdp = 8 // fsdp, fsdp
+  config.parallel.data, config.parallel.fsdp = 4, 2
   jaxvision.train(config, tmp_path / 'eight', quiet=True)
   one, eight = (read_history(tmp_path / n / 'metrics.jsonl') for n in ('one', 'eight'))
   for a, b in zip(one, eight):
@@ -184,7 +183,7 @@ def test_exported_generator_draws_the_same_images(trained, tmp_path):
   )
   assert (run.sample(5, seed=4) != images).any()
   path = jaxvision.export(workdir, tmp_path / 'generator.safetensors')
-  again = jaxvision.generator(weights=path)
+  again = jaxvision.load_generator(path)
   chex.assert_trees_all_equal(again.sample(5, seed=3), images)
   paths = api.sample(again, tmp_path / 'files', 3, seed=3, single=True)
   found = np.stack([np.asarray(Image.open(p).convert('L')) for p in paths])
@@ -194,6 +193,25 @@ def test_exported_generator_draws_the_same_images(trained, tmp_path):
   ends = again.sample(4, seed=3)
   chex.assert_trees_all_close(ways[:, 0].astype(int), ends[::2].astype(int), atol=1)
   chex.assert_trees_all_close(ways[:, -1].astype(int), ends[1::2].astype(int), atol=1)
+
+
+def test_predict_is_refused_and_says_what_to_do(trained, capsys, tmp_path):
+  from jaxvision.main import main
+
+  workdir, _ = trained
+  Image.new('L', (8, 8)).save(tmp_path / 'a.png')
+  assert main(['predict', f'--workdir={workdir}', str(tmp_path / 'a.png')]) == 2
+  assert 'jaxvision sample' in capsys.readouterr().err
+  output = tmp_path / 'nowhere' / 'samples.png'
+  assert main(['sample', f'--workdir={workdir}', f'--output={output}']) == 2
+  assert 'cannot be written' in capsys.readouterr().err
+  output = tmp_path / 'samples.png'
+  arguments = ['sample', f'--workdir={workdir}', f'--output={output}']
+  assert main([*arguments, '--interpolate=3', '--scale=2']) == 0
+  with Image.open(output) as picture:
+    assert picture.size == (10 * 16 + 9, 3 * 16 + 2)
+  assert main([*arguments, '--class=7', '--count=4']) == 0
+  assert main([*arguments, '--count=0']) == 2
 
 
 def test_conditional_generator_draws_the_class_that_is_wanted(config, tmp_path):
