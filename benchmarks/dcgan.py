@@ -40,7 +40,7 @@ def main() -> int:
     'batch_size': options.batch_size,
     'dtype': options.dtype,
     'name': 'dcgan',
-    'classes': 1,
+    'classes': 0,
     'task': 'gan',
     'inference': False,
   }

@@ -27,7 +27,11 @@ _EVALUATION_BATCHES = 32  # in the split that an evaluation goes through
 
 
 def random_images(batch_size: int, classes: int) -> Dataset:
-  """Returns splits of random images, uint8 32x32x3, and random labels."""
+  """Returns splits of random images, uint8 32x32x3, and random labels.
+
+  Without classes, as in a GAN's comparison, all images are of one.
+  """
+  classes = max(1, classes)
   rng = np.random.default_rng(0)
 
   def split(batches: int) -> ArraySource:
