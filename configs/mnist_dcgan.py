@@ -15,9 +15,9 @@ def get_config():
   config.model.name = 'dcgan'
   config.model.latent = 64
   config.model.width = 48
-  config.model.discriminator_width = 64
+  config.model.discriminator_width = 32
   config.batch_size = 64
-  config.epochs = 20.0
+  config.epochs = 15.0
   config.optimizer.name = 'adam'
   config.optimizer.learning_rate = 2e-4
   config.optimizer.options.b1 = 0.5
