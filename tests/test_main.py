@@ -208,7 +208,7 @@ def test_eval_mistakes(call, finished, tmp_path):
   assert_refused(call('eval', f'--workdir={finished}', '--checkpoint=7'), '"7"')
   assert_refused(
     call('eval', f'--workdir={finished}', '--config.model.name=resnet20'),
-    'only data.* and eval_batch_size',
+    'only data.*, eval_batch_size',
   )
 
 
