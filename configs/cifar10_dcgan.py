@@ -1,6 +1,6 @@
 """CIFAR-10 from a DCGAN of 370,624 and 167,808 parameters, as published (row G3).
 
-Not measured yet.
+Not measured yet: it wants a GPU, and Inception's weights for its FID.
 
     python -m jaxvision.main --config=configs/cifar10_dcgan.py --config.seed=N
 """

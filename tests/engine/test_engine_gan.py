@@ -209,7 +209,7 @@ def test_predict_is_refused_and_says_what_to_do(trained, capsys, tmp_path):
   arguments = ['sample', f'--workdir={workdir}', f'--output={output}']
   assert main([*arguments, '--interpolate=3', '--scale=2']) == 0
   with Image.open(output) as picture:
-    assert picture.size == (10 * 16 + 9, 3 * 16 + 2)
+    assert picture.size == (10 * 16 + 9 * 2, 3 * 16 + 2 * 2)
   assert main([*arguments, '--class=7', '--count=4']) == 0
   assert main([*arguments, '--count=0']) == 2
 
