@@ -245,9 +245,9 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _sample(options: argparse.Namespace, overrides: list[str]) -> int:
-  if not (options.weights or options.workdir or options.config):
-    raise UserError('sample: say which generator with --workdir=DIR or --weights=FILE')
-  workdir = None if options.weights else _run_directory(options, overrides)
+  workdir = None
+  if options.workdir or options.config:
+    workdir = _run_directory(options, overrides)
   from jaxvision import api
 
   run = api.generator(workdir, options.weights, options.checkpoint)

@@ -1,10 +1,8 @@
 """From the config's word to the network that judges generated images."""
 
-import hashlib
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from jaxvision.deploy.loading import load_run
 from jaxvision.deploy.predictor import Run
@@ -12,13 +10,13 @@ from jaxvision.engine.setup import make_model
 from jaxvision.errors import UserError
 from jaxvision.evaluation.judges import Judge, classifier_judge, inception_judge
 from jaxvision.weights import inception
-from jaxvision.weights.tensors import named
+from jaxvision.weights.tensors import fingerprint, named
 
 
 def find_judge(
   source: str, resizer: str, image_shape: tuple[int, int, int] | None, field: str
 ) -> Judge:
-  """Returns the judge that `evaluation.features` or `evaluation.classifier` names.
+  """Returns the judge that `evaluation.features`, or what `field` says, names.
 
   Args:
     source: 'inception', the file of its weights, or the workdir of a classifier.
@@ -66,11 +64,7 @@ def _of_run(path: Path, image_shape: tuple[int, int, int] | None, field: str) ->
       f'{shapes[1]}'
     )
   variables = jax.device_get(run.state.eval_variables)
-  digest = hashlib.sha256(run.config.model.name.encode())
-  for name, array in named(variables).items():
-    digest.update(name.encode())
-    digest.update(np.ascontiguousarray(array))
-  sha256 = digest.hexdigest()
+  sha256 = fingerprint(named(variables), run.config.model.name)
   return classifier_judge(
     run.config.name or path.name,
     f'features of {run.config.model.name} trained on {run.facts.name} '

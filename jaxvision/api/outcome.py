@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxvision.engine.loop import Measurer
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -21,18 +23,14 @@ class Outcome:
   write_report: Callable[[dict[str, Any]], Path]
 
 
-class Examiner(Protocol):
-  """Evaluates a run: in the middle, where it is the loop's `Measurer`, and at the end.
+class Examiner(Measurer, Protocol):
+  """Evaluates a run: in the middle, where the loop has it `measure`, and at the end.
 
   Attributes:
     split: what the log calls the evaluations in the middle.
   """
 
   split: str
-
-  def measure(self, state: Any) -> dict[str, float]:
-    """Returns measures of a state by their names."""
-    ...
 
   def finish(self, state: Any) -> Outcome:
     """Returns what the run came to."""

@@ -1,7 +1,6 @@
 """Runs that start from weights: which ones, what they ask of the data, where they go."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from jaxvision.engine.setup import (
 )
 from jaxvision.errors import UserError
 from jaxvision.weights import Facts, Fitted, Weights
+from jaxvision.weights.tensors import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +78,7 @@ def _of_run(directory: RunDirectory) -> Weights:
     facts_of(data),
     config.model.name,
   )
-  digest = hashlib.sha256()
-  for name in sorted(found.tensors):
-    digest.update(name.encode())
-    digest.update(np.ascontiguousarray(found.tensors[name]))
-  return dataclasses.replace(found, sha256=digest.hexdigest())
+  return dataclasses.replace(found, sha256=fingerprint(found.tensors))
 
 
 def facts_of(data: DataFacts) -> Facts:

@@ -1,6 +1,5 @@
 """The charts of a GAN's report, each a function from numbers to a matplotlib figure."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,8 +14,8 @@ from matplotlib.ticker import (
 )
 
 from jaxvision.evaluation import style
-from jaxvision.evaluation.plots import ROWS, series, step_axis
-from jaxvision.evaluation.style import LIGHT, NORMAL, SMALL, Theme
+from jaxvision.evaluation.plots import ROWS, class_bars, series, step_axis
+from jaxvision.evaluation.style import LIGHT, SMALL, Theme
 
 _MANY = 60  # log points from which on a curve is drawn pale, a smooth one over it
 _PARTS = 20  # of a curve, one of which each mean is of
@@ -233,39 +232,25 @@ def class_histogram(
   order = np.arange(number)
   if number > _ORDERED:
     order = np.argsort(-counts, kind='stable')
-  if number > 2 * ROWS:
-    columns = [order[:ROWS], order[-ROWS:]]
-    titles = [f'the {ROWS} drawn most of {number}', f'the {ROWS} drawn least']
-  else:
-    columns = np.array_split(order, math.ceil(number / ROWS))
-    titles = [''] * len(columns)
-  rows = max(map(len, columns))
-  dense = rows > 25
-  size = 6.5 if dense else SMALL
-  height = rows * (0.135 if dense else 0.26)
-  width = 5.4 if len(columns) == 1 else 3.8 * len(columns)
-  figure = style.new_figure(width, height + 0.8, theme)
-  figure.get_layout_engine().set(w_pad=0.12)
-  end = 1.06 * max(shares.max(), 1 / number)
-  for axes, classes, title in zip(
-    figure.subplots(1, len(columns), squeeze=False)[0], columns, titles
-  ):
-    style.tidy(axes, theme, grid='x')
-    places = np.arange(len(classes))
-    axes.barh(places, shares[classes], height=0.72, color=theme.ramp[3])
-    axes.axvline(1 / number, color=theme.test, linewidth=1.2, linestyle=(0, (4, 2)))
-    for place, index in zip(places.tolist(), classes.tolist()):
-      color = theme.ink if counts[index] else theme.wrong
-      text = f'{shares[index]:.1%}' if counts[index] else 'none'
-      axes.text(1.02 * end, place, text, va='center', size=size, color=color)
-    names = [style.short_name(class_names[i], 24) for i in classes]
-    axes.set_yticks(places, names, **style.class_text())
-    axes.set_ylim(rows - 0.5, -0.5)
-    axes.set_xlim(0, end)
+  texts = [
+    (f'{share:.1%}', theme.ink) if count else ('none', theme.wrong)
+    for share, count in zip(shares, counts)
+  ]
+  figure = class_bars(
+    shares,
+    texts,
+    class_names,
+    order,
+    2 * ROWS,
+    (f'the {ROWS} drawn most of {number}', f'the {ROWS} drawn least'),
+    1 / number,
+    1.06 * max(shares.max(), 1 / number),
+    5.4,
+    theme,
+  )
+  for axes in figure.axes:
     axes.locator_params(axis='x', nbins=4)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{100 * x:g}%'))
-    axes.tick_params(axis='y', labelsize=size, labelcolor=theme.ink)
-    axes.set_title(title, size=NORMAL, color=theme.ink, loc='left')
     axes.set_xlabel(f'share of samples (dashed: {100 / number:.3g}% each)')
   return figure
 

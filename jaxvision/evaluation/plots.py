@@ -256,49 +256,84 @@ def f1_bars(
     class_names: K names.
     theme: colours.
   """
-  number = len(class_names)
-  order = np.argsort(-scores.f1, kind='stable')
-  if number > BAR_CLASSES:
-    columns = [order[:ROWS], order[-ROWS:]]
-    titles = [f'the {ROWS} best of {number}', f'the {ROWS} worst']
+  macro = float(metrics.macro_average(scores).f1)
+  texts = [
+    (f'{f1:.3f}', theme.ink) if support else ('no examples', theme.muted)
+    for f1, support in zip(scores.f1, scores.support)
+  ]
+  figure = class_bars(
+    scores.f1,
+    texts,
+    class_names,
+    np.argsort(-scores.f1, kind='stable'),
+    BAR_CLASSES,
+    (f'the {ROWS} best of {len(class_names)}', f'the {ROWS} worst'),
+    macro,
+    1.0,
+    5.0,
+    theme,
+  )
+  for axes in figure.axes:
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_xlabel(f'F1 (dashed: macro average {macro:.3f})')
+  return figure
+
+
+def class_bars(
+  values: np.ndarray,
+  texts: Sequence[tuple[str, str]],
+  class_names: Sequence[str],
+  order: np.ndarray,
+  most: int,
+  titles: tuple[str, str],
+  line: float,
+  end: float,
+  width: float,
+  theme: Theme,
+) -> Figure:
+  """Draws a number of each class as a bar, in as many columns as are readable.
+
+  Args:
+    values: float [K].
+    texts: what stands beside each bar, and in which colour.
+    class_names: K names.
+    order: the classes from top to bottom.
+    most: classes of which all are drawn; of more, the first `ROWS` and the last.
+    titles: of the first and of the last, where not all are drawn.
+    line: value of the dashed line.
+    end: largest value of the axis.
+    width: of a figure of one column, in inches.
+    theme: colours.
+  """
+  if len(class_names) > most:
+    columns, heads = [order[:ROWS], order[-ROWS:]], list(titles)
   else:
-    columns = np.array_split(order, math.ceil(number / ROWS))
-    titles = [''] * len(columns)
+    columns = np.array_split(order, math.ceil(len(class_names) / ROWS))
+    heads = [''] * len(columns)
   rows = max(map(len, columns))
   dense = rows > 25
   size = 6.5 if dense else SMALL
   height = rows * (0.135 if dense else 0.26)
-  width = 5.0 if len(columns) == 1 else 3.8 * len(columns)
+  width = width if len(columns) == 1 else 3.8 * len(columns)
   figure = style.new_figure(width, height + 0.8, theme)
   figure.get_layout_engine().set(w_pad=0.12)
-  macro = float(metrics.macro_average(scores).f1)
   for axes, classes, title in zip(
-    figure.subplots(1, len(columns), squeeze=False)[0], columns, titles
+    figure.subplots(1, len(columns), squeeze=False)[0], columns, heads
   ):
     style.tidy(axes, theme, grid='x')
     places = np.arange(len(classes))
-    axes.barh(places, scores.f1[classes], height=0.72, color=theme.ramp[3])
-    axes.axvline(macro, color=theme.test, linewidth=1.2, linestyle=(0, (4, 2)))
+    axes.barh(places, values[classes], height=0.72, color=theme.ramp[3])
+    axes.axvline(line, color=theme.test, linewidth=1.2, linestyle=(0, (4, 2)))
     for place, index in zip(places.tolist(), classes.tolist()):
-      # In a column of their own, where neither bar nor average crosses them.
-      some = scores.support[index]
-      score = f'{scores.f1[index]:.3f}' if some else 'no examples'
-      axes.text(
-        1.02,
-        place,
-        score,
-        va='center',
-        size=size,
-        color=theme.ink if some else theme.muted,
-      )
+      # In a column of their own, where neither bar nor line crosses them.
+      text, color = texts[index]
+      axes.text(1.02 * end, place, text, va='center', size=size, color=color)
     names = [style.short_name(class_names[i], 24) for i in classes]
     axes.set_yticks(places, names, **style.class_text())
     axes.set_ylim(rows - 0.5, -0.5)
-    axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_xlim(0, end)
     axes.tick_params(axis='y', labelsize=size, labelcolor=theme.ink)
     axes.set_title(title, size=NORMAL, color=theme.ink, loc='left')
-    axes.set_xlabel(f'F1 (dashed: macro average {macro:.3f})')
   return figure
 
 

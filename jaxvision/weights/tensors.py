@@ -1,6 +1,7 @@
 """Weights as they came: tensors by name, and where they are from."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,19 @@ class Weights:
       model: see above.
     """
     return cls(named(variables), origin, facts=facts or Facts(), model=model)
+
+
+def fingerprint(tensors: Mapping[str, np.ndarray], kind: str = '') -> str:
+  """Returns the SHA-256, in hexadecimal, of arrays by their names, after a text.
+
+  >>> fingerprint({'a': np.zeros(2)}) == fingerprint({'b': np.zeros(2)})
+  False
+  """
+  digest = hashlib.sha256(kind.encode())
+  for name in sorted(tensors):
+    digest.update(name.encode())
+    digest.update(np.ascontiguousarray(tensors[name]).data)
+  return digest.hexdigest()
 
 
 def named(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
