@@ -2,8 +2,8 @@
 
 Radford, Metz and Chintala 2015, "Unsupervised representation learning with deep
 convolutional generative adversarial networks", https://arxiv.org/abs/1511.06434. Both
-halve, or double, the image down to a side of 4 to 7 pixels: 32 - 16 - 8 - 4, 28 - 14 -
-7. The one layer that is left has a kernel of the size of that side. Weights are drawn
+halve, or double, the image down to a side of 4 to 6 pixels: 32 - 16 - 8 - 4, 28 - 14 -
+7 - 4. The one layer that is left has a kernel of the size of that side. Weights are drawn
 from N(0, 0.02), and batch norm is as in the rest of the library.
 
 What came later is there as switches, off by default: nearest-neighbour upsampling,
@@ -38,31 +38,29 @@ _INITIAL = nn.initializers.normal(0.02)
 
 _up = functools.partial(ConvTranspose, use_bias=False, kernel_init=_INITIAL)
 
-# PyTorch's padding of 1 around a kernel of 4 with stride 2.
-_PADDING = ((1, 1), (1, 1))
-
 # Measures of closeness that minibatch discrimination takes, and the length of each.
 _MEASURES, _LENGTH = 16, 8
 
 
-def halvings(image_size: int) -> int:
-  """Returns how often a side halves down to 4, 5, 6 or 7 pixels.
+def sides(image_size: int) -> tuple[int, ...]:
+  """Returns the sides that an image is halved to, the smallest, 4 to 6 pixels, first.
 
   Raises:
-    UserError: where that leaves a remainder, or the image is smaller than 8.
+    UserError: where that leaves a remainder (7 pixels are halved to 4), or the image is
+      smaller than 8.
 
-  >>> halvings(32), halvings(28), halvings(64)
-  (3, 2, 4)
+  >>> sides(32), sides(28)
+  ((4, 8, 16, 32), (4, 7, 14, 28))
   """
-  count, side = 0, image_size
-  while side > 7 and side % 2 == 0:
-    count, side = count + 1, side // 2
-  if not count or not 4 <= side <= 7:
+  found = [image_size]
+  while found[0] == 7 or (found[0] > 6 and found[0] % 2 == 0):
+    found.insert(0, (found[0] + 1) // 2)
+  if image_size < 8 or not 4 <= found[0] <= 6:
     raise UserError(
-      f'a DCGAN halves the image down to 4 to 7 pixels, and {image_size} does not halve '
+      f'a DCGAN halves the image down to 4 to 6 pixels, and {image_size} does not halve '
       'so: set data.image_size to 28, 32, 48 or 64, say'
     )
-  return count
+  return tuple(found)
 
 
 class ResizeConv(nn.Module):
@@ -142,10 +140,10 @@ class DCGANGenerator(nn.Module):
   between, tanh last.
 
   Attributes:
-    image_size: side of the images in pixels, see `halvings`.
+    image_size: side of the images in pixels, see `sides`.
     channels: of the images.
-    width: features of the last layer but one; the first has `width` times 4 at 32x32,
-      times 2 at 28x28.
+    width: features of the last layer but one; the first has `width` times 4 at 28x28
+      and 32x32, times 8 at 64x64.
     latent: length of the noise.
     upsample: what doubles the image: 'transposed', or 'resize', see `ResizeConv`.
     num_classes: 0, or the number of classes whose images it makes when told the
@@ -169,18 +167,18 @@ class DCGANGenerator(nn.Module):
     if noise.ndim != 2 or noise.shape[1] != self.latent:
       raise ValueError(f'noise must be [B, {self.latent}], got {noise.shape}')
     _check(self, labels, upsample=UPSAMPLES)
-    doublings = halvings(self.image_size)
-    side = self.image_size >> doublings
+    *smaller, last = sides(self.image_size)
+    count = len(smaller)
     x = noise.astype(self.dtype)[:, None, None, :]
-    for i in range(doublings):
-      features = self.width << (doublings - 1 - i)
+    for i, side in enumerate(smaller):
+      features = self.width << (count - 1 - i)
       if i == 0:
         first = _up(
           features, (side, side), padding='VALID', dtype=self.dtype, name='up1'
         )
         x = first(x)
       else:
-        x = self._double(x, features, i + 1)
+        x = self._double(x, side, features, i + 1)
       if self.num_classes:
         norm = ClassBatchNorm(self.num_classes, dtype=self.dtype, name=f'bn{i + 1}')
         x = norm(x, labels, use_running_average=not train)
@@ -188,15 +186,17 @@ class DCGANGenerator(nn.Module):
         norm = batch_norm(dtype=self.dtype, name=f'bn{i + 1}')
         x = norm(x, use_running_average=not train)
       x = nn.relu(x)
-    x = self._double(x, self.channels, doublings + 1)
+    x = self._double(x, last, self.channels, count + 1)
     return jnp.tanh(x.astype(jnp.float32))
 
-  def _double(self, x: jax.Array, features: int, number: int) -> jax.Array:
+  def _double(self, x: jax.Array, side: int, features: int, number: int) -> jax.Array:
     if self.upsample == 'resize':
-      return ResizeConv(features, dtype=self.dtype, name=f'conv{number}')(x)
-    return _up(features, (4, 4), strides=(2, 2), dtype=self.dtype, name=f'up{number}')(
-      x
-    )
+      layer = ResizeConv(features, dtype=self.dtype, name=f'conv{number}')
+    else:
+      layer = _up(
+        features, (4, 4), strides=(2, 2), dtype=self.dtype, name=f'up{number}'
+      )
+    return layer(x)[:, :side, :side]  # twice 4 is a pixel more than 7
 
 
 class DCGANDiscriminator(nn.Module):
@@ -238,8 +238,7 @@ class DCGANDiscriminator(nn.Module):
     if height != width:
       raise UserError(f'a DCGAN takes square images, got {height}x{width}')
     _check(self, labels, norm=NORMS, minibatch=MINIBATCHES)
-    count = halvings(height)
-    last = count + 1
+    last = len(sides(height))
     x = images.astype(self.dtype)
     for i in range(1, last):
       x = self._conv(
@@ -249,7 +248,8 @@ class DCGANDiscriminator(nn.Module):
         train,
         kernel_size=(4, 4),
         strides=(2, 2),
-        padding=_PADDING,
+        # PyTorch's padding of 1; a pixel more makes 4 of 7.
+        padding=((1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2)),
       )
       if i > 1 and self.norm == 'batch':
         norm = batch_norm(dtype=self.dtype, name=f'bn{i}')

@@ -21,7 +21,7 @@ from jaxvision.models.checking import (
   check_num_classes,
   look_up,
 )
-from jaxvision.models.dcgan import DCGANDiscriminator, DCGANGenerator, halvings
+from jaxvision.models.dcgan import DCGANDiscriminator, DCGANGenerator, sides
 
 
 class GAN(NamedTuple):
@@ -56,7 +56,7 @@ def _dcgan(
   conditional: bool = False,
 ) -> GAN:
   size, _, channels = image_shape
-  halvings(size)  # refuses here what would fail in the first trace
+  sides(size)  # refuses here what would fail in the first trace
   classes = num_classes if conditional else 0
   generator = DCGANGenerator(
     image_size=size,
