@@ -381,14 +381,21 @@ def from_json(text: str) -> ConfigDict:
   return validate(ConfigDict(tuples(json.loads(text))))
 
 
+def decisive(config: ConfigDict) -> dict[str, Any]:
+  """Returns path -> value of the fields that change what a run computes."""
+  found = {}
+  for path, value in walk(config):
+    field, _ = _known(path)
+    if not (isinstance(field, Field) and field.free):
+      found[path] = value
+  return found
+
+
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
   """Returns 'path: old -> new' for each field that changes what a run computes."""
-  before, after = dict(walk(old)), dict(walk(new))
-  lines = []
-  for path in sorted(before.keys() | after.keys()):
-    field, _ = _known(path)
-    if isinstance(field, Field) and field.free:
-      continue
-    if before.get(path) != after.get(path):
-      lines.append(f'{path}: {before.get(path)!r} -> {after.get(path)!r}')
-  return lines
+  before, after = decisive(old), decisive(new)
+  return [
+    f'{path}: {before.get(path)!r} -> {after.get(path)!r}'
+    for path in sorted(before.keys() | after.keys())
+    if before.get(path) != after.get(path)
+  ]

@@ -5,7 +5,6 @@ commands do is in the modules that they call.
 """
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvision import __version__, config
-from jaxvision.errors import TrainingDiverged, UserError, closest
+from jaxvision.errors import TrainingDiverged, UserError, closest, disk_problem
 
 _OVERRIDES = """
 Any field of the config is set by --config.KEY=VALUE, such as --config.seed=1
@@ -46,7 +45,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
       name, help=text, description=text, epilog=_OVERRIDES, allow_abbrev=False
     )
     parser.add_argument('--config', metavar='FILE', help='config file')
-    if name not in ('prepare', 'benchmark', 'distance'):
+    if name not in ('prepare', 'benchmark', 'distance', 'compare'):
       parser.add_argument(
         '--workdir', metavar='DIR', help='run directory (default: runs/<config name>)'
       )
@@ -123,6 +122,15 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     '--resizer', default='clean', choices=('clean', 'tensorflow'), help='for Inception'
   )
   distance.add_argument('--json', action='store_true', help='print JSON')
+
+  compare = add('compare', 'Finished runs side by side: tables, curves, costs.')
+  compare.add_argument('inputs', nargs='*', metavar='WORKDIR', help='of finished runs')
+  compare.add_argument(
+    '--output',
+    default='comparison',
+    metavar='DIR',
+    help='directory (default: comparison)',
+  )
 
   export = add(
     'export',
@@ -285,6 +293,19 @@ def _distance(options: argparse.Namespace, overrides: list[str]) -> int:
   return 0
 
 
+def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
+  if options.config or overrides:
+    raise UserError('compare: takes the workdirs of finished runs and no config')
+  if len(options.inputs) < 2:
+    raise UserError('compare: name two or more workdirs of finished runs')
+  from jaxvision import api
+  from jaxvision.evaluation.comparison_report import lines
+
+  compared, page = api.compare(options.inputs, options.output)
+  print(*lines(compared), f'report: {page}', sep='\n')
+  return 0
+
+
 def _export(options: argparse.Namespace, overrides: list[str]) -> int:
   workdir = _run_directory(options, overrides)
   from jaxvision import api
@@ -357,29 +378,12 @@ _COMMANDS = {
   'predict': _predict,
   'sample': _sample,
   'distance': _distance,
+  'compare': _compare,
   'export': _export,
   'summary': _summary,
   'benchmark': _benchmark,
   'prepare': _prepare,
 }
-
-
-def disk_problem(error: BaseException | None) -> str | None:
-  """Returns the one line for a full or forbidden disk, wherever in the chain it is."""
-  room = 'make room, or choose another directory with --workdir=DIR'
-  while error is not None:
-    if isinstance(error, OSError):
-      what = f'{os.strerror(error.errno or 0)}: {error.filename or "the workdir"}'
-      if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f'{what}: {room}'
-      if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f'{what}: change its permissions, or choose another directory'
-    # TensorStore, which writes the checkpoints, wraps the system's words in its own.
-    for reason in ('No space left on device', 'Disk quota exceeded'):
-      if reason in str(error):
-        return f'{reason}: {room}'
-    error = error.__cause__ or error.__context__
-  return None
 
 
 class _StandardError(logging.Handler):

@@ -1,5 +1,6 @@
-"""The commands as functions: train, evaluate, sample, export, and the others."""
+"""The commands as functions: train, evaluate, compare, export, and the others."""
 
+from jaxvision.api.comparing import compare
 from jaxvision.api.evaluating import evaluate, evaluate_weights
 from jaxvision.api.exporting import export
 from jaxvision.api.measuring import benchmark
@@ -12,6 +13,7 @@ from jaxvision.deploy.loading import load_run
 
 __all__ = [
   'benchmark',
+  'compare',
   'compare_folders',
   'evaluate',
   'evaluate_weights',

@@ -41,3 +41,18 @@ def describe_model(config: ConfigDict, known: dict[str, Any] | None = None) -> s
     f'{plan.images} images; {config.optimizer.name}, {config.dtype}\n'
     f'config.model: {name}; fields: {settings}'
   )
+
+
+def flops_per_image(config: ConfigDict, known: dict[str, Any] | None) -> int | None:
+  """Returns the FLOPs of one image forward, of a GAN of one sample; None if not known.
+
+  Args:
+    config: of a run.
+    known: the run's dataset.json.
+  """
+  if not known:
+    return None
+  facts = DataFacts.from_dict(known)
+  if config.task == 'gan':
+    return summarize_gan(make_networks(config, facts), facts.image_shape)[0].flops
+  return summarize(make_model(config, len(facts.class_names)), facts.image_shape).flops

@@ -1,0 +1,64 @@
+"""`compare` on runs that were trained, and on what is none."""
+
+import copy
+import json
+
+import pytest
+
+import jaxvision
+from jaxvision.main import main
+
+
+@pytest.fixture(scope='module')
+def workdirs(tmp_path_factory):
+  """Two seeds of one config, and one run with another rate."""
+  folder = tmp_path_factory.mktemp('runs')
+  config = jaxvision.load_config(
+    'configs/digits_cnn.py', ['steps=6', 'eval_every_steps=3', 'parallel.data=1']
+  )
+  for name, seed, rate in (('one', 0, 0.05), ('two', 1, 0.05), ('low', 0, 1e-6)):
+    changed = copy.deepcopy(config)
+    changed.seed, changed.optimizer.learning_rate = seed, rate
+    jaxvision.train(changed, folder / name, quiet=True)
+  return folder
+
+
+def test_the_command_ranks_trained_runs(workdirs, tmp_path, capsys):
+  names = [str(workdirs / name) for name in ('low', 'one', 'two')]
+  assert main(['compare', *names, f'--output={tmp_path}/c']) == 0
+  first, second, *_ = capsys.readouterr().out.splitlines()
+  assert first.startswith('digits_cnn optimizer.learning_rate=0.05')
+  assert '2 seeds' in first
+  assert second.startswith('digits_cnn optimizer.learning_rate=1e-06')
+  record = json.loads((tmp_path / 'c' / 'comparison.json').read_text())
+  summary = json.loads((workdirs / 'low' / 'summary.json').read_text())
+  low = record['entries'][1]
+  assert low['test_accuracy'] == summary['test_accuracy']
+  assert low['params'] == summary['params']
+  # Two for a multiply-add: at least as many as there are weights.
+  assert low['flops'] > 2 * low['params']
+  assert low['fields'] == {'optimizer.learning_rate': 1e-6}
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'told'),
+  [
+    ((), 'name two or more workdirs'),
+    (('{runs}/one',), 'name two or more workdirs'),
+    (('{runs}/one', '{runs}/two/../one'), 'named twice'),
+    (('{runs}/one', '{runs}/none'), 'is no run'),
+    (('{runs}/one', '{runs}/unfinished'), 'has not finished'),
+    (('{runs}/one', '{runs}/two', '--output={runs}/one/config.json'), 'is a file'),
+    (('{runs}/one', '{runs}/two', '--config.seed=1'), 'no config'),
+  ],
+)
+def test_what_cannot_be_compared_is_told_in_a_line(workdirs, capsys, arguments, told):
+  unfinished = workdirs / 'unfinished'
+  unfinished.mkdir(exist_ok=True)
+  (unfinished / 'config.json').write_bytes((workdirs / 'one/config.json').read_bytes())
+  arguments = [a.format(runs=workdirs) for a in arguments]
+  assert main(['compare', *arguments]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith('error: compare: ') or told == 'is no run'
+  assert told in error
+  assert error.count('\n') == 1
