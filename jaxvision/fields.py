@@ -115,6 +115,12 @@ FIELDS: dict[str, Any] = {
       'to length 1 (WGAN-GP); 0: off.',
       **at_least(0),
     ),
+    'class_weight': Field(
+      1.0,
+      "Weight in the generator's loss of the class that the discriminator sees "
+      '(model.class_head classifier).',
+      **at_least(0),
+    ),
     'diffaugment': Field(
       (),
       'What the discriminator sees changed, real and generated alike (DiffAugment): '

@@ -22,6 +22,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
   'upsample': dcgan.UPSAMPLES,
   'discriminator_norm': dcgan.NORMS,
   'minibatch': dcgan.MINIBATCHES,
+  'class_head': dcgan.CLASS_HEADS,
 }
 
 _Entry = TypeVar('_Entry')

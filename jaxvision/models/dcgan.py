@@ -33,6 +33,7 @@ from jaxvision.models.spectral import normalized
 UPSAMPLES = ('transposed', 'resize')
 NORMS = ('batch', 'spectral', 'none')
 MINIBATCHES = ('none', 'discrimination', 'stddev')
+CLASS_HEADS = ('projection', 'classifier')
 
 _INITIAL = nn.initializers.normal(0.02)
 
@@ -217,9 +218,14 @@ class DCGANDiscriminator(nn.Module):
     minibatch: 'none', or what the last layer also sees of the batch as a whole, in
       training mode or not: 'discrimination', 16 measures of `closeness` of learned
       features of length 8; 'stddev', the channel of `append_stddev`.
-    num_classes: 0, or the number of classes: of an image with a label, the projection
-      of its last features, summed over the pixels, on a learned vector of that class is
-      added to the logit (Miyato and Koyama 2018, "cGANs with projection discriminator").
+    num_classes: 0, or the number of classes, which `class_head` tells it of.
+    class_head: 'projection': of an image with a label, the projection of its last
+      features, summed over the pixels, on a learned vector of that class is added to
+      the logit (Miyato and Koyama 2018, "cGANs with projection discriminator").
+      'classifier': it takes no notice of labels and returns the logits of the classes,
+      float32 [B, num_classes], beside that of being real; they come of its last
+      features, averaged over the pixels (Odena et al. 2017, "Conditional image synthesis
+      with auxiliary classifier GANs").
     dtype: of the computation; logits are float32.
   """
 
@@ -227,17 +233,18 @@ class DCGANDiscriminator(nn.Module):
   norm: str = 'batch'
   minibatch: str = 'none'
   num_classes: int = 0
+  class_head: str = 'projection'
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
     self, images: jax.Array, labels: jax.Array | None = None, train: bool = False
-  ) -> jax.Array:
+  ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Judges images and, where there are classes, their labels int32 [B]."""
     height, width = images.shape[1:3]
     if height != width:
       raise UserError(f'a DCGAN takes square images, got {height}x{width}')
-    _check(self, labels, norm=NORMS, minibatch=MINIBATCHES)
+    _check(self, labels, norm=NORMS, minibatch=MINIBATCHES, class_head=CLASS_HEADS)
     last = len(sides(height))
     x = images.astype(self.dtype)
     for i in range(1, last):
@@ -262,6 +269,9 @@ class DCGANDiscriminator(nn.Module):
     logits = logits.astype(jnp.float32).reshape(-1)
     if self.minibatch == 'discrimination':
       logits += self._compare(x, train)
+    if self.num_classes and self.class_head == 'classifier':
+      pooled = x.astype(jnp.float32).mean((1, 2))
+      return logits, self._linear(pooled, 'classifier', self.num_classes, train)
     if self.num_classes:
       logits += self._project(x, labels, train)
     return logits

@@ -31,7 +31,7 @@ class GAN(NamedTuple):
     generator: (noise float [B, latent], labels int32 [B] or None, train) -> images in
       (-1, 1), float32 [B, H, W, C].
     discriminator: (images [B, H, W, C] in [-1, 1], labels, train) -> logits of being
-      real, float32 [B].
+      real, float32 [B]; where it classifies, with the classes' logits [B, classes].
     latent: length of the noise.
     conditional: whether both want labels; without, they take no notice of them.
   """
@@ -54,9 +54,15 @@ def _dcgan(
   discriminator_norm: str = 'batch',
   minibatch: str = 'none',
   conditional: bool = False,
+  class_head: str = 'projection',
 ) -> GAN:
   size, _, channels = image_shape
   sides(size)  # refuses here what would fail in the first trace
+  if class_head != 'projection' and not conditional:
+    raise UserError(
+      f'model.class_head {class_head} of "dcgan" is of a GAN of classes: set '
+      'model.conditional'
+    )
   classes = num_classes if conditional else 0
   generator = DCGANGenerator(
     image_size=size,
@@ -72,6 +78,7 @@ def _dcgan(
     norm=discriminator_norm,
     minibatch=minibatch,
     num_classes=classes,
+    class_head=class_head,
     dtype=dtype,
   )
   return GAN(generator, discriminator, latent, conditional)

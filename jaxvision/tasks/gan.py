@@ -68,7 +68,8 @@ class GANMetrics(metrics.Collection):
 
   D(x) and D(G(z)), `d_real` and `d_fake`, are what the discriminator says before it
   learns from the batch. Gradients are measured before they are clipped; the losses are
-  without penalties.
+  without penalties, and without `class_loss`, the cross-entropy of the classes of real
+  images where the discriminator classifies them, 0 elsewhere.
   """
 
   generator_loss: metrics.Average.from_output('generator_loss')
@@ -76,6 +77,7 @@ class GANMetrics(metrics.Collection):
   d_real: metrics.Average.from_output('d_real')
   d_fake: metrics.Average.from_output('d_fake')
   penalty: metrics.Average.from_output('penalty')
+  class_loss: metrics.Average.from_output('class_loss')
   generator_grad_norm: metrics.Average.from_output('generator_grad_norm')
   discriminator_grad_norm: metrics.Average.from_output('discriminator_grad_norm')
 
@@ -154,7 +156,7 @@ def make_gan(
       ema=ema,
     )
 
-  def apply(model, params, stats, inputs, labels) -> tuple[jax.Array, PyTree]:
+  def apply(model, params, stats, inputs, labels) -> tuple[Any, PyTree]:
     outputs, updated = model.apply(
       {'params': params, 'batch_stats': stats},
       inputs,
@@ -164,10 +166,21 @@ def make_gan(
     )
     return outputs, updated.get('batch_stats', {})
 
-  def discriminate(params, stats, images, labels, key) -> tuple[jax.Array, PyTree]:
+  def judge(params, stats, images, labels) -> tuple[jax.Array, jax.Array, PyTree]:
+    """Returns (outputs [B], mean cross-entropy of the classes or 0, statistics)."""
+    outputs, stats = apply(gan.discriminator, params, stats, images, labels)
+    if not isinstance(outputs, tuple):
+      return outputs, jnp.zeros(()), stats
+    outputs, of_classes = outputs
+    losses = optax.softmax_cross_entropy_with_integer_labels(of_classes, labels)
+    return outputs, losses.mean(), stats
+
+  def discriminate(
+    params, stats, images, labels, key
+  ) -> tuple[jax.Array, jax.Array, PyTree]:
     if policy:
       images = diff_augment(key, images, policy)
-    return apply(gan.discriminator, params, stats, images, labels)
+    return judge(params, stats, images, labels)
 
   def update(network, optimizer, grads, stats) -> tuple[Network, jax.Array]:
     updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
@@ -195,13 +208,14 @@ def make_gan(
     def loss_fn(params):
       def penalized(images):
         # Without augmentation, and in statistics of its own, which are not kept.
-        return apply(
-          gan.discriminator, params, network.batch_stats, images, real_labels
-        )[0]
+        return judge(params, network.batch_stats, images, real_labels)[0]
 
       stats = network.batch_stats
-      of_real, stats = discriminate(params, stats, real, real_labels, on_real)
-      of_fake, stats = discriminate(params, stats, fake, fake_labels, on_fake)
+      of_real, class_loss, stats = discriminate(
+        params, stats, real, real_labels, on_real
+      )
+      # Taught by real images only: what the generator draws yet is of no class.
+      of_fake, _, stats = discriminate(params, stats, fake, fake_labels, on_fake)
       loss = losses.real(of_real).mean() + losses.fake(of_fake).mean()
       penalty = jnp.zeros(())
       if rules.r1:
@@ -214,8 +228,9 @@ def make_gan(
         'd_real': losses.shown(of_real).mean(),
         'd_fake': losses.shown(of_fake).mean(),
         'penalty': penalty,
+        'class_loss': class_loss,
       }
-      return loss + penalty, (stats, measured)
+      return loss + penalty + class_loss, (stats, measured)
 
     grads, (stats, measured) = jax.grad(loss_fn, has_aux=True)(network.params)
     network, norm = update(network, optimizers[1], grads, stats)
@@ -225,12 +240,13 @@ def make_gan(
     on_fake = next(keys)
 
     def loss_fn(images):
-      outputs, seen = discriminate(
+      outputs, class_loss, seen = discriminate(
         discriminator.params, discriminator.batch_stats, images, labels, on_fake
       )
-      return losses.generator(outputs).mean(), seen
+      loss = losses.generator(outputs).mean()
+      return loss + rules.class_weight * class_loss, (loss, seen)
 
-    (loss, seen), by_images = jax.value_and_grad(loss_fn, has_aux=True)(fake)
+    by_images, (loss, seen) = jax.grad(loss_fn, has_aux=True)(fake)
     network, norm = update(network, optimizers[0], *pull(by_images), stats)
     measured = {'generator_loss': loss, 'generator_grad_norm': norm}
     return network, discriminator.replace(batch_stats=seen), measured

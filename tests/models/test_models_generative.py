@@ -32,6 +32,7 @@ DEFAULTS = {
   'discriminator_norm': 'batch',
   'minibatch': 'none',
   'conditional': False,
+  'class_head': 'projection',
 }
 
 
@@ -330,6 +331,35 @@ def test_each_class_has_gains_and_biases_of_its_own():
     expected = np.asarray(own({'params': params, 'batch_stats': stats}))
     close = np.isclose(made, expected, atol=1e-5).all((1, 2, 3))
     np.testing.assert_array_equal(close, label == LABELS)
+
+
+def test_a_classifying_discriminator_takes_no_notice_of_labels():
+  model = DCGANDiscriminator(width=4, num_classes=CLASSES, class_head='classifier')
+  x = images((8, 8, 1))
+  variables = draw(model, x)
+  logits, classes = run(model, variables, x)
+  again, _ = run(model, variables, x, LABELS[::-1])
+  np.testing.assert_array_equal(logits, again)
+  # Leaky ReLU of the first convolution, averaged over the pixels, on one row a class.
+  params = dict(variables['params'])
+  kernel = params.pop('classifier')['kernel']
+  assert kernel.shape == (4, CLASSES)
+  features = jax.lax.conv_general_dilated(
+    x,
+    params['conv1']['kernel'],
+    (2, 2),
+    [(1, 1)] * 2,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  pooled = np.where(features > 0, features, 0.2 * features).mean((1, 2))
+  np.testing.assert_allclose(classes, pooled @ kernel, rtol=1e-3, atol=1e-5)
+  without = run(DCGANDiscriminator(width=4), {'params': params}, x, None)
+  np.testing.assert_allclose(logits, without, rtol=1e-5)
+
+
+def test_a_classifier_without_classes_is_refused():
+  with pytest.raises(UserError, match='set model.conditional'):
+    models.create_gan('dcgan', (8, 8, 1), CLASSES, class_head='classifier')
 
 
 def test_the_discriminator_projects_its_features_on_the_class():

@@ -147,6 +147,62 @@ def test_step_trains_each_network_by_its_own_loss(quick_compile):
   assert abs(float(values['generator_loss']) - g_loss(state.generator.params)) < 1e-4
 
 
+def test_a_classifier_learns_from_real_images_and_teaches_the_generator(quick_compile):
+  generator = DCGANGenerator(8, 1, 4, 6, num_classes=10)
+  discriminator = DCGANDiscriminator(4, num_classes=10, class_head='classifier')
+  gan = GAN(generator, discriminator, 6, True)
+  task = make(gan, class_weight=0.5)
+  state = task.init(jax.random.key(0))
+  batch = batch_of(8)
+  stepped, measured = jax.jit(task.train_step)(state, batch, jax.random.key(1))
+  keys = [jax.random.fold_in(jax.random.key(1), i) for i in range(3)]
+  noise = jax.random.normal(keys[1], (8, 6))
+  labels = jax.random.randint(keys[2], (8,), 0, 10)
+  real = batch['image'] / 127.5 - 1
+
+  def apply(model, variables, inputs, labels):
+    return model.apply(variables, inputs, labels, train=True, mutable=['batch_stats'])[
+      0
+    ]
+
+  def cross_entropy(logits, labels):
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
+    return -chosen.mean()
+
+  fake = apply(generator, state.generator.variables, noise, labels)
+
+  def d_loss(params):
+    variables = {**state.discriminator.variables, 'params': params}
+    of_real, classes = apply(discriminator, variables, real, batch['label'])
+    of_fake, _ = apply(discriminator, variables, fake, labels)
+    game = -jnp.mean(jax.nn.log_sigmoid(of_real) + jax.nn.log_sigmoid(-of_fake))
+    return game + cross_entropy(classes, batch['label'])
+
+  def g_loss(params):
+    variables = {**state.generator.variables, 'params': params}
+    fake = apply(generator, variables, noise, labels)
+    of_fake, classes = apply(
+      discriminator, stepped.discriminator.variables, fake, labels
+    )
+    game = -jnp.mean(jax.nn.log_sigmoid(of_fake))
+    return game + 0.5 * cross_entropy(classes, labels)
+
+  optimizer = optax.adam(2e-4, b1=0.5)
+  for loss, before, after in (
+    (d_loss, state.discriminator, stepped.discriminator),
+    (g_loss, state.generator, stepped.generator),
+  ):
+    grads = jax.grad(loss)(before.params)
+    updates, _ = optimizer.update(grads, before.opt_state, before.params)
+    expected = optax.apply_updates(before.params, updates)
+    chex.assert_trees_all_close(after.params, expected, atol=2e-5)
+  values = {k: float(v) for k, v in measured.compute().items()}
+  of_real = values['discriminator_loss'] + values['class_loss']
+  assert abs(of_real - float(d_loss(state.discriminator.params))) < 1e-4
+  # The logged loss of the generator is the game's alone.
+  assert values['generator_loss'] < float(g_loss(state.generator.params))
+
+
 def test_each_discriminator_step_takes_images_of_its_own(quick_compile):
   task = make(d_steps=2)
   state = task.init(jax.random.key(0))
