@@ -61,7 +61,8 @@ def has_evaluated(history: Sequence[Mapping], *keys: str) -> bool:
 def losses(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
   """Draws the losses of the generator and of the discriminator over steps.
 
-  Peaks far above all else are cut off, and said to be.
+  Of a discriminator that classifies, the cross-entropy of the classes too. Peaks far
+  above all else are cut off, and said to be.
 
   Args:
     history: the parsed metrics.jsonl.
@@ -70,6 +71,8 @@ def losses(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
   figure, axes = _over_steps(theme, 'loss')
   _curve(axes, history, 'generator_loss', 'generator', theme.split(_FAKE))
   _curve(axes, history, 'discriminator_loss', 'discriminator', theme.split(_REAL))
+  if any(point.get('class_loss') for point in history):
+    _curve(axes, history, 'class_loss', 'class of real images', theme.muted)
   _cut_peaks(axes, theme)
   return _finished(figure, axes, theme)
 

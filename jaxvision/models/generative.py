@@ -34,12 +34,14 @@ class GAN(NamedTuple):
       real, float32 [B]; where it classifies, with the classes' logits [B, classes].
     latent: length of the noise.
     conditional: whether both want labels; without, they take no notice of them.
+    classifies: whether the discriminator returns logits of the classes, too.
   """
 
   generator: nn.Module
   discriminator: nn.Module
   latent: int
   conditional: bool
+  classifies: bool = False
 
 
 def _dcgan(
@@ -81,7 +83,7 @@ def _dcgan(
     class_head=class_head,
     dtype=dtype,
   )
-  return GAN(generator, discriminator, latent, conditional)
+  return GAN(generator, discriminator, latent, conditional, class_head == 'classifier')
 
 
 # Each takes (image shape, number of classes, dtype) and, by keyword, its fields.

@@ -68,8 +68,7 @@ class GANMetrics(metrics.Collection):
 
   D(x) and D(G(z)), `d_real` and `d_fake`, are what the discriminator says before it
   learns from the batch. Gradients are measured before they are clipped; the losses are
-  without penalties, and without `class_loss`, the cross-entropy of the classes of real
-  images where the discriminator classifies them, 0 elsewhere.
+  without penalties.
   """
 
   generator_loss: metrics.Average.from_output('generator_loss')
@@ -77,9 +76,15 @@ class GANMetrics(metrics.Collection):
   d_real: metrics.Average.from_output('d_real')
   d_fake: metrics.Average.from_output('d_fake')
   penalty: metrics.Average.from_output('penalty')
-  class_loss: metrics.Average.from_output('class_loss')
   generator_grad_norm: metrics.Average.from_output('generator_grad_norm')
   discriminator_grad_norm: metrics.Average.from_output('discriminator_grad_norm')
+
+
+# The same, and the cross-entropy of the classes of real images. Made so because what
+# a clu collection inherits is lost on it.
+ClassifyingMetrics = metrics.Collection.create(
+  **GANMetrics.__annotations__, class_loss=metrics.Average.from_output('class_loss')
+)
 
 
 def to_pixels(images: jax.Array) -> jax.Array:
@@ -132,6 +137,7 @@ def make_gan(
   half = (0.5,) * image_shape[-1]  # mean and deviation that map [0, 1] to [-1, 1]
   augment = make_augment(config.augment, half, half, jnp.float32)
   policy = tuple(rules.diffaugment)
+  collection = ClassifyingMetrics if gan.classifies else GANMetrics
 
   def init(key: jax.Array) -> GANState:
     keys = jax.random.split(key, 3)
@@ -169,7 +175,7 @@ def make_gan(
   def judge(params, stats, images, labels) -> tuple[jax.Array, jax.Array, PyTree]:
     """Returns (outputs [B], mean cross-entropy of the classes or 0, statistics)."""
     outputs, stats = apply(gan.discriminator, params, stats, images, labels)
-    if not isinstance(outputs, tuple):
+    if not gan.classifies:
       return outputs, jnp.zeros(()), stats
     outputs, of_classes = outputs
     losses = optax.softmax_cross_entropy_with_integer_labels(of_classes, labels)
@@ -228,8 +234,9 @@ def make_gan(
         'd_real': losses.shown(of_real).mean(),
         'd_fake': losses.shown(of_fake).mean(),
         'penalty': penalty,
-        'class_loss': class_loss,
       }
+      if gan.classifies:
+        measured['class_loss'] = class_loss
       return loss + penalty + class_loss, (stats, measured)
 
     grads, (stats, measured) = jax.grad(loss_fn, has_aux=True)(network.params)
@@ -278,12 +285,12 @@ def make_gan(
       step=state.step + 1, generator=generator, discriminator=discriminator, ema=ema
     )
     means = jax.tree.map(lambda *values: sum(values) / parts, *measured)
-    return state, GANMetrics.single_from_model_output(**means, **of_generator)
+    return state, collection.single_from_model_output(**means, **of_generator)
 
   return Task(
     init=init,
     train_step=train_step,
-    metrics=GANMetrics,
+    metrics=collection,
     schedule=schedule,
     health=lambda m: m.generator_loss.compute() + m.discriminator_loss.compute(),
     generator=make_generator(gan, num_classes),

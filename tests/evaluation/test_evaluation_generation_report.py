@@ -359,6 +359,17 @@ def test_a_peak_in_a_loss_is_cut_off_and_said(peak):
   assert axes.get_ylim()[1] < 10
 
 
+def test_the_loss_of_the_classes_is_drawn_where_there_is_one():
+  history = _history(points=20)
+  (without,) = generation_plots.losses(history).axes
+  for point in history:
+    point['class_loss'] = 3.0
+  (axes,) = generation_plots.losses(history).axes
+  labels = [text.get_text() for text in axes.get_legend().get_texts()]
+  assert len(axes.lines) == len(without.lines) + 1
+  assert any('class of real images' in label for label in labels)
+
+
 def test_distances_with_floor_and_end():
   history = _history()
   figure = generation_plots.distances(

@@ -88,13 +88,14 @@ def test_fields_reach_the_networks():
     discriminator_norm='spectral',
     minibatch='stddev',
     conditional=True,
+    class_head='classifier',
   )
   dtype = jnp.dtype('bfloat16')
   assert gan.generator == DCGANGenerator(28, 1, 8, 7, 'resize', CLASSES, dtype)
   assert gan.discriminator == DCGANDiscriminator(
-    16, 'spectral', 'stddev', CLASSES, dtype
+    16, 'spectral', 'stddev', CLASSES, 'classifier', dtype
   )
-  assert (gan.latent, gan.conditional) == (7, True)
+  assert (gan.latent, gan.conditional, gan.classifies) == (7, True, True)
   assert models.create_gan('dcgan', (28, 28, 1), 3, width=8).discriminator.width == 8
 
 

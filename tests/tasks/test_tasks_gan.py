@@ -150,7 +150,7 @@ def test_step_trains_each_network_by_its_own_loss(quick_compile):
 def test_a_classifier_learns_from_real_images_and_teaches_the_generator(quick_compile):
   generator = DCGANGenerator(8, 1, 4, 6, num_classes=10)
   discriminator = DCGANDiscriminator(4, num_classes=10, class_head='classifier')
-  gan = GAN(generator, discriminator, 6, True)
+  gan = GAN(generator, discriminator, 6, True, classifies=True)
   task = make(gan, class_weight=0.5)
   state = task.init(jax.random.key(0))
   batch = batch_of(8)
