@@ -1,33 +1,41 @@
-"""`compare` on runs that were trained, and on what is none."""
+"""`compare` on run directories, and on what is none."""
 
 import copy
 import json
+import shutil
 
 import pytest
 
 import jaxvision
+from jaxvision.config import to_json
 from jaxvision.main import main
 
 
 @pytest.fixture(scope='module')
 def workdirs(tmp_path_factory):
-  """Two seeds of one config, and one run with another rate."""
+  """A run, the same of another seed, and what one of another rate may have come to."""
   folder = tmp_path_factory.mktemp('runs')
   config = jaxvision.load_config(
     'configs/digits_cnn.py', ['steps=6', 'eval_every_steps=3', 'parallel.data=1']
   )
-  for name, seed, rate in (('one', 0, 0.05), ('two', 1, 0.05), ('low', 0, 1e-6)):
+  jaxvision.train(config, folder / 'one', quiet=True)
+  for name, seed, rate, accuracy in (('two', 1, None, 0.9), ('low', 0, 1e-6, 0.01)):
+    shutil.copytree(folder / 'one', folder / name)
     changed = copy.deepcopy(config)
-    changed.seed, changed.optimizer.learning_rate = seed, rate
-    jaxvision.train(changed, folder / name, quiet=True)
+    changed.seed = seed
+    changed.optimizer.learning_rate = rate or changed.optimizer.learning_rate
+    (folder / name / 'config.json').write_text(to_json(changed))
+    path = folder / name / 'summary.json'
+    summary = json.loads(path.read_text()) | {'seed': seed, 'test_accuracy': accuracy}
+    path.write_text(json.dumps(summary))
   return folder
 
 
-def test_the_command_ranks_trained_runs(workdirs, tmp_path, capsys):
+def test_the_command_ranks_runs(workdirs, tmp_path, capsys):
   names = [str(workdirs / name) for name in ('low', 'one', 'two')]
   assert main(['compare', *names, f'--output={tmp_path}/c']) == 0
   first, second, *_ = capsys.readouterr().out.splitlines()
-  assert first.startswith('digits_cnn optimizer.learning_rate=0.05')
+  assert first.startswith('digits_cnn optimizer.learning_rate=')
   assert '2 seeds' in first
   assert second.startswith('digits_cnn optimizer.learning_rate=1e-06')
   record = json.loads((tmp_path / 'c' / 'comparison.json').read_text())
