@@ -199,7 +199,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
   measure = MEASURES[tasks.pop()]
   groups = _grouped(runs)
   fields = _differing([group[0].choices for group in groups])
-  labels = _labels([group[0] for group in groups], fields)
+  labels = _labels([group[0] for group in groups])
   marks = _marks(groups, measure)
   entries = [
     Entry(
@@ -247,7 +247,7 @@ def _differing(choices: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
   )
 
 
-def _labels(runs: Sequence[Run], fields: Sequence[str]) -> list[str]:
+def _labels(runs: Sequence[Run]) -> list[str]:
   """Names each by its config, and where that is not enough by what it differs in."""
   configs = [run.config_name for run in runs]
   labels = []

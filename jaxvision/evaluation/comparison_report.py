@@ -36,7 +36,7 @@ def write_comparison(directory: str | Path, comparison: Comparison) -> Path:
     'rows': [_row(comparison.measure, entry) for entry in comparison.entries],
     'fields': comparison.fields,
     'setting': lambda entry, path: page.text(entry.runs[0].fields.get(path)),
-    'tests': [(test, sentence(comparison, test)) for test in comparison.tests],
+    'tests': [sentence(comparison, test) for test in comparison.tests],
     'charts': charts,
     'circumstances': lambda run: page.circumstances(run.summary),
     'command': lambda run: page.command_line(run.summary.get('command')),
@@ -129,7 +129,7 @@ def lines(comparison: Comparison) -> list[str]:
       f'{page.duration(entry.average("seconds_train"))})'
     )
     found.append('; '.join([line, *entry.marks]))
-  found += [f'{sentence(comparison, test)}' for test in comparison.tests]
+  found += [sentence(comparison, test) for test in comparison.tests]
   return found + [f'note: {note}' for note in comparison.notes]
 
 

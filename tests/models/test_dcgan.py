@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxvision.errors import UserError
-from jaxvision.models.dcgan import DCGANDiscriminator, DCGANGenerator, sides
+from jaxvision.models.dcgan import DCGANDiscriminator, DCGANGenerator, ResizeConv, sides
 
 
 def shapes(model, shape):
@@ -115,3 +115,25 @@ def test_sizes_that_do_not_halve_are_refused():
     shapes(DCGANDiscriminator(), (1, 32, 28, 3))
   with pytest.raises(ValueError, match=r'noise must be \[B, 100\]'):
     shapes(DCGANGenerator(), (1, 10))
+
+
+@pytest.mark.parametrize('channels', [(3, 2), (16, 24)])
+def test_resize_conv_is_nearest_neighbours_and_a_convolution(channels):
+  random = np.random.default_rng(0)
+  x = random.standard_normal((2, 6, 4, channels[0])).astype(np.float32)
+  kernel = random.standard_normal((3, 3, *channels)).astype(np.float32)
+  doubled = x.repeat(2, axis=1).repeat(2, axis=2)
+  expected = jax.lax.conv_general_dilated(
+    doubled, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+  result = ResizeConv(channels[1]).apply({'params': {'kernel': kernel}}, x)
+  np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(('size', 'side'), [(28, 4), (48, 6)])
+def test_resize_has_kernels_of_three_after_the_first(size, side):
+  model = DCGANGenerator(image_size=size, width=8, upsample='resize')
+  params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 100)))['params']
+  kernels = {k: v['kernel'].shape[:2] for k, v in params.items() if 'kernel' in v}
+  convs = {f'conv{i}': (3, 3) for i in range(2, 5)}
+  assert kernels == {'up1': (side, side)} | convs

@@ -17,7 +17,6 @@ from jaxvision.models.dcgan import (
   UPSAMPLES,
   DCGANDiscriminator,
   DCGANGenerator,
-  ResizeConv,
 )
 from jaxvision.models.spectral import power_iteration
 from jaxvision.models.summary import summarize_gan
@@ -398,31 +397,6 @@ def test_labels_are_wanted_with_classes_and_switches_are_checked(model):
   field = 'upsample' if model is DCGANGenerator else 'norm'
   with pytest.raises(ValueError, match=f'{field} must be one of'):
     jax.eval_shape(model(**{field: 'Resize'}).init, jax.random.key(0), inputs)
-
-
-# --- resizing
-
-
-@pytest.mark.parametrize('channels', [(3, 2), (16, 24)])
-def test_resize_conv_is_nearest_neighbours_and_a_convolution(channels):
-  random = np.random.default_rng(0)
-  x = random.standard_normal((2, 6, 4, channels[0])).astype(np.float32)
-  kernel = random.standard_normal((3, 3, *channels)).astype(np.float32)
-  doubled = x.repeat(2, axis=1).repeat(2, axis=2)
-  expected = jax.lax.conv_general_dilated(
-    doubled, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-  )
-  result = ResizeConv(channels[1]).apply({'params': {'kernel': kernel}}, x)
-  np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(('size', 'side'), [(28, 4), (48, 6)])
-def test_resize_has_kernels_of_three_after_the_first(size, side):
-  model = DCGANGenerator(image_size=size, width=8, upsample='resize')
-  params = jax.eval_shape(model.init, jax.random.key(0), noise(100))['params']
-  kernels = {k: v['kernel'].shape[:2] for k, v in params.items() if 'kernel' in v}
-  convs = {f'conv{i}': (3, 3) for i in range(2, 5)}
-  assert kernels == {'up1': (side, side)} | convs
 
 
 # --- summary

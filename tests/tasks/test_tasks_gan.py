@@ -38,6 +38,15 @@ def batch_of(size, seed=0):
   return {'image': images, 'label': draw.integers(0, 10, size).astype(np.int32)}
 
 
+def assert_stepped(loss, before, after):
+  """Checks that a network took one step of the optimiser of `make` down `loss`."""
+  grads = jax.grad(loss)(before.params)
+  optimizer = optax.adam(2e-4, b1=0.5)
+  updates, _ = optimizer.update(grads, before.opt_state, before.params)
+  expected = optax.apply_updates(before.params, updates)
+  chex.assert_trees_all_close(after.params, expected, atol=2e-5)
+
+
 def test_losses_are_those_of_their_papers():
   outputs = jnp.array([-2.0, 0.5, 3.0])
   probability = jax.nn.sigmoid(outputs)
@@ -131,15 +140,8 @@ def test_step_trains_each_network_by_its_own_loss(quick_compile):
     of_fake = apply(gan.discriminator, stepped.discriminator.variables, fake)
     return -jnp.mean(jax.nn.log_sigmoid(of_fake))
 
-  optimizer = optax.adam(2e-4, b1=0.5)
-  for loss, before, after in (
-    (d_loss, state.discriminator, stepped.discriminator),
-    (g_loss, state.generator, stepped.generator),
-  ):
-    grads = jax.grad(loss)(before.params)
-    updates, _ = optimizer.update(grads, before.opt_state, before.params)
-    expected = optax.apply_updates(before.params, updates)
-    chex.assert_trees_all_close(after.params, expected, atol=2e-5)
+  assert_stepped(d_loss, state.discriminator, stepped.discriminator)
+  assert_stepped(g_loss, state.generator, stepped.generator)
   values = measured.compute()
   assert (
     abs(float(values['discriminator_loss']) - d_loss(state.discriminator.params)) < 1e-4
@@ -187,15 +189,8 @@ def test_a_classifier_learns_from_real_images_and_teaches_the_generator(quick_co
     game = -jnp.mean(jax.nn.log_sigmoid(of_fake))
     return game + 0.5 * cross_entropy(classes, labels)
 
-  optimizer = optax.adam(2e-4, b1=0.5)
-  for loss, before, after in (
-    (d_loss, state.discriminator, stepped.discriminator),
-    (g_loss, state.generator, stepped.generator),
-  ):
-    grads = jax.grad(loss)(before.params)
-    updates, _ = optimizer.update(grads, before.opt_state, before.params)
-    expected = optax.apply_updates(before.params, updates)
-    chex.assert_trees_all_close(after.params, expected, atol=2e-5)
+  assert_stepped(d_loss, state.discriminator, stepped.discriminator)
+  assert_stepped(g_loss, state.generator, stepped.generator)
   values = {k: float(v) for k, v in measured.compute().items()}
   of_real = values['discriminator_loss'] + values['class_loss']
   assert abs(of_real - float(d_loss(state.discriminator.params))) < 1e-4
