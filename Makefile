@@ -1,11 +1,12 @@
 # make train                                    a first model: handwritten digits, no download
 # make train CONFIG=configs/cifar100_smallcnn.py ARGS="--config.seed=1"
-# make test                                     the whole suite
+# make test                                     the whole suite, in WORKERS=2 processes
 
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/digits_cnn.py
 ARGS ?=
+WORKERS ?= 2
 
 .PHONY: train test lint format clean
 
@@ -13,7 +14,7 @@ train: $(VENV)/.installed
 	$(VENV)/bin/python -m jaxvision.main --config=$(CONFIG) $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -1,5 +1,6 @@
 """Shared by all tests: eight simulated devices, caches of their own, the command line."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -25,6 +26,17 @@ def cache_dir(tmp_path_factory):
     del os.environ['JAXVISION_CACHE']
   else:
     os.environ['JAXVISION_CACHE'] = old
+
+
+@pytest.fixture(autouse=True)
+def fresh_log():
+  """Undoes what `main` does to the library's log, which a process of a user keeps."""
+  log = logging.getLogger('jaxvision')
+  before = log.level, log.propagate, list(log.handlers)
+  yield
+  log.setLevel(before[0])
+  log.propagate = before[1]
+  log.handlers[:] = before[2]
 
 
 @pytest.fixture
