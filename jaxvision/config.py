@@ -187,12 +187,12 @@ def _complete(config: ConfigDict) -> ConfigDict:
       value = _typed(path, value, field.default)
       if not field.valid(value):
         raise UserError(f'config: {path} must be {field.limits}, not {value!r}')
-    _put(full, path, value)
+    put(full, path, value)
   return full
 
 
-def _put(config: ConfigDict, path: str, value: Any) -> None:
-  """Sets a field; makes the groups on the way that are not there."""
+def put(config: ConfigDict, path: str, value: Any) -> None:
+  """Sets a field, whatever its type; makes the groups on the way that are not there."""
   *parents, key = path.split('.')
   node = config
   for part in parents:
@@ -265,23 +265,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
     UserError: the file is missing or raises, or a field is wrong.
   """
   path = Path(path)
-  if not path.is_file():
-    near = ''
-    if path.parent.is_dir():
-      near = closest(path.name, [p.name for p in path.parent.glob('*.py')])
-    raise UserError(f'config file {path} is not there{near}')
-  try:
-    get_config = runpy.run_path(str(path)).get('get_config')
-  except (Exception, SystemExit) as error:
-    raise UserError(_raised(path, error)) from error
-  if not callable(get_config):
-    raise UserError(f'config file {path} defines no function get_config()')
-  try:
-    config = get_config()
-  except UserError:
-    raise
-  except (Exception, SystemExit) as error:
-    raise UserError(_raised(path, error)) from error
+  config = call(path, 'get_config', 'config file')
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'config file {path}: get_config() must return base_config() with changes, '
@@ -292,8 +276,35 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
   return override(config, overrides)
 
 
-def _raised(path: Path, error: BaseException) -> str:
-  """Returns 'FILE:LINE: what' for an exception that a config file raised."""
+def call(path: Path, function: str, kind: str) -> Any:
+  """Runs a Python file and returns what one of its functions returns.
+
+  Args:
+    path: of the file.
+    function: its name; it takes no arguments.
+    kind: what messages call the file.
+
+  Raises:
+    UserError: the file is missing, raises, or has no such function.
+  """
+  if not path.is_file():
+    near = ''
+    if path.parent.is_dir():
+      near = closest(path.name, [p.name for p in path.parent.glob('*.py')])
+    raise UserError(f'{kind} {path} is not there{near}')
+  try:
+    found = runpy.run_path(str(path)).get(function)
+    if not callable(found):
+      raise UserError(f'{kind} {path} defines no function {function}()')
+    return found()
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:
+    raise UserError(_raised(path, error, kind)) from error
+
+
+def _raised(path: Path, error: BaseException, kind: str) -> str:
+  """Returns 'FILE:LINE: what' for an exception that a file raised."""
   line = next(
     (
       f.lineno
@@ -308,8 +319,8 @@ def _raised(path: Path, error: BaseException) -> str:
     name = text.split('"')[1]
     matches = [p for p, _ in walk(FIELDS)]
     near = closest(name, {p.rsplit('.', 1)[-1] for p in matches} | set(matches))
-    return f'config file {where}: there is no field "{name}"{near}'
-  return f'config file {where}: {type(error).__name__}: {text}'
+    return f'{kind} {where}: there is no field "{name}"{near}'
+  return f'{kind} {where}: {type(error).__name__}: {text}'
 
 
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
@@ -334,7 +345,7 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
         raise UserError(f'config: --config.{path} needs a value: --config.{path}=VALUE')
       text = 'True'
     value = _parse(path, text, field)
-    _put(config, path, value)
+    put(config, path, value)
   return validate(config)
 
 

@@ -29,6 +29,8 @@ class Field:
     limits: the same in words, for the error message.
     free: whether it may change between the parts of a resumed run, because it says
       where and how a run happens and not what it computes.
+    traced: whether a compiled program can take it as an argument, so that runs that
+      differ in it share the program.
   """
 
   default: Any
@@ -36,6 +38,7 @@ class Field:
   valid: Callable[[Any], bool] = lambda _: True
   limits: str = ''
   free: bool = False
+  traced: bool = False
 
 
 class Open(dict):
@@ -56,6 +59,7 @@ FIELDS: dict[str, Any] = {
   'seed': Field(
     0,
     'Seeds initialisation, data order, augmentation and dropout.',
+    traced=True,
     **between(0, 2**63, open_end=True),
   ),
   'batch_size': Field(
@@ -79,12 +83,14 @@ FIELDS: dict[str, Any] = {
     0.0,
     'Share of the target spread evenly over all classes; of a GAN, how far below 1 '
     'the target of real images lies.',
+    traced=True,
     **between(0, 1, open_end=True),
   ),
   'ema_decay': Field(
     0.0,
     'Decay per step of the exponential moving average of the weights that '
     'evaluation uses; 0: none.',
+    traced=True,
     **between(0, 1, open_end=True),
   ),
   'gan': {
@@ -166,7 +172,10 @@ FIELDS: dict[str, Any] = {
     1, 'Parts that a batch is computed in, one after another.', **at_least(1)
   ),
   'grad_clip': Field(
-    0.0, 'Largest global norm of the gradient; 0: no limit.', **at_least(0)
+    0.0,
+    'Largest global norm of the gradient; 0: no limit.',
+    traced=True,
+    **at_least(0),
   ),
   'log_every_steps': Field(100, 'Steps between log points.', **at_least(1)),
   'eval_every_steps': Field(
@@ -352,13 +361,16 @@ FIELDS: dict[str, Any] = {
   'model': Open({'name': Field('digits_cnn', 'A name out of `jaxvision.models`.')}),
   'optimizer': {
     'name': Field('sgd', 'Any optimiser of optax by its name, or muon.'),
-    'learning_rate': Field(0.1, 'The peak of the schedule.', **at_least(0)),
+    'learning_rate': Field(
+      0.1, 'The peak of the schedule.', traced=True, **at_least(0)
+    ),
     'weight_decay': Field(
-      0.0, 'Never applied to biases and normalisation.', **at_least(0)
+      0.0, 'Never applied to biases and normalisation.', traced=True, **at_least(0)
     ),
     'momentum': Field(
       0.9,
       'Of sgd, lars and muon; others take it in `optimizer.options`.',
+      traced=True,
       **between(0, 1, open_end=True),
     ),
     'nesterov': Field(

@@ -1,10 +1,22 @@
 """What values a field of a config may have: each limit as a test and in words.
 
-Every function returns {'valid': value -> bool, 'limits': the same for a message}.
+Every function but `switched_on` returns {'valid': value -> bool, 'limits': the same for
+a message}.
 """
 
 import numbers
 from typing import Any
+
+
+def switched_on(value: Any) -> bool:
+  """Returns whether a number, for which 0 means off, is on.
+
+  One that a compiled program takes as an argument is, whatever it will be.
+
+  >>> switched_on(0.1), switched_on(0)
+  (True, False)
+  """
+  return not isinstance(value, int | float) or value != 0
 
 
 def at_least(low: float) -> dict[str, Any]:

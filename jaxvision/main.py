@@ -151,6 +151,22 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
   return 0
 
 
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+  if not options.config or not options.sweep:
+    raise UserError(
+      'sweep: name the config and what is tried, as in --config=configs/digits_cnn.py '
+      '--sweep=experiments/sweeps/digits.py'
+    )
+  from jaxvision import sweep
+
+  loaded = config.load(options.config, overrides)
+  wanted = sweep.load(options.sweep, loaded)
+  from jaxvision import api
+
+  api.sweep(loaded, wanted, options.workdir, options.storage, options.take_over)
+  return 0
+
+
 def _export(options: argparse.Namespace, overrides: list[str]) -> int:
   workdir = _run_directory(options, overrides)
   from jaxvision import api
@@ -224,6 +240,7 @@ _COMMANDS = {
   'sample': _sample,
   'distance': _distance,
   'compare': _compare,
+  'sweep': _sweep,
   'export': _export,
   'summary': _summary,
   'benchmark': _benchmark,

@@ -123,6 +123,24 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     help='directory (default: comparison)',
   )
 
+  sweep = add(
+    'sweep',
+    'Many trials of a config, in search of the best values of some fields; or go on with '
+    'a sweep that was stopped.',
+  )
+  sweep.add_argument('--sweep', metavar='FILE', help='sweep file: what is tried')
+  sweep.add_argument(
+    '--storage',
+    metavar='URL',
+    help='database, which several machines may share, such as '
+    'postgresql://USER@HOST/NAME (default: sweep.db in the workdir)',
+  )
+  sweep.add_argument(
+    '--take-over',
+    action='store_true',
+    help='go on with trials of other machines that have stopped',
+  )
+
   export = add(
     'export',
     'Write the weights of a run as safetensors, for PyTorch too; of a GAN its generator.',

@@ -1,4 +1,4 @@
-"""The commands as functions: train, evaluate, compare, export, and the others."""
+"""The commands as functions: train, evaluate, compare, sweep, export, and the others."""
 
 from jaxvision.api.comparing import compare
 from jaxvision.api.evaluating import evaluate, evaluate_weights
@@ -6,6 +6,7 @@ from jaxvision.api.exporting import export
 from jaxvision.api.measuring import benchmark
 from jaxvision.api.measuring_folders import compare_folders
 from jaxvision.api.sampling import generator, sample
+from jaxvision.api.sweeping import sweep
 from jaxvision.api.training import train
 from jaxvision.config import load as load_config
 from jaxvision.deploy.generator import load_generator
@@ -23,5 +24,6 @@ __all__ = [
   'load_generator',
   'load_run',
   'sample',
+  'sweep',
   'train',
 ]

@@ -1,9 +1,6 @@
 """Training, from a config to a summary and a report."""
 
 import dataclasses
-import os
-import shlex
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +14,14 @@ from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.api.classifying import Classifying
 from jaxvision.api.generating import Generating, Panel, bring_up_to_date
-from jaxvision.api.outcome import Examiner, Outcome
+from jaxvision.api.outcome import Examiner
 from jaxvision.api.say import describe_data, speaker
+from jaxvision.api.summing import (
+  count_parameters,
+  describe_parameters,
+  last_epoch,
+  summarize,
+)
 from jaxvision.data.dataset import Dataset
 from jaxvision.engine import pretrained, programs, runtime
 from jaxvision.engine.checkpoints import Checkpoints
@@ -27,7 +30,6 @@ from jaxvision.engine.log import (
   MetricLog,
   Terminal,
   duration,
-  last_epoch,
   read_history,
   warn,
 )
@@ -51,6 +53,7 @@ def train(
   workdir: str | Path | None = None,
   overwrite: bool = False,
   quiet: bool = False,
+  watch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, Any] | None:
   """Trains what the config describes, or goes on where an earlier call was stopped.
 
@@ -59,6 +62,8 @@ def train(
     workdir: the run directory; None: runs/<config name>.
     overwrite: replace a run of another config, or start this one anew.
     quiet: print nothing.
+    watch: called with the step and the measures of each evaluation on the way; what it
+      raises ends the run there.
 
   Returns:
     The contents of summary.json, or None if a signal stopped the run: the same call
@@ -111,6 +116,7 @@ def train(
         start,
         fitted,
         panel,
+        watch,
       )
       return session.run(begun, stop, say, quiet)
     finally:
@@ -132,6 +138,7 @@ class _Session:
   start: pretrained.Start | None
   fitted: Fitted | None
   panel: Panel | None
+  watch: Callable[[int, dict[str, float]], None] | None
 
   def run(
     self,
@@ -158,7 +165,7 @@ class _Session:
       if self.start:
         state = pretrained.insert(state, self.fitted or self._fit_again())
       metrics, step, position = None, 0, None
-    params = _parameters(state.params, config.task)
+    params = count_parameters(state.params, config.task)
     finished = step == plan.total and self.directory.summary() is not None
     if finished:
       say(
@@ -167,7 +174,7 @@ class _Session:
       )
     else:
       say(
-        f'model: {config.model.name}, {_describe(params)}; '
+        f'model: {config.model.name}, {describe_parameters(params)}; '
         f'{plan.total} steps of {plan.images} images '
         f'({plan.total / plan.steps_per_epoch:.1f} epochs)'
         + (f'; resumed at step {step}' if restored else '')
@@ -216,6 +223,7 @@ class _Session:
         log,
         terminal,
         clock,
+        self.watch,
       )
       try:
         state, step = loop.run(state, metrics, step, stop)
@@ -236,7 +244,20 @@ class _Session:
     elif finished:
       summary = self.directory.summary()
     else:
-      summary = self._summary(params, clock, examiner, outcome, provenance)
+      history = read_history(self.directory.metrics_file)
+      summary = summarize(
+        config,
+        self.facts,
+        plan,
+        self.task,
+        params,
+        clock,
+        history,
+        {**examiner.training(last_epoch(history, plan, self.task)), **outcome.values},
+        self.checkpoints.best_step(),
+        self._provenance(),
+        provenance,
+      )
       write_json(self.directory.summary_file, summary)
     page = outcome.write_report(summary)
     say(outcome.line)
@@ -268,47 +289,6 @@ class _Session:
       compiler,
     )
 
-  def _summary(
-    self,
-    params: dict[str, int],
-    clock: Clock,
-    examiner: Examiner,
-    outcome: Outcome,
-    provenance: dict[str, Any],
-  ) -> dict[str, Any]:
-    config, plan = self.config, self.plan
-    history = read_history(self.directory.metrics_file)
-    names = jax.eval_shape(lambda: self.task.metrics.empty().compute())
-    trained = last_epoch(history, names, plan.total, plan.steps_per_epoch)
-    best, (measure, _) = self.checkpoints.best_step(), self.task.best
-    evaluations = {p['step']: p for p in history if p['split'] != 'train'}
-    images = plan.total * plan.images
-    return {
-      'config_name': config.name,
-      'task': config.task,
-      'dataset': self.facts.name,
-      'synthetic': self.facts.synthetic,
-      'skipped_images': self.facts.skipped,
-      'model': config.model.name,
-      **params,
-      'pretrained': self._provenance(),
-      'steps': plan.total,
-      'epochs': plan.total / plan.steps_per_epoch,
-      'seed': config.seed,
-      **examiner.training(trained),
-      **outcome.values,
-      'best_step': best,
-      f'best_{measure}': evaluations[best][measure] if best in evaluations else None,
-      'seconds_train': clock.train,
-      'seconds_compile': clock.compile,
-      'seconds_total': clock.total(),
-      'images_per_second': images / clock.train if clock.train else None,
-      'peak_memory_bytes': runtime.peak_memory_bytes(),
-      'dtype': config.dtype,
-      **provenance,
-      'command': shlex.join([Path(sys.executable).name, *_command()]),
-    }
-
   def _fit_again(self) -> Fitted:
     """Returns the weights that a run began with whose checkpoints are all damaged."""
     began = self.start.origin
@@ -326,31 +306,3 @@ class _Session:
       return None
     origin = dataclasses.asdict(self.start.origin)
     return {key: origin[key] for key in ('source', 'name', 'sha256', 'revision')}
-
-
-def _parameters(params: Any, task: str) -> dict[str, int]:
-  """Returns the numbers of parameters under their names in summary.json."""
-
-  def count(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-  if task == 'gan':
-    return {f'{network}_params': count(tree) for network, tree in params.items()}
-  return {'params': count(params)}
-
-
-def _describe(params: dict[str, int]) -> str:
-  if 'params' in params:
-    return f'{params["params"]:,} parameters'
-  return ' and '.join(
-    f'{count:,} parameters of the {name.removesuffix("_params")}'
-    for name, count in params.items()
-  )
-
-
-def _command() -> list[str]:
-  """Returns the command line in the form that a user types."""
-  program, *arguments = sys.argv
-  if os.path.basename(program) == 'main.py':
-    return ['-m', 'jaxvision.main', *arguments]
-  return [program, *arguments]

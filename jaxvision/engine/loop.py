@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -124,6 +124,7 @@ class Loop:
     task, trainer: what to train, and its compiled steps.
     evaluator: on the split named `eval_split`, at its times.
     clock: counted on from where it stands.
+    watch: told of each evaluation and its step, once the step is saved.
   """
 
   def __init__(
@@ -137,11 +138,12 @@ class Loop:
     log: MetricLog,
     terminal: Terminal,
     clock: Clock,
+    watch: Callable[[int, dict[str, float]], None] | None = None,
   ):
     self.task, self.plan = task, plan
     self.trainer, self.evaluator, self.eval_split = trainer, evaluator, eval_split
     self.checkpoints, self.log, self.terminal = checkpoints, log, terminal
-    self.clock = clock
+    self.clock, self._watch = clock, watch
     self._last_good: int | None = None
 
   def run(
@@ -191,6 +193,8 @@ class Loop:
         self.terminal.evaluation(step, self.eval_split, measured)
       if step % plan.save_every == 0 or at_end or stop.is_set():
         self._save(step, state, metrics, measured)
+      if measured is not None and self._watch is not None:
+        self._watch(step, measured)
     self.checkpoints.wait()
     return state, step
 

@@ -116,6 +116,54 @@ class _Phases:
       del self._phases[0]
 
 
+def resident_steps(
+  task: Task,
+  train_step: Callable,
+  mesh: Mesh,
+  seed: int | Callable[[PyTree], jax.Array],
+  batch_size: int,
+  steps: int,
+  crop: Crop | None = None,
+) -> tuple[Callable, Callable]:
+  """Returns a train step over a split on the device, and `steps` of them in one.
+
+  Args:
+    task, mesh: of the run.
+    train_step: the task's, or that of one of its phases.
+    seed: of the run, or what finds its `seed_words` in the state.
+    batch_size, steps, crop: see `ResidentTrainer`.
+
+  Returns:
+    Two functions (state, metrics, split) -> (state, metrics, a loss that is finite only
+    if all were), to be compiled.
+  """
+  seed_of = seed if callable(seed) else lambda state: seed
+  to_batch = over_batch(mesh)
+
+  def take_step(state, metrics, split, index):
+    batch = resident.train_batch(split, index, state.step, seed_of(state), crop)
+    batch = jax.lax.with_sharding_constraint(batch, to_batch)
+    state, new = train_step(state, batch, step_key(state))
+    return state, metrics.merge(new), task.health(new)
+
+  def one(state, metrics, split):
+    (index,) = resident.train_indices(split, seed_of(state), state.step, batch_size)
+    return take_step(state, metrics, split, index)
+
+  def many(state, metrics, split):
+    def body(carry, index):
+      *carry, loss = take_step(*carry, split, index)
+      return tuple(carry), loss
+
+    indices = resident.train_indices(
+      split, seed_of(state), state.step, batch_size, steps
+    )
+    (state, metrics), losses = jax.lax.scan(body, (state, metrics), indices)
+    return state, metrics, jnp.sum(losses)
+
+  return one, many
+
+
 class ResidentTrainer:
   """Train steps over a split on the device, several to a dispatch.
 
@@ -139,31 +187,11 @@ class ResidentTrainer:
     self.steps_per_dispatch = steps_per_dispatch
     self._split = resident.put(source, replicated(mesh))
     self._empty, outputs = _placed(task, mesh, state)
-    to_batch = over_batch(mesh)
 
     def compile_phase(train_step):
-      def take_step(state, metrics, split, index):
-        batch = resident.train_batch(split, index, state.step, seed, crop)
-        batch = jax.lax.with_sharding_constraint(batch, to_batch)
-        state, new = train_step(state, batch, step_key(state))
-        return state, metrics.merge(new), task.health(new)
-
-      def one(state, metrics, split):
-        (index,) = resident.train_indices(split, seed, state.step, batch_size)
-        return take_step(state, metrics, split, index)
-
-      def many(state, metrics, split):
-        def body(carry, index):
-          *carry, loss = take_step(*carry, split, index)
-          return tuple(carry), loss
-
-        indices = resident.train_indices(
-          split, seed, state.step, batch_size, steps_per_dispatch
-        )
-        (state, metrics), losses = jax.lax.scan(body, (state, metrics), indices)
-        # The sum is finite only if every loss is.
-        return state, metrics, jnp.sum(losses)
-
+      one, many = resident_steps(
+        task, train_step, mesh, seed, batch_size, steps_per_dispatch, crop
+      )
       args = (state, self._empty, self._split)
       jit = {'donate_argnums': (0, 1), 'out_shardings': outputs}
       single = compiler(one, *args, **jit)

@@ -232,6 +232,16 @@ def fresh_state(
   )(state, images)
 
 
+def steps_per_dispatch(config: ConfigDict, plan: Plan) -> int:
+  """Returns the steps that a resident run takes in one compiled call."""
+  wanted = config.steps_per_dispatch
+  if not wanted:
+    # XLA:CPU takes a slow path for convolution gradients inside a loop, and has no
+    # dispatch to hide.
+    wanted = 1 if jax.default_backend() == 'cpu' else config.log_every_steps
+  return min(wanted, plan.total)
+
+
 def make_trainer(
   config: ConfigDict,
   plan: Plan,
@@ -255,11 +265,6 @@ def make_trainer(
   source = dataset.splits['train']
   crop = Crop.of(config.augment)
   if dataset.pipeline == 'resident':
-    dispatch = config.steps_per_dispatch
-    if not dispatch:
-      # XLA:CPU takes a slow path for convolution gradients inside a loop, and has
-      # no dispatch to hide.
-      dispatch = 1 if jax.default_backend() == 'cpu' else config.log_every_steps
     return ResidentTrainer(
       task,
       mesh,
@@ -267,7 +272,7 @@ def make_trainer(
       state,
       config.seed,
       plan.images,
-      min(dispatch, plan.total),
+      steps_per_dispatch(config, plan),
       compiler,
       step,
       crop,

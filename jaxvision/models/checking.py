@@ -4,6 +4,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -105,6 +106,8 @@ def _checked(where: str, field: str, value: Any, default: Any) -> Any:
       return tuple(int(item) for item in value)
     expected = f'whole numbers from 1 such as {default}'
   else:  # a rate: the only kind of float field there is
+    if isinstance(value, jax.Array):
+      return value  # an argument of a compiled program, checked before it came to it
     if (
       isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= value < 1
     ):

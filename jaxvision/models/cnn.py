@@ -21,6 +21,7 @@ from jaxvision.errors import UserError
 from jaxvision.models.layers import (
   ACTIVATIONS,
   ConvUnit,
+  Dropout,
   SqueezeExcite,
   check_image_size,
   conv3x3,
@@ -108,10 +109,10 @@ class ConvDenseCNN(nn.Module):
       )
       x = max_pool_2x2(unit(x, train))
     x = x.reshape(x.shape[0], -1)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = Dropout(self.dropout, deterministic=not train)(x)
     x = dense(self.hidden, dtype=self.dtype, name='hidden')(x)
     x = ACTIVATIONS[self.activation](x)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = Dropout(self.dropout, deterministic=not train)(x)
     return head(self.num_classes)(x)
 
 
@@ -180,7 +181,7 @@ class MnistCNN(nn.Module):
         x = unit(x, train)
       x = max_pool_2x2(x)
     x = x.reshape(x.shape[0], -1)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = Dropout(self.dropout, deterministic=not train)(x)
     return head(self.num_classes)(x)
 
 
@@ -218,11 +219,11 @@ class OriginalCNN(nn.Module):
         )
         x = unit(x, train)
       x = max_pool_2x2(x)
-      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+      x = Dropout(self.dropout, deterministic=not train)(x)
     x = x.mean((1, 2))
     x = dense(self.hidden, dtype=self.dtype, name='hidden')(x)
     x = ACTIVATIONS[self.activation](x)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = Dropout(self.dropout, deterministic=not train)(x)
     return head(self.num_classes)(x)
 
 
@@ -266,5 +267,5 @@ class CustomCNN(nn.Module):
       y = units[2](units[1](x, train), train)
       x = x + y if self.residual else y
     x = x.mean((1, 2), dtype=jnp.float32)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = Dropout(self.dropout, deterministic=not train)(x)
     return head(self.num_classes)(x)

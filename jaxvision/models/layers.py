@@ -178,6 +178,32 @@ class ConvUnit(nn.Module):
     return ACTIVATIONS[self.activation](x)
 
 
+class Dropout(nn.Dropout):
+  """Linen's dropout, whose rate may also be an argument of a compiled program.
+
+  Drops each input with the chance `rate` and divides the others by 1 - `rate`
+  (Srivastava et al. 2014).
+
+  Attributes:
+    rate: float in [0, 1), or a traced float32 scalar in it.
+    deterministic: whether to pass the inputs through; here or in the call.
+  """
+
+  @nn.compact
+  def __call__(
+    self, inputs: jax.Array, deterministic: bool | None = None, rng: Any = None
+  ) -> jax.Array:
+    if not isinstance(self.rate, jax.Array):
+      return super().__call__(inputs, deterministic, rng)
+    deterministic = nn.merge_param('deterministic', self.deterministic, deterministic)
+    if deterministic:
+      return inputs
+    key = self.make_rng(self.rng_collection) if rng is None else rng
+    keep = 1 - self.rate.astype(inputs.dtype)
+    kept = jax.random.bernoulli(key, 1 - self.rate, inputs.shape)
+    return jnp.where(kept, inputs / keep, jnp.zeros_like(inputs))
+
+
 class SqueezeExcite(nn.Module):
   """Channel attention: scales each channel by a gate in (0, 1) seen from all of them.
 

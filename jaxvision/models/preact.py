@@ -30,7 +30,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxvision.models.layers import ACTIVATIONS
+from jaxvision.models.layers import ACTIVATIONS, Dropout
 from jaxvision.models.resnet import Block, BottleneckBlock, ResidualNet
 
 
@@ -58,7 +58,7 @@ class PreActBlock(Block):
     for i in range(2, len(self.kernels) + 1):
       y = act(self.norm(f'bn{i}', y, train))
       if i == len(self.kernels):
-        y = nn.Dropout(self.dropout)(y, deterministic=not train)
+        y = Dropout(self.dropout)(y, deterministic=not train)
       y = self.conv(i, y)
     return y + (x if x.shape == y.shape else self.project(active, y.shape[-1]))
 

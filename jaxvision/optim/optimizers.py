@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError, closest
+from jaxvision.limits import switched_on
 from jaxvision.optim import groups as groups_lib
 from jaxvision.optim.muon import muon
 
@@ -101,7 +102,7 @@ def make_optimizer(
   >>> updates['bias'].tolist()  # Nesterov: (1 + 0.9) x 0.5
   [-0.949999988079071, -0.949999988079071]
   """
-  parts = [optax.clip_by_global_norm(grad_clip)] if grad_clip else []
+  parts = [optax.clip_by_global_norm(grad_clip)] if switched_on(grad_clip) else []
   base = _single(optimizer, learning_rate, decay_mask)
   named = {name: dict(group) for name, group in optimizer.groups.items()}
   last = []
@@ -240,12 +241,16 @@ def _single(
     if mask in takes:
       options[mask] = decayed
   elif 'weight_decay_rate' in takes:
-    options['weight_decay_rate'] = optimizer.weight_decay or None
+    options['weight_decay_rate'] = (
+      optimizer.weight_decay if switched_on(optimizer.weight_decay) else None
+    )
     options['weight_decay_mask'] = decayed
-  elif optimizer.weight_decay:
+  elif switched_on(optimizer.weight_decay):
     parts.append(optax.add_decayed_weights(optimizer.weight_decay, decayed))
   if name in _WITH_MOMENTUM:
-    options['momentum'] = optimizer.momentum or (None if name == 'sgd' else 0.0)
+    options['momentum'] = optimizer.momentum
+    if name == 'sgd' and not switched_on(optimizer.momentum):
+      options['momentum'] = None  # and no memory for it
     options['nesterov'] = optimizer.nesterov
   try:
     parts.append(make(learning_rate, **options))

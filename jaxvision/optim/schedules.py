@@ -25,7 +25,7 @@ def make_schedule(
 
   Args:
     schedule: the `schedule` part of the config.
-    peak: the highest learning rate.
+    peak: the highest learning rate; may be traced.
     total_steps: optimiser steps of the run.
     steps_per_epoch: to turn `warmup_epochs` into steps.
     until: share of the run in which the whole schedule goes by; 0 from there on.
@@ -39,6 +39,9 @@ def make_schedule(
   >>> [round(float(rate(step)), 3) for step in (0, 50, 100)]
   [0.1, 0.05, 0.0]
   """
+  if not isinstance(peak, int | float):  # traced; optax computes some parts on the host
+    share = make_schedule(schedule, 1.0, total_steps, steps_per_epoch, until, stop)
+    return lambda step: peak * share(step)
   if min(until, stop) < 1:
     whole = make_schedule(
       schedule, peak, max(1, round(until * total_steps)), steps_per_epoch

@@ -18,6 +18,7 @@ from jaxvision.data.augment import (
   make_augment,
   normalize,
 )
+from jaxvision.limits import switched_on
 from jaxvision.tasks import freezing, tta
 from jaxvision.tasks.task import (
   Batch,
@@ -58,7 +59,7 @@ def cross_entropy(
   1.3862943649291992
   """
   logits = logits.astype(jnp.float32)
-  if not label_smoothing:
+  if not switched_on(label_smoothing):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   targets = optax.smooth_labels(
     jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing
@@ -128,7 +129,7 @@ def make_classification(
   parts = config.grad_accumulation
   lookahead = config.lookahead
   alternating = config.augment.flip and config.augment.flip_mode == 'alternating'
-  averaged = bool(config.ema_decay or lookahead.every)
+  averaged = switched_on(config.ema_decay) or bool(lookahead.every)
 
   def init(key: jax.Array) -> TrainState:
     key_params, key_run = jax.random.split(key)
@@ -224,7 +225,7 @@ def make_classification(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
-    if config.ema_decay:
+    if switched_on(config.ema_decay):
       new = {'params': params, 'batch_stats': batch_stats}
       ema = update_ema(ema, new, config.ema_decay, state.step)
     if lookahead.every:
@@ -281,7 +282,7 @@ def make_classification(
     and first_steps is not None
     and _all_but_the_head_never_train(first_steps, total_steps)
     and not augments(config.augment)
-    and not getattr(model, 'dropout', 0)
+    and not switched_on(getattr(model, 'dropout', 0))
     and config.evaluation.tta == 'none'
   )
   return Task(
