@@ -62,7 +62,7 @@
     places = new Array(number);
     classes.forEach((index, place) => { places[index] = place; });
 
-    const narrow = board.clientWidth < 600;
+    const narrow = board.clientWidth < 480;
     const family = style.fontFamily;
     const measure = above.getContext('2d');
     const room = board.clientWidth;
@@ -74,8 +74,8 @@
       measure.font = font(size);
       return Math.ceil(Math.min(limit, Math.max(...names.map((n) => measure.measureText(n).width)))) + 8;
     };
-    size = Math.max(least, Math.min(narrow ? 34 : 44, fits(most)));
-    size = Math.max(least, Math.min(narrow ? 34 : 44, fits(longest(narrow ? 84 : 160))));
+    size = Math.max(least, Math.min(narrow ? 34 : 52, fits(most)));
+    size = Math.max(least, Math.min(narrow ? 34 : 52, fits(longest(narrow ? 84 : 160))));
     size = Math.max(3, Math.round(size * zoom));
     const side = longest(narrow ? 84 : 160);
     const upright = longest(200) > size;  // names do not fit across a column
@@ -92,7 +92,7 @@
     const inside = context(cells, length, length);
     inside.fillStyle = colour('--line');
     inside.fillRect(0, 0, length, length);
-    const gap = size >= 8 ? 1 : 0;
+    const gap = size >= 14 ? 1 : 0;  // lines between small cells would be all there is to see
     inside.fillStyle = `rgb(${shade(0)})`;
     for (let row = 0; row < number; row++) {
       if (!support[classes[row]]) continue;  // no examples: nothing to say
@@ -140,6 +140,7 @@
         drawing.restore();
       });
     }
+    root.querySelector('.corner span').hidden = side < 76 || top < 34;
     root.style.setProperty('--side', `${side}px`);
     root.style.setProperty('--top', `${top}px`);
     mark(selected);

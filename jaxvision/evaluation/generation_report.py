@@ -132,13 +132,7 @@ def write_generation_report(
   summary, config = page.plain(summary), page.plain(config)
   scores = page.plain(scores) if scores else None
   pictures = _pictures(samples, interpolation, neighbours)
-  drawn = _charts(summary, config, history, judged, scores)
-  charts = {
-    name: dataclasses.replace(
-      plot, light=style.reduced(plot.light), dark=style.reduced(plot.dark)
-    )
-    for name, plot in drawn.items()
-  }
+  charts = _charts(summary, config, history, judged, scores)
   animation = sample_grids.animation(frames) if len(frames) > 1 else None
   values = {
     'name': page.text(summary.get('config_name')),

@@ -9,7 +9,7 @@ const mistakes = (() => {
   const found = document.getElementById('found');
   const nothing = document.getElementById('nothing');
   const more = document.getElementById('more');
-  const first = 36;  // shown before "more" is asked for
+  const first = 48;  // shown before the rest is asked for, if it is worth asking for
   const cards = [...document.querySelectorAll('#pictured > li')].map((card) => ({
     card,
     true: Number(card.dataset.true),
@@ -35,7 +35,7 @@ const mistakes = (() => {
     const matches = cards.filter((card) => is(truth, card.true)
       && is(predicted, card.predicted) && card.confidence >= least
       && card.names.includes(wanted));
-    const shown = new Set(matches.slice(0, limit));
+    const shown = new Set(matches.length > limit + 12 ? matches.slice(0, limit) : matches);
     for (const card of cards) card.card.hidden = !shown.has(card);
     found.textContent = matches.length === cards.length
       ? `${shown.size} of ${cards.length} pictured mistakes shown, of ${report.mistakes.toLocaleString('en')} in all.`

@@ -193,12 +193,7 @@ def write_report(
   samples = [
     _picture(results, image_at, index, labels, probabilities) for index in chosen
   ]
-  charts = {
-    name: dataclasses.replace(
-      plot, light=style.reduced(plot.light), dark=style.reduced(plot.dark)
-    )
-    for name, plot in _charts(results, history, split).items()
-  }
+  charts = _charts(results, history, split)
   images = {plot.file: plot.light for plot in charts.values()}
   if worst:
     images['worst_mistakes.png'] = style.png(grids.picture_grid(worst))
@@ -299,6 +294,7 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, styl
       'curves.png',
       'Loss, accuracy and learning rate against the training step, for each split.',
       lambda theme: plots.curves(history, theme),
+      narrow=True,
     )
   best = int(np.argmax(results.scores.f1))
   worst = int(np.argmin(results.scores.f1))
