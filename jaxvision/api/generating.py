@@ -150,8 +150,13 @@ class Generating:
     return values
 
   def picture(self) -> np.ndarray | None:
-    """Returns the grid that the last `measure` drew."""
-    return self._drawn
+    """Returns the grid that the last `measure` drew, enlarged."""
+    from jaxvision.evaluation import sample_grids
+
+    if self._drawn is None:
+      return None
+    scale = sample_grids.fitting_scale(self._drawn.shape[1])
+    return self._drawn.repeat(scale, axis=0).repeat(scale, axis=1)
 
   def _warn(self, step: int, diversity: float) -> None:
     """Tells, once each, what is going wrong."""

@@ -85,19 +85,20 @@
     const value = scale.value === 'share' ? share : count;
     const shown = entries.filter(([row, column]) => !alone.checked || row !== column);
     const largest = scale.value === 'share' && !alone.checked ? 1
-      : Math.max(...shown.map(([row, column]) => value(row, column)), 0);
+      : shown.reduce((most, [row, column]) => Math.max(most, value(row, column)), 0);
     root.querySelector('.largest').textContent =
       scale.value === 'share' ? percent(largest) : largest.toLocaleString('en');
 
     const inside = context(cells, length, length);
-    inside.fillStyle = colour('--line');
-    inside.fillRect(0, 0, length, length);
     const gap = size >= 14 ? 1 : 0;  // lines between small cells would be all there is to see
-    inside.fillStyle = `rgb(${shade(0)})`;
+    const nothing = `rgb(${shade(0)})`;
+    inside.fillStyle = gap ? colour('--line') : nothing;
+    inside.fillRect(0, 0, length, length);
     for (let row = 0; row < number; row++) {
-      if (!support[classes[row]]) continue;  // no examples: nothing to say
-      if (!gap) inside.fillRect(0, row * size, length, size);
-      else for (let column = 0; column < number; column++) {
+      const empty = !support[classes[row]];  // no examples: nothing to say
+      inside.fillStyle = empty ? colour('--line') : nothing;
+      if (empty) inside.fillRect(0, row * size, length, size);
+      else for (let column = 0; gap && column < number; column++) {
         inside.fillRect(column * size, row * size, size - gap, size - gap);
       }
     }

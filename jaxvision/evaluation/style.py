@@ -50,6 +50,11 @@ class Theme:
   ramp: tuple[str, ...]
   widest: float = math.inf
 
+  @property
+  def narrow(self) -> bool:
+    """Whether figures are for phones."""
+    return self.widest < math.inf
+
   def split(self, name: str) -> str:
     """Returns the colour of the split called `name`."""
     named = {'train': self.train, 'validation': self.validation, 'test': self.test}
@@ -129,7 +134,9 @@ def tidy(axes: Axes, theme: Theme, grid: str = 'both', frame: bool = False) -> N
 
 
 def legend(axes: Axes, theme: Theme, **options) -> None:
-  """Adds a legend without a box, in the theme's ink."""
+  """Adds a legend without a box, in the theme's ink; on a phone in one column."""
+  if theme.narrow:
+    options['ncols'] = 1
   axes.legend(
     frameon=False, fontsize=SMALL, labelcolor=theme.ink, handlelength=1.6, **options
   )

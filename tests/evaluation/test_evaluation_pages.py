@@ -51,7 +51,7 @@ def compared(tmp_path_factory):
 def generated(tmp_path_factory):
   return generations._write(
     tmp_path_factory.mktemp('generated'),
-    history=generations._history(),
+    history=generations._history(points=40, evaluations=4),
     scores=generations.SCORES,
     judged=generations._judged(10, HOSTILE + [str(i) for i in range(7)]),
   )
@@ -238,6 +238,18 @@ def test_names_that_are_markup_are_only_names(browser, hostile):
   assert page.texts('.readout')[0].startswith(f'{HOSTILE[0]} is found: ')
   page.fill('[name=name]', '日本語')
   assert 0 < len(_shown(page)) < len(page.query_selector_all(CARDS))
+
+
+def test_a_report_without_a_mistake_has_nothing_to_filter(browser, tmp_path):
+  labels = np.arange(12) % 2
+  outputs = labels, np.eye(2, dtype=np.float32)[labels]
+  page = browser.open(reports._write(tmp_path, 2, outputs=outputs))
+  page.check('[name=alone]')
+  _press_cell(page, 1, 1, 2)
+  assert page.texts('.readout') == ['class 1 is found: 6 of 6 (100.0%)']
+  _press_cell(page, 1, 0, 2)
+  assert page.texts('.readout') == ['class 1 is taken for class 0: 0 of 6 (0.0%)']
+  assert page.texts('#filter') == page.texts(CARDS) == []
 
 
 def test_runs_that_are_compared_sort(browser, compared):
