@@ -141,7 +141,7 @@
         drawing.restore();
       });
     }
-    root.querySelector('.corner span').hidden = side < 76 || top < 34;
+    root.querySelector('.corner span').hidden = side < 68 || top < 34;
     root.style.setProperty('--side', `${side}px`);
     root.style.setProperty('--top', `${top}px`);
     mark(selected);
