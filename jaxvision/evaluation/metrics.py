@@ -350,8 +350,9 @@ def confusion_order(confusion: np.ndarray) -> np.ndarray:
     Bar-Joseph et al., "Fast optimal leaf ordering for hierarchical clustering",
     Bioinformatics 2001.
 
-  >>> confusion_order(np.array([[5, 0, 3], [0, 9, 0], [4, 0, 5]])).tolist()
-  [1, 0, 2]
+  >>> order = confusion_order(np.array([[5, 0, 3], [0, 9, 0], [4, 0, 5]])).tolist()
+  >>> abs(order.index(0) - order.index(2))
+  1
   """
   number = len(confusion)
   if number < 3:
