@@ -80,3 +80,27 @@ def command(cache_dir):
     )
 
   return start
+
+
+@pytest.fixture(scope='session')
+def chromium():
+  """A headless browser, where one is installed; tests that want it skip without."""
+  pytest.importorskip('playwright', reason='playwright comes with the extra "test"')
+  import browsing
+
+  executable = browsing.find_chromium()
+  if not executable:
+    pytest.skip('no Chromium on the PATH, in $CHROME or in $CHROMIUM')
+  started = browsing.Chromium(executable)
+  yield started
+  started.close()
+
+
+@pytest.fixture
+def browser(chromium):
+  """Opens pages; a script error or a request of one fails the test."""
+  from browsing import Browser
+
+  opened = Browser(chromium)
+  yield opened
+  opened.close()

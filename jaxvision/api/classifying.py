@@ -3,15 +3,18 @@
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.api.outcome import Outcome
-from jaxvision.api.say import result_line, write_report
+from jaxvision.api.say import probabilities, result_line, write_report
 from jaxvision.data.dataset import Dataset
 from jaxvision.engine import programs
 from jaxvision.engine.log import read_history
 from jaxvision.engine.rundir import RunDirectory
 from jaxvision.tasks import Task
+
+_WATCHED = 24  # images whose predictions are drawn at every evaluation
 
 
 class Classifying:
@@ -52,9 +55,32 @@ class Classifying:
       for name in dict.fromkeys([self.split, 'test'])
     }
 
+    # One host of several has no more than its own part of the outputs.
+    count = len(dataset.splits[self.split]) if jax.process_count() == 1 else 0
+    places = np.linspace(0, count - 1, min(_WATCHED, count)).astype(int)
+    self._watched = places.tolist()
+    self._logits = np.zeros(0)
+
   def measure(self, state: Any) -> dict[str, float]:
     """Returns loss and accuracies on `split`."""
-    return self._evaluators[self.split].measure(state)
+    evaluator = self._evaluators[self.split]
+    measured, self._logits = evaluator.measure_and_watch(state, self._watched)
+    return measured
+
+  def picture(self) -> np.ndarray | None:
+    """Draws a few images, the same each time, with what was made of them."""
+    if not len(self._logits):
+      return None
+    from jaxvision.evaluation import glance
+
+    source = self._dataset.splits[self.split]
+    examples = [source[i] for i in self._watched]
+    return glance.predictions(
+      [np.asarray(image) for image, _ in examples],
+      np.array([label for _, label in examples]),
+      probabilities(self._logits),
+      self._dataset.class_names,
+    )
 
   def finish(self, state: Any) -> Outcome:
     """Evaluates on the test split."""

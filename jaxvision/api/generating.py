@@ -97,6 +97,7 @@ class Generating:
     self._noise = self._sampler.noise(_GRID, config.seed)
     real = [dataset.splits['train'][i][0] for i in self._spread()]
     self._real_diversity = generation.diversity(np.stack(real))
+    self._drawn: np.ndarray | None = None
     self._seen: dict[str, generation.Seen] = {}
     self._warned: set[str] = set()
 
@@ -128,8 +129,8 @@ class Generating:
     step = int(state.step)
     folder = self._directory.samples
     folder.mkdir(exist_ok=True)
-    picture = sample_grids.grid(samples)
-    sample_grids.save_png(folder / sample_grids.frame_name(step), picture)
+    self._drawn = sample_grids.grid(samples)
+    sample_grids.save_png(folder / sample_grids.frame_name(step), self._drawn)
     values = {'diversity': generation.diversity(samples) / self._real_diversity}
     self._warn(step, values['diversity'])
     wanted, panel = self._config.evaluation, self._panel
@@ -147,6 +148,15 @@ class Generating:
         fake = self._fake(panel.classifier, variables, count)
       values['confidence'] = float(fake.probabilities.max(1).mean())
     return values
+
+  def picture(self) -> np.ndarray | None:
+    """Returns the grid that the last `measure` drew, enlarged."""
+    from jaxvision.evaluation import sample_grids
+
+    if self._drawn is None:
+      return None
+    scale = sample_grids.fitting_scale(self._drawn.shape[1])
+    return self._drawn.repeat(scale, axis=0).repeat(scale, axis=1)
 
   def _warn(self, step: int, diversity: float) -> None:
     """Tells, once each, what is going wrong."""

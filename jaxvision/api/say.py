@@ -51,6 +51,12 @@ def data_notes(dataset: Dataset) -> list[str]:
   return notes
 
 
+def probabilities(logits: np.ndarray) -> np.ndarray:
+  """Returns the softmax of float [n, K]."""
+  shifted = np.exp(logits - logits.max(-1, keepdims=True))
+  return shifted / shifted.sum(-1, keepdims=True)
+
+
 def write_report(
   directory: RunDirectory,
   config: ConfigDict,
@@ -71,14 +77,13 @@ def write_report(
   """
   from jaxvision.evaluation import report  # matplotlib: only once there is a result
 
-  shifted = np.exp(logits - logits.max(-1, keepdims=True))
   return report.write_report(
     directory.path,
     summary=summary,
     config=config.to_dict(),
     history=read_history(directory.metrics_file),
     labels=labels,
-    probabilities=shifted / shifted.sum(-1, keepdims=True),
+    probabilities=probabilities(logits),
     class_names=dataset.class_names,
     image_at=lambda i: dataset.splits[split][i][0],
     split=split,

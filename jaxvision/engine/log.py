@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from jaxvision.files import write_whole
@@ -50,8 +51,9 @@ class MetricLog:
     kept = ''.join(json.dumps(point) + '\n' for point in self.history)
     write_whole(self._path, kept)
     self._file = self._path.open('a')
+    # A thread of its own writes the events; a viewer is behind by two seconds at most.
     self._events = SummaryWriter(
-      str(directory), purge_step=step + 1 if step else None, flush_secs=30
+      str(directory), purge_step=step + 1 if step else None, flush_secs=2
     )
 
   def write(self, step: int, split: str, values: dict[str, float]) -> None:
@@ -63,6 +65,10 @@ class MetricLog:
     self._file.flush()
     for name, value in values.items():
       self._events.add_scalar(f'{split}/{name}', value, step)
+
+  def show(self, step: int, name: str, picture: np.ndarray) -> None:
+    """Puts a picture, uint8 [h, w, 3], into the events."""
+    self._events.add_image(name, picture, step, dataformats='HWC')
 
   def close(self) -> None:
     """Flushes and closes both files."""

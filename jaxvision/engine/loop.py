@@ -95,6 +95,10 @@ class Measurer(Protocol):
     """Returns measures of a state by their names."""
     ...
 
+  def picture(self) -> np.ndarray | None:
+    """Returns what the last `measure` saw, uint8 [h, w, 3], for those who watch."""
+    ...
+
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
@@ -190,6 +194,9 @@ class Loop:
       if step % plan.eval_every == 0 or at_end:
         measured = self.evaluator.measure(state)
         self.log.write(step, self.eval_split, measured)
+        picture = self.evaluator.picture()
+        if picture is not None:
+          self.log.show(step, f'{self.eval_split}/images', picture)
         self.terminal.evaluation(step, self.eval_split, measured)
       if step % plan.save_every == 0 or at_end or stop.is_set():
         self._save(step, state, metrics, measured)

@@ -7,7 +7,7 @@ time of steps and nothing compiles in the middle of a run.
 import collections
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -361,10 +361,33 @@ class Evaluator:
 
   def measure(self, state: PyTree) -> dict[str, float]:
     """Returns the metrics over the whole split as floats."""
-    metrics = self._empty()
-    for args, _ in self._batches():
-      metrics, _ = self._step(state, metrics, *args)
-    return {k: float(v) for k, v in metrics.compute().items()}
+    return self.measure_and_watch(state, ())[0]
+
+  def measure_and_watch(
+    self, state: PyTree, indices: Sequence[int]
+  ) -> tuple[dict[str, float], np.ndarray]:
+    """Returns the metrics over the whole split, and the outputs of a few examples.
+
+    The outputs are computed anyway; they are read once all batches are under way, so
+    that the device never waits.
+
+    Args:
+      state: what to evaluate.
+      indices: places in the split, rising.
+
+    Returns:
+      The metrics as floats, and the outputs [len(indices), ...].
+    """
+    metrics, watched, first = self._empty(), [], 0
+    for args, truth in self._batches():
+      metrics, output = self._step(state, metrics, *args)
+      rows = [i - first for i in indices if first <= i < first + len(truth)]
+      if rows:
+        watched.append((output, rows))
+      first += len(truth)
+    measured = {k: float(v) for k, v in metrics.compute().items()}
+    outputs = [np.asarray(output)[rows] for output, rows in watched]
+    return measured, np.concatenate(outputs) if outputs else np.zeros(0)
 
   def outputs(self, state: PyTree) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Returns the metrics, the outputs [n, ...] and the labels int32 [n] in order."""

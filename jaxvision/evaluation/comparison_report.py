@@ -228,6 +228,7 @@ def _charts(comparison: Comparison) -> dict[str, style.Plot]:
       'ranking.png',
       f'{measure.label} of {names}, with the deviation over seeds.',
       lambda theme: comparison_plots.bars(entries, measure, theme),
+      narrow=True,
     )
   if any(
     point.get('split') == measure.split and point.get(measure.logged) is not None
@@ -239,6 +240,7 @@ def _charts(comparison: Comparison) -> dict[str, style.Plot]:
       'curves.png',
       f'{measure.label} against the training step for {names}.',
       lambda theme: comparison_plots.curves(entries, measure, theme),
+      narrow=True,
     )
   for name, label, costs in (
     ('time', 'training time (s)', [e.average('seconds_train') for e in entries]),
@@ -253,5 +255,6 @@ def _charts(comparison: Comparison) -> dict[str, style.Plot]:
         lambda theme, label=label, costs=costs: comparison_plots.against(
           entries, costs, label, measure, theme
         ),
+        narrow=True,
       )
   return charts

@@ -132,13 +132,7 @@ def write_generation_report(
   summary, config = page.plain(summary), page.plain(config)
   scores = page.plain(scores) if scores else None
   pictures = _pictures(samples, interpolation, neighbours)
-  drawn = _charts(summary, config, history, judged, scores)
-  charts = {
-    name: dataclasses.replace(
-      plot, light=style.reduced(plot.light), dark=style.reduced(plot.dark)
-    )
-    for name, plot in drawn.items()
-  }
+  charts = _charts(summary, config, history, judged, scores)
   animation = sample_grids.animation(frames) if len(frames) > 1 else None
   values = {
     'name': page.text(summary.get('config_name')),
@@ -238,6 +232,7 @@ def _charts(
       'losses.png',
       'Losses of the generator and of the discriminator against the training step.',
       lambda theme: generation_plots.losses(history, theme),
+      narrow=True,
     )
   if generation_plots.has(history, 'd_real', 'd_fake'):
     line = 0.5 if is_probability(_loss(config)) else None
@@ -246,6 +241,7 @@ def _charts(
       'What the discriminator makes of real and of generated images, D(x) and D(G(z)),'
       ' against the training step' + ('.' if line is None else ', with a line at 0.5.'),
       lambda theme: generation_plots.probabilities(history, theme, line),
+      narrow=True,
     )
   if generation_plots.has(history, 'generator_grad_norm', 'discriminator_grad_norm'):
     charts['gradient_norms'] = style.draw(
@@ -253,6 +249,7 @@ def _charts(
       'Lengths of the gradients of generator and discriminator against the training'
       ' step, on a logarithmic axis.',
       lambda theme: generation_plots.gradient_norms(history, theme),
+      narrow=True,
     )
   if generation_plots.has_evaluated(history, 'fd'):
     name = (scores or {}).get('name') or summary.get('fd_name') or 'Fréchet distance'
@@ -264,6 +261,7 @@ def _charts(
       'distances.png',
       f'{name} between samples and real images against the training step.',
       lambda theme: generation_plots.distances(history, theme, name, floor, final),
+      narrow=True,
     )
   keys = 'diversity', 'confidence', 'precision', 'recall'
   if generation_plots.has_evaluated(history, *keys):
@@ -272,6 +270,7 @@ def _charts(
       'How unlike each other the samples are, as a share of real images, and what else'
       ' each evaluation measured, against the training step.',
       lambda theme: generation_plots.diversity(history, theme),
+      narrow=True,
     )
   if judged and judged.counts.sum():
     most = int(np.argmax(judged.counts))

@@ -114,7 +114,7 @@ def step_axis(axes: Axes, last: float, theme: Theme) -> None:
   """Labels an axis of training steps that ends at `last`."""
   axes.set_xlim(0, 1.02 * max(last, 1))
   axes.set_xlabel('step', color=theme.ink, fontsize=NORMAL)
-  axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+  axes.xaxis.set_major_locator(MaxNLocator(4 if theme.narrow else 7, integer=True))
   axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:,.0f}'))
 
 

@@ -14,8 +14,10 @@ from jaxvision.evaluation import grids, metrics, page, plots, style
 from jaxvision.files import write_whole
 
 PAIRS = 20  # most confused pairs listed
-PICTURES = 24  # worst mistakes, and as many sample predictions
-THUMBNAIL = 168  # pixels; larger images are reduced for the page
+PICTURES = 24  # worst mistakes listed, and as many sample predictions
+PICTURED = 240  # mistakes on the page, where they can be filtered
+THUMBNAIL = 144  # pixels; larger images are reduced for the page
+LOSSLESS = 64  # pixels; images above it are JPEG, or 240 of them would weigh 10 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,10 +182,12 @@ def write_report(
   """
   labels, probabilities = np.asarray(labels), np.asarray(probabilities)
   results = measure(labels, probabilities, class_names)
-  mistakes = [
+  mistakes = metrics.telling_mistakes(probabilities, labels, PICTURED, PICTURES)
+  pictured = [
     _picture(results, image_at, mistake.index, labels, probabilities)
-    for mistake in results.mistakes
+    for mistake in mistakes
   ]
+  worst = pictured[: len(results.mistakes)]  # the surest come first in both
   sampler = np.random.default_rng(0)  # the same examples in every report on this split
   chosen = sampler.permutation(results.examples)[:PICTURES].tolist()
   samples = [
@@ -191,8 +195,8 @@ def write_report(
   ]
   charts = _charts(results, history, split)
   images = {plot.file: plot.light for plot in charts.values()}
-  if mistakes:
-    images['worst_mistakes.png'] = style.png(grids.picture_grid(mistakes))
+  if worst:
+    images['worst_mistakes.png'] = style.png(grids.picture_grid(worst))
   images['samples.png'] = style.png(grids.picture_grid(samples))
 
   summary, config = page.plain(summary), page.plain(config)
@@ -207,9 +211,13 @@ def write_report(
     'versions': summary.get('versions') or {},
     'results': results,
     'charts': charts,
+    'worst': worst,
     'mistakes': mistakes,
+    'pictured': pictured,
+    'data': _data(results),
+    'ramps': {'light': style.LIGHT.ramp, 'dark': style.DARK.ramp},
     'samples': samples,
-    'thumbnail': lambda picture: page.data_uri(_thumbnail(picture.image)),
+    'thumbnail': lambda picture: page.data_uri(*_thumbnail(picture.image)),
     'confidence': grids.confidence_text,
   }
   record = {
@@ -251,14 +259,30 @@ def _picture(
   )
 
 
-def _thumbnail(image: np.ndarray) -> bytes:
-  """Encodes an image as PNG, reduced to what the page shows of it."""
+def _thumbnail(image: np.ndarray) -> tuple[bytes, str]:
+  """Encodes an image, reduced to what the page shows of it: its bytes and format."""
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-  if max(picture.size) > THUMBNAIL:
+  kind, options = 'png', {}
+  if max(picture.size) > LOSSLESS:
     picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    kind, options = 'jpeg', {'quality': 80}
   buffer = io.BytesIO()
-  picture.save(buffer, 'PNG', optimize=True)
-  return buffer.getvalue()
+  picture.save(buffer, kind.upper(), optimize=True, **options)
+  return buffer.getvalue(), kind
+
+
+def _data(results: Results) -> dict[str, Any]:
+  """Returns what the scripts of the page work on."""
+  rows, columns = np.nonzero(results.confusion)
+  counts = results.confusion[rows, columns]
+  return {
+    'names': list(results.class_names),
+    # Row, column and count of each cell that is not 0, one after another: of 1,000
+    # classes most are.
+    'cells': np.stack([rows, columns, counts], axis=1).ravel().tolist(),
+    'alike': metrics.confusion_order(results.confusion).tolist(),
+    'mistakes': results.examples - int(np.trace(results.confusion)),
+  }
 
 
 def _charts(results: Results, history: list[dict], split: str) -> dict[str, style.Plot]:
@@ -270,6 +294,7 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, styl
       'curves.png',
       'Loss, accuracy and learning rate against the training step, for each split.',
       lambda theme: plots.curves(history, theme),
+      narrow=True,
     )
   best = int(np.argmax(results.scores.f1))
   worst = int(np.argmin(results.scores.f1))

@@ -7,6 +7,7 @@ touches no global state, needs no display and works in any thread.
 import dataclasses
 import functools
 import io
+import math
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from PIL import Image
 
 PIXELS_PER_INCH = 192  # twice the 96 that a browser counts: sharp on any screen
 SMALL, NORMAL = 8.0, 9.5  # font sizes in points
+PHONE = 3.7  # inches of a page on a phone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Theme:
     train, validation, test, other: one colour per split.
     right, wrong: correct and mistaken predictions.
     ramp: colours of shares from 0 to 1.
+    widest: inches that a figure may take; the page of a phone has fewer.
   """
 
   background: str
@@ -45,6 +48,12 @@ class Theme:
   right: str
   wrong: str
   ramp: tuple[str, ...]
+  widest: float = math.inf
+
+  @property
+  def narrow(self) -> bool:
+    """Whether figures are for phones."""
+    return self.widest < math.inf
 
   def split(self, name: str) -> str:
     """Returns the colour of the split called `name`."""
@@ -90,7 +99,7 @@ DARK = Theme(
 def new_figure(width: float, height: float, theme: Theme) -> Figure:
   """Makes an empty figure of `width` x `height` inches that lays itself out."""
   figure = Figure(
-    figsize=(width, height),
+    figsize=(min(width, theme.widest), height),
     dpi=PIXELS_PER_INCH,
     facecolor=theme.background,
     layout='constrained',
@@ -125,7 +134,9 @@ def tidy(axes: Axes, theme: Theme, grid: str = 'both', frame: bool = False) -> N
 
 
 def legend(axes: Axes, theme: Theme, **options) -> None:
-  """Adds a legend without a box, in the theme's ink."""
+  """Adds a legend without a box, in the theme's ink; on a phone in one column."""
+  if theme.narrow:
+    options['ncols'] = 1
   axes.legend(
     frameon=False, fontsize=SMALL, labelcolor=theme.ink, handlelength=1.6, **options
   )
@@ -199,17 +210,29 @@ def png(figure: Figure) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-  """One figure of a report: its file name, what it shows in words, both themes."""
+  """One figure of a report: its file name, what it shows in words, both themes.
+
+  Attributes:
+    narrow: the same for phones, light and dark; empty where the figure does for both.
+  """
 
   file: str
   alt: str
   light: bytes
   dark: bytes
+  narrow: tuple[bytes, ...] = ()
 
 
-def draw(file: str, alt: str, figure: Callable[[Theme], Figure]) -> Plot:
-  """Draws a figure in both themes."""
-  return Plot(file, alt, png(figure(LIGHT)), png(figure(DARK)))
+def draw(
+  file: str, alt: str, figure: Callable[[Theme], Figure], narrow: bool = False
+) -> Plot:
+  """Draws a figure in both themes, with 256 colours; `narrow`: for phones as well."""
+
+  def both(widest: float = math.inf) -> tuple[bytes, bytes]:
+    light, dark = (dataclasses.replace(t, widest=widest) for t in (LIGHT, DARK))
+    return reduced(png(figure(light))), reduced(png(figure(dark)))
+
+  return Plot(file, alt, *both(), narrow=both(PHONE) if narrow else ())
 
 
 def reduced(chart: bytes) -> bytes:

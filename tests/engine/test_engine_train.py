@@ -213,23 +213,6 @@ def test_summary_and_files_of_the_contract(digits_config, tmp_path):
   assert report['accuracy'] == pytest.approx(summary['test_accuracy'], abs=1e-6)
 
 
-def test_tensorboard_events_hold_the_log_points(digits_config, tmp_path):
-  from tensorboardX.proto import event_pb2
-
-  api.train(digits_config, tmp_path / 'run', quiet=True)
-  (path,) = (tmp_path / 'run').glob('events.out.tfevents.*')
-  raw, offset, found = path.read_bytes(), 0, {}
-  while offset < len(raw):  # length u64, its CRC u32, the event, its CRC u32
-    size = int.from_bytes(raw[offset : offset + 8], 'little')
-    event = event_pb2.Event.FromString(raw[offset + 12 : offset + 12 + size])
-    offset += size + 16
-    for value in event.summary.value:
-      found[value.tag, event.step] = value.simple_value
-  for point in read_history(tmp_path / 'run' / 'metrics.jsonl'):
-    tag = f'{point["split"]}/loss', point['step']
-    assert found[tag] == pytest.approx(point['loss'], rel=1e-6)
-
-
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [

@@ -239,7 +239,9 @@ def test_html_needs_nothing_else(full):
   assert len(resources) == len(read.all('img')) + len(read.all('source'))
   assert all(re.match(r'data:image/(png|webp);base64,', value) for value in resources)
   assert sum(value.startswith('data:image/webp') for value in resources) == 1
-  assert len(read.all('source')) == 7  # each chart in the dark
+  media = [attributes['media'] for attributes in read.all('source')]
+  assert media.count('(prefers-color-scheme: dark)') == 7  # each chart in the dark
+  assert media.count('(max-width: 40rem)') == 5  # those over steps on a phone
   assert {attributes['href'][1:] for attributes in read.all('a')} <= read.ids()
   assert all(attributes.get('alt') for attributes in read.all('img'))
   assert any(

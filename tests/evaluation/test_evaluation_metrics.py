@@ -1,5 +1,8 @@
 """Metrics against scikit-learn, over ties, unseen classes, K = 2 and K = 100."""
 
+import collections
+import itertools
+
 import numpy as np
 import pytest
 import sklearn.calibration
@@ -223,3 +226,42 @@ def test_calibration_error_of_known_cases():
   assert error(np.array([[1.0000001, 0.0]]), np.array([0])) == pytest.approx(
     0, abs=1e-6
   )
+
+
+def test_telling_mistakes_show_every_class_and_the_frequent_pairs():
+  rng = np.random.default_rng(3)
+  labels = rng.integers(0, 8, 400)
+  probabilities = rng.dirichlet(np.full(8, 0.3), 400)
+  probabilities[labels == 5, 5] *= 0.01  # nearly always wrong, and never sure of it
+  probabilities[labels == 5] = 0.7 * probabilities[labels == 5] + 0.3 / 8
+  every = metrics.worst_mistakes(probabilities, labels, 400)
+  chosen = metrics.telling_mistakes(probabilities, labels, 60, 10)
+  assert len(chosen) == 60
+  assert chosen[:10] == every[:10]
+  assert [m.confidence for m in chosen] == sorted(
+    (m.confidence for m in chosen), reverse=True
+  )
+  assert {m.true for m in chosen} == {m.true for m in every}
+  pairs = collections.Counter((m.true, m.predicted) for m in every)
+  for pair, count in pairs.most_common(5):
+    shown = [m for m in chosen if (m.true, m.predicted) == pair]
+    first = [m for m in every if (m.true, m.predicted) == pair][:2]
+    assert shown[: len(first)] == first
+    assert count >= 2
+  # Where all fit, all are there.
+  assert metrics.telling_mistakes(probabilities, labels, 400, 10) == every
+
+
+def test_confused_classes_stand_side_by_side():
+  confusion = np.diag(np.full(12, 50))
+  groups = [(0, 7, 3), (5, 11), (2, 9)]
+  for group in groups:
+    for i, j in itertools.permutations(group, 2):
+      confusion[i, j] = 20
+  confusion[4] = 0  # a class without examples
+  order = metrics.confusion_order(confusion).tolist()
+  assert sorted(order) == list(range(12))
+  for group in groups:
+    places = sorted(order.index(i) for i in group)
+    assert places[-1] - places[0] == len(group) - 1
+  assert metrics.confusion_order(np.zeros((2, 2), int)).tolist() == [0, 1]

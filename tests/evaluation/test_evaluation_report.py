@@ -146,7 +146,9 @@ def test_report_is_complete(tmp_path, num_classes, shape):
 
   source, parsed = _read(path)
   assert page.percent(record['accuracy']) in parsed.text
-  assert len(parsed.all('img')) == 4 + len(record['worst_mistakes']) + 24
+  wrong = np.sum(predictions != labels)
+  assert len(record['worst_mistakes']) == min(24, wrong)
+  assert len(parsed.all('img')) == 4 + min(240, wrong) + 24
   assert source.count('<tr><td class="name">class ') >= num_classes
 
 
@@ -215,11 +217,13 @@ def test_names_cannot_break_out(tmp_path):
     config={'note': '</pre><script>``` fence'},
     notes=['Synthetic <data>: these numbers mean nothing.'],
   )
-  _, parsed = _read(path)
+  source, parsed = _read(path)
   for name in names[:3]:
     assert name in parsed.text
   assert '{{ 7 * 7 }}' in parsed.text
-  assert len(parsed.all('script')) == 1
+  assert [a.get('type') for a in parsed.all('script')] == ['application/json', None]
+  (data,) = re.findall(r'<script type="application/json".*?>(.*?)</script>', source)
+  assert json.loads(data)['names'] == names
   assert not parsed.all('b')
   assert not parsed.all('i')
   assert summary['config_name'] in parsed.text
