@@ -11,6 +11,7 @@ from jaxvision.data import augment, diffaugment, resident, streaming
 from jaxvision.data.crop import Crop
 from jaxvision.data.dataset import Dataset, read_crops, read_many
 from jaxvision.data.order import seed_words
+from jaxvision.fields import FIELDS
 from jaxvision.tasks.gan import to_pixels
 
 # Fields that say how, and hold only where another says whether.
@@ -47,7 +48,7 @@ def enabled(config: ConfigDict) -> tuple[str, ...]:
   ('augment.flip = True', 'augment.flip_mode = random', 'augment.cutout = 8', 'augment.cutout_mode = clipped')
   """
   fields, told = config.augment, []
-  for name in fields:
+  for name in FIELDS['augment']:
     if name in _MODES or not fields[name]:
       continue
     told.append(f'augment.{name} = {fields[name]}')

@@ -35,7 +35,7 @@ from scipy.sparse.csgraph import connected_components
 KINDS = ('identical', 'near', 'mirrored')
 SIDE = 32  # pixels a side, at most, at which details are compared
 CANDIDATE = 0.9  # correlation of thumbnails from which on details are compared
-EVIDENCE = 20.0
+EVIDENCE = 16.0
 
 _NUMBERS = 192  # in a thumbnail, about: 8 x 8 of three channels, 14 x 14 of one
 _SOFTNESS = 10.0  # levels of 255 at which differences are bent by half
@@ -158,7 +158,8 @@ def signatures(images: np.ndarray) -> Signatures:
   )
   small = reduced(images, min(height, SIDE), min(width, SIDE))
   difference = small - _blurred(_blurred(small, 1), 2)
-  details = np.rint(127 * difference / (np.abs(difference) + _SOFTNESS))
+  contrast = np.sqrt(np.square(difference).mean((1, 2, 3), keepdims=True))
+  details = np.rint(127 * difference / (np.abs(difference) + contrast + _SOFTNESS))
   side = round((_NUMBERS / channels) ** 0.5)
   thumbnails = reduced(small, min(height, side), min(width, side))
   thumbnails -= thumbnails.mean((1, 2), keepdims=True)

@@ -57,6 +57,8 @@ def classes(
   if number <= BAR_CLASSES:
     columns = np.array_split(order, math.ceil(number / ROWS))
   for axes, members in zip(figure.axes, columns):
+    axes.containers[0].set_label(train.name)
+    axes.lines[0].set_color(theme.ink)  # or it would be lost behind the points
     for split, share in zip(others, shares[1:]):
       axes.plot(
         share[members],
@@ -72,7 +74,7 @@ def classes(
     axes.set_xlabel('share of the split (number: training images)')
   if others:
     style.legend(
-      figure.axes[0], theme, loc='lower left', bbox_to_anchor=(0, 1), ncols=2
+      figure.axes[0], theme, loc='lower left', bbox_to_anchor=(0, 1), ncols=3
     )
   return figure
 

@@ -187,7 +187,7 @@ def _facts(explored: Exploration) -> list[tuple[str, str]]:
     ('image', f'{width} \N{MULTIPLICATION SIGN} {height}'),
     ('channels', 'grey' if channels == 1 else f'{channels}'),
     ('pipeline', explored.dataset.pipeline),
-    ('unreadable', f'{explored.dataset.skipped:,} passed over'),
+    ('looked at', f'{explored.looked:,}'),
   ]
 
 
@@ -247,9 +247,16 @@ def _small(image: np.ndarray) -> np.ndarray:
   return pixels.reshape(size[1], size[0], -1)
 
 
-def _strip(images: Sequence[np.ndarray]) -> np.ndarray:
-  """Lays images side by side: uint8 [h, w, 3]."""
-  return sample_grids.grid(np.stack([_small(image) for image in images]), len(images))
+def _strip(images: Sequence[np.ndarray], first: int = 0) -> np.ndarray:
+  """Lays images side by side: uint8 [h, w, 3]; `first` of them stand apart."""
+  small = np.stack([_small(image) for image in images])
+  scale = max(1, 64 // small.shape[1])
+  if not first:
+    return sample_grids.grid(small, len(small), scale, 2)
+  left = sample_grids.grid(small[:first], first, scale, 2)
+  right = sample_grids.grid(small[first:], len(small) - first, scale, 2)
+  apart = np.full((len(left), 10, 3), 136, np.uint8)
+  return np.concatenate([left, apart, right], axis=1)
 
 
 def _samples(explored: Exploration) -> list[tuple[str, int, np.ndarray | None]]:
@@ -312,7 +319,7 @@ def _augmented(explored: Exploration) -> list[np.ndarray]:
   if not shown.versions.shape[1]:
     return []
   return [
-    _strip([original, *versions])
+    _strip([original, *versions], 1)
     for original, versions in zip(shown.originals, shown.versions)
   ]
 
