@@ -80,8 +80,9 @@ def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
   headers, files = None, {}
   if config.data.name == 'folder':
     headers = read_headers(folder_files(config.data.root, dataset.image_shape))
-    # The same splits with their files, which decoded arrays have not.
-    files = file_names(data.load(config.data, pipeline='streaming').splits)
+    files = file_names(dataset.splits)
+    if not files:  # decoded arrays have none; the same splits as files do
+      files = file_names(data.load(config.data, pipeline='streaming').splits)
   half = (0.5,) * dataset.image_shape[-1]
   return Exploration(
     config_name=config.name,

@@ -1,6 +1,7 @@
 """Training images as the train step sees them, beside what they were."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,11 +52,18 @@ def enabled(config: ConfigDict) -> tuple[str, ...]:
   for name in FIELDS['augment']:
     if name in _MODES or not fields[name]:
       continue
-    told.append(f'augment.{name} = {fields[name]}')
-    told += [f'augment.{m} = {fields[m]}' for m, of in _MODES.items() if of == name]
+    told.append(f'augment.{name} = {_short(fields[name])}')
+    modes = (mode for mode, of in _MODES.items() if of == name)
+    told += [f'augment.{mode} = {_short(fields[mode])}' for mode in modes]
   if config.task == 'gan' and config.gan.diffaugment:
     told.append(f'gan.diffaugment = {tuple(config.gan.diffaugment)}')
   return tuple(told)
+
+
+def _short(value: Any) -> str:
+  if isinstance(value, tuple):
+    return f'({", ".join(map(_short, value))})'
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 def augmented(

@@ -73,8 +73,17 @@ def classes(
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.set_xlabel('share of the split (number: training images)')
   if others:
+    first = figure.axes[0]
+    handles, names = first.get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda i: names[i] != train.name)
     style.legend(
-      figure.axes[0], theme, loc='lower left', bbox_to_anchor=(0, 1), ncols=3
+      first,
+      theme,
+      handles=[handles[i] for i in order],
+      labels=[names[i] for i in order],
+      loc='lower left',
+      bbox_to_anchor=(0, 1),
+      ncols=3,
     )
   return figure
 
