@@ -71,7 +71,7 @@ def classes(
         clip_on=False,
       )
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    axes.set_xlabel('share of the split (number: training images)')
+    axes.set_xlabel('share of the split')
   if others:
     first = figure.axes[0]
     handles, names = first.get_legend_handles_labels()

@@ -250,12 +250,12 @@ def _small(image: np.ndarray) -> np.ndarray:
 def _strip(images: Sequence[np.ndarray], first: int = 0) -> np.ndarray:
   """Lays images side by side: uint8 [h, w, 3]; `first` of them stand apart."""
   small = np.stack([_small(image) for image in images])
-  scale = max(1, 64 // small.shape[1])
+  scale = max(1, 32 // small.shape[1])  # so that gaps are thin beside the images
   if not first:
     return sample_grids.grid(small, len(small), scale, 2)
   left = sample_grids.grid(small[:first], first, scale, 2)
   right = sample_grids.grid(small[first:], len(small) - first, scale, 2)
-  apart = np.full((len(left), 10, 3), 136, np.uint8)
+  apart = np.full((len(left), 6, 3), 136, np.uint8)
   return np.concatenate([left, apart, right], axis=1)
 
 
