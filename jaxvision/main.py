@@ -167,6 +167,22 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
   return 0
 
 
+def _explore(options: argparse.Namespace, overrides: list[str]) -> int:
+  if not options.config:
+    raise UserError(
+      'explore: say whose data with --config=FILE, such as configs/digits_cnn.py'
+    )
+  if options.images < 0:
+    raise UserError(f'explore: --images must be at least 0, not {options.images}')
+  loaded = config.load(options.config, overrides)
+  from jaxvision import api
+  from jaxvision.evaluation.exploration_report import lines
+
+  explored, page = api.explore(loaded, options.output, options.images)
+  print(*lines(explored), f'report: {page}', sep='\n')
+  return 0
+
+
 def _export(options: argparse.Namespace, overrides: list[str]) -> int:
   workdir = _run_directory(options, overrides)
   from jaxvision import api
@@ -241,6 +257,7 @@ _COMMANDS = {
   'distance': _distance,
   'compare': _compare,
   'sweep': _sweep,
+  'explore': _explore,
   'export': _export,
   'summary': _summary,
   'benchmark': _benchmark,

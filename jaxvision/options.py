@@ -36,7 +36,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
       name, help=text, description=text, epilog=_OVERRIDES, allow_abbrev=False
     )
     parser.add_argument('--config', metavar='FILE', help='config file')
-    if name not in ('prepare', 'benchmark', 'distance', 'compare'):
+    if name not in ('prepare', 'benchmark', 'distance', 'compare', 'explore'):
       parser.add_argument(
         '--workdir', metavar='DIR', help='run directory (default: runs/<config name>)'
       )
@@ -139,6 +139,21 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     '--take-over',
     action='store_true',
     help='go on with trials of other machines that have stopped',
+  )
+
+  explore = add(
+    'explore',
+    'What is in a data set: classes, samples, channels, duplicates, augmentation.',
+  )
+  explore.add_argument(
+    '--output', metavar='DIR', help='directory (default: exploration/<config name>)'
+  )
+  explore.add_argument(
+    '--images',
+    type=int,
+    default=0,
+    help='look at the pixels of so many images at most (default: 100000; where they '
+    'stream 20000)',
   )
 
   export = add(

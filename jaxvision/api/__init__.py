@@ -2,6 +2,7 @@
 
 from jaxvision.api.comparing import compare
 from jaxvision.api.evaluating import evaluate, evaluate_weights
+from jaxvision.api.exploring import explore
 from jaxvision.api.exporting import export
 from jaxvision.api.measuring import benchmark
 from jaxvision.api.measuring_folders import compare_folders
@@ -18,6 +19,7 @@ __all__ = [
   'compare_folders',
   'evaluate',
   'evaluate_weights',
+  'explore',
   'export',
   'generator',
   'load_config',

@@ -95,7 +95,7 @@ class _TrainOrder(_Order):
     if self.crop is None:
       batch = self._examples(lambda part: read_many(self.source, where[part]))
     else:
-      boxes = _boxes(self.crop, self.seed, positions)
+      boxes = boxes_at(self.crop, self.seed, positions)
       batch = self._examples(
         lambda part: read_crops(self.source, where[part], boxes[part])
       )
@@ -103,8 +103,14 @@ class _TrainOrder(_Order):
     return {**batch, 'index': indices, 'epoch': epochs}
 
 
-def _boxes(crop: Crop, seed: int, positions: np.ndarray) -> list[BoxOf]:
-  """Returns, for each position, the function from a picture's size to its crop."""
+def boxes_at(crop: Crop, seed: int, positions: np.ndarray) -> list[BoxOf]:
+  """Returns, for each position of the run, the function from a size to its crop.
+
+  Args:
+    crop: its limits.
+    seed: of the run.
+    positions: int [n], as in `draw_crops`.
+  """
 
   def at(i: int) -> BoxOf:
     mine = Draws(*(values[i] for values in draws))
