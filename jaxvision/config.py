@@ -192,7 +192,14 @@ def _complete(config: ConfigDict) -> ConfigDict:
 
 
 def put(config: ConfigDict, path: str, value: Any) -> None:
-  """Sets a field, whatever its type; makes the groups on the way that are not there."""
+  """Sets a field, whatever its type; makes the groups on the way that are not there.
+
+  Raises:
+    UserError: there is no such field.
+  """
+  field, is_open = _known(path)
+  if field is None and not is_open:
+    raise _unknown(path)
   *parents, key = path.split('.')
   node = config
   for part in parents:

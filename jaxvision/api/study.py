@@ -62,9 +62,7 @@ class Study:
         direction={'max': 'maximize', 'min': 'minimize'}[mode],
         load_if_exists=True,
       )
-      self._claim(config)
-    except UserError:
-      raise
+      before = self._study.user_attrs.get('sweep')
     except Exception as error:  # SQLAlchemy's, the driver's, Optuna's
       text = ' '.join(str(error).split()).split(' (Background on')[0]
       raise UserError(
@@ -72,9 +70,10 @@ class Study:
         f'({type(error).__name__}: {text[:200]}): check the URL, that the server runs '
         'and that its driver is installed'
       ) from error
+    self._claim(config, before)
 
-  def _claim(self, config: ConfigDict) -> None:
-    """Writes what the study is of, or checks that it is the same."""
+  def _claim(self, config: ConfigDict, before: str | None) -> None:
+    """Writes what the study is of, or checks that it is the same as before."""
     told = {
       'measure': f'{self.measure} ({self.mode})',
       'sampler': f'{self.sweep.sampler}, seed {self.sweep.seed}',
@@ -85,7 +84,6 @@ class Study:
         if path not in self.sweep.space
       },
     }
-    before = self._study.user_attrs.get('sweep')
     if before is None:
       self._study.set_user_attr('sweep', json.dumps(told))
       return
@@ -300,7 +298,7 @@ def _values(params: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
 
 
 def _flat(told: Mapping[str, Any]) -> dict[str, str]:
-  return {path: str(value) for path, value in config_lib.walk(ConfigDict(dict(told)))}
+  return {path: str(value) for path, value in config_lib.walk(told)}
 
 
 def _without_password(url: str) -> str:

@@ -1,15 +1,22 @@
 """The pages as a browser shows them: scripts, themes, widths, names that are markup."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import test_evaluation_comparison as comparisons
 import test_evaluation_generation_report as generations
 import test_evaluation_report as reports
+from PIL import Image
 
+from jaxvision import api, config
 from jaxvision.evaluation import comparison, comparison_report, metrics
+from jaxvision.evaluation.sweep_report import write_sweep
+from jaxvision.evaluation.sweep_results import Result, Results
+from jaxvision.sweep import Choice, Range
 
+ROOT = Path(__file__).parent.parent.parent
 HOSTILE = [
   '</script><script>window.hit = 1</script>',
   '<img src=x onerror="window.hit = 1">',
@@ -57,7 +64,67 @@ def generated(tmp_path_factory):
   )
 
 
-@pytest.mark.parametrize('name', ['hostile', 'hundred', 'compared', 'generated'])
+@pytest.fixture(scope='module')
+def explored(tmp_path_factory):
+  """Of a folder whose classes are named like markup."""
+  root = tmp_path_factory.mktemp('photos')
+  rng = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    for name in ('<i>cat', "dog's & $x$"):
+      (root / split / name).mkdir(parents=True)
+      for i in range(4):
+        pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / split / name / f'{i}.png')
+  # In both splits: a leak, whose pictures the page shows.
+  first = root / 'train' / '<i>cat' / '0.png'
+  (root / 'test' / '<i>cat' / '0.png').write_bytes(first.read_bytes())
+  loaded = config.load(ROOT / 'configs' / 'folder_cnn.py', [f'data.root={root}'])
+  _, page = api.explore(loaded, tmp_path_factory.mktemp('explored'))
+  return page
+
+
+@pytest.fixture(scope='module')
+def swept(tmp_path_factory):
+  trials = [
+    Result(
+      number=i,
+      values={
+        'optimizer.learning_rate': 10.0 ** (i % 4 - 4),
+        'model.form': HOSTILE[i % 2],
+      },
+      end=('done', 'pruned', 'failed')[max(0, i - 6)],
+      value=None if i == 8 else 0.5 + i / 20,
+      reports={6: 0.3, 12: 0.5 + i / 20},
+      error=HOSTILE[0] if i == 8 else '',
+      seconds=12.5 + i,
+      host='one',
+    )
+    for i in range(9)
+  ]
+  results = Results(
+    name=HOSTILE[1],
+    config_name='digits_cnn',
+    measure='accuracy',
+    mode='max',
+    sampler='tpe',
+    size=20,
+    space={
+      'optimizer.learning_rate': Range(1e-4, 1.0, log=True),
+      'model.form': Choice(*HOSTILE[:2]),
+    },
+    trials=trials,
+    importances={'optimizer.learning_rate': 0.8, 'model.form': 0.2},
+    machine={'device_kind': 'Some GPU', 'git_commit': '0123456789abcdef'},
+    synthetic=False,
+    held_out=True,
+  )
+  return write_sweep(tmp_path_factory.mktemp('swept'), results)
+
+
+PAGES = ('hostile', 'hundred', 'compared', 'generated', 'explored', 'swept')
+
+
+@pytest.mark.parametrize('name', PAGES)
 def test_a_page_fits_a_phone_and_a_screen_in_both_themes(browser, request, name):
   path = request.getfixturevalue(name)
   seen = set()
@@ -250,6 +317,28 @@ def test_a_report_without_a_mistake_has_nothing_to_filter(browser, tmp_path):
   _press_cell(page, 1, 0, 2)
   assert page.texts('.readout') == ['class 1 is taken for class 0: 0 of 6 (0.0%)']
   assert page.texts('#filter') == page.texts(CARDS) == []
+
+
+def test_trials_sort_by_every_column(browser, swept):
+  page = browser.open(swept)
+  numbers = '#trials tbody td:first-child'
+  assert page.texts(numbers) == ['6', '5', '4', '3', '2', '1', '0', '7', '8']
+  page.click('#trials th:first-child button')
+  assert page.texts(numbers) == [str(i) for i in range(9)]
+  page.click('#trials th:nth-child(3) button')  # the learning rate
+  assert page.texts(numbers)[0] in ('0', '4', '8')
+  assert page.evaluate('window.hit') is None
+  assert 'of 20 trials have ended' in page.text_content('[role=note]')
+
+
+def test_a_leak_is_shown_with_its_pictures(browser, explored):
+  page = browser.open(explored)
+  record = json.loads(explored.with_suffix('.json').read_text())
+  assert record['duplicates']['identical'] == 1
+  text = page.text_content('body')
+  assert '<i>cat' in text
+  assert "dog's & $x$" in text
+  assert page.evaluate('[...document.images].every(i => i.naturalWidth > 0)')
 
 
 def test_runs_that_are_compared_sort(browser, compared):
