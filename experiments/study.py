@@ -135,8 +135,9 @@ def redraw(study: Study, path: Path) -> str:
   from jaxvision.files import write_whole
 
   measured = json.loads(path.read_text())
-  for name, content in study_report.files(study, measured).items():
-    write_whole(path.with_name(path.stem + name), content)
+  write_whole(path.with_suffix('.md'), study_report.page_of(study, measured))
+  for name, picture in study_report.pictures(study, measured).items():
+    write_whole(path.with_name(f'{path.stem}-{name}.png'), picture)
   return study_report.section(study, measured)
 
 

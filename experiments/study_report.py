@@ -77,21 +77,26 @@ def section(
   return '\n\n'.join(parts)
 
 
-def files(study: Study, measured: Measured) -> dict[str, str | bytes]:
-  """Returns what is written beside NAME.json, by the end of the file's name."""
-  found = compared(measured)
+def page_of(study: Study, measured: Measured) -> str:
+  """Returns the page of a study: what the README shows, then all else there is."""
   parts = [section(study, measured, folder='')]
-  charts = {}
-  if found:
-    charts = {
-      f'-{plot}.png': style.reduced(style.png(PLOTS[plot](study, measured, found)))
-      for plot in study.plots
-    }
+  if found := compared(measured):
     parts += _pictures(study, measured, '', study.plots[1:])
     if study.axis and study.axis.lines:
       parts += _ranking(study, found)
     parts += [_settings(measured, found)]
-  return {'.md': '\n\n'.join(filter(None, parts)) + '\n', **charts}
+  return '\n\n'.join(filter(None, parts)) + '\n'
+
+
+def pictures(study: Study, measured: Measured) -> dict[str, bytes]:
+  """Returns the plots of a study as PNG, by name."""
+  found = compared(measured)
+  if not found:
+    return {}
+  return {
+    name: style.reduced(style.png(PLOTS[name](study, measured, found)))
+    for name in study.plots
+  }
 
 
 def circumstances(measured: Measured) -> str:
