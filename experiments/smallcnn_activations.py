@@ -6,7 +6,8 @@ augmentation, otherwise by the recipe of configs/cifar100_smallcnn.py: CIFAR-100
 cycle, 10,000 steps of 256 images. The last variant is that config itself. Attention adds
 742 parameters, the others none.
 
-  cpu, full   10,000 steps, 3 seeds: 10 to 20 minutes a run on one core, about 6 hours.
+  cpu, full   10,000 steps, 3 seeds: 10 to 20 minutes a run on one core, 4 to 8 hours
+              for all 24.
 
     python experiments/smallcnn_activations.py --budget=cpu
 """

@@ -118,7 +118,7 @@ def circumstances(measured: Measured) -> str:
   seconds = sum(record['seconds_total'] or 0 for record in runs)
   return (
     f'Budget `{measured["budget"]["name"]}`: {", ".join(said)}; {devices}, '
-    f'{page.duration(seconds)} for all {len(runs)} runs.'
+    f'{page.duration(seconds)} for {len(runs)} runs.'
   )
 
 
