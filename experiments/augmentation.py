@@ -30,7 +30,7 @@ STUDY = Study(
   ),
   budgets=(
     Budget(
-      'cpu', 2, ('data.examples_per_class=500', 'epochs=20', 'eval_every_steps=195')
+      'cpu', 2, ('data.examples_per_class=500', 'epochs=20', 'eval_every_steps=200')
     ),
     Budget('full', 3, ('epochs=20',)),
   ),

@@ -27,7 +27,7 @@ STUDY = Study(
   ),
   budgets=(
     Budget(
-      'cpu', 3, ('data.examples_per_class=1000', 'epochs=20', 'eval_every_steps=312')
+      'cpu', 3, ('data.examples_per_class=1000', 'epochs=20', 'eval_every_steps=320')
     ),
     Budget('full', 3),
   ),
