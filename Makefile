@@ -1,6 +1,7 @@
 # make train                                    a first model: handwritten digits, no download
 # make train CONFIG=configs/cifar100_smallcnn.py ARGS="--config.seed=1"
 # make test                                     the whole suite, in WORKERS=2 processes
+# make results                                  tables and plots of the README from experiments/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,13 +9,16 @@ CONFIG ?= configs/digits_cnn.py
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: train test lint format clean
+.PHONY: train test results lint format clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python -m jaxvision.main --config=$(CONFIG) $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+results: $(VENV)/.installed
+	$(VENV)/bin/python experiments/results.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -136,8 +136,10 @@ def gan_table(results: dict[str, list[dict[str, Any]]]) -> str:
 def replaced(text: str, content: str, name: str = 'results') -> str:
   """Returns `text` with what stands between the markers of a name replaced."""
   begin, end = (marker.format(name) for marker in MARKERS)
-  before, _, rest = text.partition(begin)
-  _, _, after = rest.partition(end)
+  before, found, rest = text.partition(begin)
+  _, closed, after = rest.partition(end)
+  if not found or not closed:
+    raise ValueError(f'the text has no markers {begin} ... {end}')
   return f'{before}{begin}\n{content}\n{end}{after}'
 
 

@@ -183,6 +183,15 @@ def plot(records: list[dict[str, Any]]) -> bytes:
   return style.png(figure)
 
 
+def redraw(file: Path) -> str:
+  """Writes table and plot beside the file of the numbers; returns the table."""
+  records = json.loads(file.read_text())
+  drawn = table(records)
+  file.with_suffix('.md').write_text(drawn + '\n')
+  file.with_suffix('.png').write_bytes(plot(records))
+  return drawn
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -211,17 +220,13 @@ def main() -> None:
   )
   options = parser.parse_args()
   file = STUDIES / f'{options.name}.json'
-  if options.redraw:
-    records = json.loads(file.read_text())
-  else:
+  if not options.redraw:
     if not options.root or not options.pretrained:
       parser.error('--root and --pretrained say what to train on and from')
     records = train_all(options)
     STUDIES.mkdir(exist_ok=True)
     file.write_text(json.dumps(records, indent=2) + '\n')
-  file.with_suffix('.md').write_text(table(records) + '\n')
-  file.with_suffix('.png').write_bytes(plot(records))
-  print(table(records))
+  print(redraw(file))
 
 
 if __name__ == '__main__':

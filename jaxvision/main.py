@@ -302,11 +302,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def cli() -> int:
   """Runs the command line of this process: what `jaxvision` and `python -m` call."""
-  _with_huge_pages()
+  with_huge_pages()
   return main()
 
 
-def _with_huge_pages() -> None:
+def with_huge_pages() -> None:
   """Starts the program anew with a malloc that asks Linux for huge pages, once.
 
   XLA:CPU takes the memory of every step anew. In pages of 4 kB, a step of ResNet-18 with

@@ -138,7 +138,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """Welch's t-test of the best entry against another, over seeds.
+  """Welch's t-test of one entry, in a ranking the best, against another, over seeds.
 
   Welch 1947, "The generalization of Student's problem when several different population
   variances are involved"; several at once by Holm 1979, "A simple sequentially
@@ -298,21 +298,30 @@ def _marks(groups: Sequence[Sequence[Run]], measure: Measure) -> list[tuple[str,
 def _tests(entries: Sequence[Entry]) -> tuple[Difference, ...]:
   """Tests the best of the entries that are alike against the others of them."""
   alike = [entry for entry in entries if entry.values and not entry.marks]
-  if not alike or len(alike[0].values) < 2:
-    return ()
-  best, found = alike[0], []
-  for entry in alike[1:]:
-    if len(entry.values) < 2 or not (best.deviation or entry.deviation):
-      continue  # no spread: nothing to test with
-    result = stats.ttest_ind(best.values, entry.values, equal_var=False)
+  return welch([(alike[0], other) for other in alike[1:]]) if alike else ()
+
+
+def welch(pairs: Sequence[tuple[Entry, Entry]]) -> tuple[Difference, ...]:
+  """Tests the mean of each first entry against that of its second.
+
+  Pairs without two seeds each, or without any spread, are left out: there is nothing to
+  test with. Holm's correction is for the number of those that stay.
+  """
+  found = []
+  for one, other in pairs:
+    if min(len(one.values), len(other.values)) < 2:
+      continue
+    if not (one.deviation or other.deviation):
+      continue
+    result = stats.ttest_ind(one.values, other.values, equal_var=False)
     interval = result.confidence_interval(1 - _LEVEL)
-    found.append((entry, float(result.pvalue), (interval.low, interval.high)))
-  corrected = _holm([p for _, p, _ in found])
+    found.append((one, other, float(result.pvalue), (interval.low, interval.high)))
+  corrected = _holm([p for *_, p, _ in found])
   return tuple(
     Difference(
-      best.label, entry.label, best.mean - entry.mean, tuple(map(float, interval)), p
+      one.label, other.label, one.mean - other.mean, tuple(map(float, interval)), p
     )
-    for (entry, _, interval), p in zip(found, corrected)
+    for (one, other, _, interval), p in zip(found, corrected)
   )
 
 

@@ -27,7 +27,12 @@ def look(index: int, theme: Theme) -> dict:
   }
 
 
-def curves(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> Figure:
+def curves(
+  entries: Sequence[Entry],
+  measure: Measure,
+  theme: Theme = LIGHT,
+  by_epoch: bool = False,
+) -> Figure:
   """Draws the measure over the steps: a line through the mean of the seeds.
 
   Around it a band from the lowest to the highest of the seeds, at the steps that all of
@@ -37,11 +42,12 @@ def curves(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> 
     entries: the best first; the first `DRAWN` with a log are drawn.
     measure: what they are ranked by.
     theme: colours.
+    by_epoch: draw over the epochs, which runs of several batch sizes have in common.
   """
   figure = style.new_figure(6.8, 3.9, theme)
   axes = figure.subplots()
   style.tidy(axes, theme)
-  last = 1
+  last = 1.0
   for index, entry in enumerate(entries[:DRAWN]):
     logs = [series(run.history, measure.split, measure.logged) for run in entry.runs]
     logs = [dict(zip(steps.tolist(), values.tolist())) for steps, values in logs]
@@ -50,6 +56,9 @@ def curves(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> 
       continue
     values = np.array([[log[step] for step in steps] for log in logs])
     shown = look(index, theme)
+    if by_epoch:
+      summary = entry.runs[0].summary
+      steps = [step * summary['epochs'] / summary['steps'] for step in steps]
     axes.plot(
       steps,
       values.mean(0),
@@ -64,11 +73,13 @@ def curves(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> 
         steps, values.min(0), values.max(0), color=shown['color'], alpha=0.18, lw=0
       )
     last = max(last, steps[-1])
-  _measured_axis(axes, measure, 'y', theme)
+  measured_axis(axes, measure, 'y', theme)
   if measure.sign < 0:
     axes.set_yscale('log')
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
   step_axis(axes, last, theme)
+  if by_epoch:
+    axes.set_xlabel('epoch')
   style.legend(axes, theme, loc='best')
   return figure
 
@@ -124,7 +135,7 @@ def against(
   axes.xaxis.set_minor_formatter(FuncFormatter(_short))
   axes.margins(x=0.1, y=0.1)
   axes.set_xlabel(label, color=theme.ink, fontsize=NORMAL)
-  _measured_axis(axes, measure, 'y', theme)
+  measured_axis(axes, measure, 'y', theme)
   style.legend(axes, theme, loc='best')
   return figure
 
@@ -165,11 +176,11 @@ def bars(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> Fi
   axes.set_yticks(range(len(shown)), names, **style.class_text())
   axes.tick_params(axis='y', labelsize=SMALL, labelcolor=theme.ink)
   axes.set_ylim(len(shown) - 0.5, -0.5)
-  _measured_axis(axes, measure, 'x', theme)
+  measured_axis(axes, measure, 'x', theme)
   return figure
 
 
-def _measured_axis(axes: Axes, measure: Measure, which: str, theme: Theme) -> None:
+def measured_axis(axes: Axes, measure: Measure, which: str, theme: Theme) -> None:
   axis = axes.yaxis if which == 'y' else axes.xaxis
   axis.set_label_text(measure.label, color=theme.ink, fontsize=NORMAL)
   if measure.percent:

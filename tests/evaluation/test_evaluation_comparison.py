@@ -4,13 +4,14 @@ import csv
 import io
 import json
 
+import chex
 import numpy as np
 import pytest
 from scipy import stats
 
 from jaxvision.errors import UserError
-from jaxvision.evaluation import comparison_report, page
-from jaxvision.evaluation.comparison import Run, compare
+from jaxvision.evaluation import comparison_plots, comparison_report, page
+from jaxvision.evaluation.comparison import Run, compare, welch
 
 
 def run(name='a', seed=0, accuracy=0.9, fields=None, **summary):
@@ -165,3 +166,38 @@ def test_a_run_without_a_value_comes_last_and_is_told():
 def test_one_run_is_not_enough():
   with pytest.raises(UserError, match='two or more'):
     compare([run()])
+
+
+def test_curves_of_two_batch_sizes_have_the_epochs_in_common():
+  runs = [
+    run(str(steps), accuracy=0.9, steps=steps, fields={'batch_size': 1280 // steps})
+    for steps in (20, 40)
+  ]
+  runs[1].history.append({'step': 40, 'split': 'test', 'accuracy': 0.9})
+  compared = compare(runs)
+  figure = comparison_plots.curves(compared.entries, compared.measure, by_epoch=True)
+  axes = figure.axes[0]
+  assert axes.get_xlabel() == 'epoch'
+  found = {line.get_label(): line.get_xdata() for line in axes.lines}
+  chex.assert_trees_all_close(
+    {label: np.array(steps) for label, steps in found.items()},
+    {'20': np.array([5.0, 10.0]), '40': np.array([2.5, 5.0, 10.0])},
+  )
+
+
+def test_any_two_entries_are_tested_and_pairs_without_spread_are_not():
+  groups = {
+    'a': (0.5, 0.52, 0.53),
+    'b': (0.6, 0.62, 0.65),
+    'c': (0.7,),
+    'd': (0.6, 0.61),
+  }
+  compared = compare(
+    [run(n, seed, v) for n, values in groups.items() for seed, v in enumerate(values)]
+  )
+  a, b, c, d = (next(e for e in compared.entries if e.label == n) for n in groups)
+  tests = welch([(a, b), (c, b), (a, d)])
+  assert [(test.best, test.other) for test in tests] == [('a', 'b'), ('a', 'd')]
+  assert tests[0].difference == pytest.approx(-0.32 / 3)
+  plain = [stats.ttest_ind(a.values, e.values, equal_var=False).pvalue for e in (b, d)]
+  assert min(t.p for t in tests) == pytest.approx(2 * min(plain))

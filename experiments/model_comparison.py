@@ -1,0 +1,46 @@
+"""Model comparison (row S2): OriginalCNN, CustomCNN and ResNet-18 on CIFAR-10.
+
+The same images in the same order, the same schedule and learning rate.
+
+  cpu   400 steps of 64 images, half an epoch, in float32, 2 seeds: about
+        40 minutes on one core. Who learns fastest in few steps; not who is best in the
+        end.
+  full  the 100 epochs of the configs, 3 seeds, for a GPU.
+
+    python experiments/model_comparison.py --budget=cpu
+"""
+
+import study
+from study import Budget, Study, Variant
+
+STUDY = Study(
+  name='model_comparison',
+  question='Which of three networks is worth its parameters and FLOPs on CIFAR-10?',
+  variants=(
+    Variant('OriginalCNN', 'cifar10_originalcnn'),
+    Variant('CustomCNN', 'cifar10_customcnn'),
+    Variant('ResNet-18', 'cifar10_resnet18'),
+  ),
+  budgets=(
+    Budget(
+      'cpu',
+      2,
+      (
+        'dtype=float32',
+        'batch_size=64',
+        'steps=400',
+        'eval_every_steps=200',
+        'optimizer.learning_rate=0.05',
+        'schedule.warmup_epochs=0',
+        'schedule.warmup_steps=100',
+        'augment.cutout=0',
+        'ema_decay=0',
+      ),
+    ),
+    Budget('full', 3),
+  ),
+  plots=('time', 'curves', 'ranking'),
+)
+
+if __name__ == '__main__':
+  raise SystemExit(study.main(STUDY))
