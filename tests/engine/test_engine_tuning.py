@@ -83,11 +83,11 @@ def test_every_optimiser_takes_its_numbers_as_arguments(name, digits_config):
   grads = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), params)
 
   def step(rate, decay, momentum):
-    optimizer = config_lib.validate(config).optimizer
-    for key, value in (('weight_decay', decay), ('momentum', momentum)):
-      config_lib.put(optimizer, key, value)
+    changed = config_lib.validate(config)
+    config_lib.put(changed, 'optimizer.weight_decay', decay)
+    config_lib.put(changed, 'optimizer.momentum', momentum)
     rule = optim.make_optimizer(
-      optimizer, optim.make_schedule(config.schedule, rate, 9, 3)
+      changed.optimizer, optim.make_schedule(config.schedule, rate, 9, 3)
     )
     state = rule.init(params)
     for _ in range(2):
