@@ -71,7 +71,8 @@ def test_the_variants_of_the_small_cnn_change_one_thing_each():
     groups = {p for p in own | base if own.get(p) != base.get(p)}
     assert len({path.split('.')[0] for path in groups}) == 1 + ('+' in label), groups
   whole = config.load(ROOT / 'configs' / 'cifar100_smallcnn.py')
-  assert config.differences(whole, loaded['Swish + augmentation']) == []
+  best = next(v for v in study.variants if v.label == 'Swish + augmentation')
+  assert config.differences(whole, study_lib.resolve(best, study.budget('full'), 0)) == []
 
 
 RATES = (0.05, 0.001)
