@@ -157,10 +157,10 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
       'sweep: name the config and what is tried, as in --config=configs/digits_cnn.py '
       '--sweep=experiments/sweeps/digits.py'
     )
-  from jaxvision import sweep
+  from jaxvision import sweeps
 
   loaded = config.load(options.config, overrides)
-  wanted = sweep.load(options.sweep, loaded)
+  wanted = sweeps.load(options.sweep, loaded)
   from jaxvision import api
 
   api.sweep(loaded, wanted, options.workdir, options.storage, options.take_over)

@@ -72,7 +72,9 @@ def test_the_variants_of_the_small_cnn_change_one_thing_each():
     assert len({path.split('.')[0] for path in groups}) == 1 + ('+' in label), groups
   whole = config.load(ROOT / 'configs' / 'cifar100_smallcnn.py')
   best = next(v for v in study.variants if v.label == 'Swish + augmentation')
-  assert config.differences(whole, study_lib.resolve(best, study.budget('full'), 0)) == []
+  assert (
+    config.differences(whole, study_lib.resolve(best, study.budget('full'), 0)) == []
+  )
 
 
 RATES = (0.05, 0.001)

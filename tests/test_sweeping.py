@@ -8,18 +8,18 @@ import signal
 import numpy as np
 import pytest
 
-from jaxvision import api, config, sweep
+from jaxvision import api, config, sweeps
 from jaxvision.api.study import Study
 from jaxvision.engine.rundir import RunDirectory
 from jaxvision.errors import UserError
 from jaxvision.main import main
-from jaxvision.sweep import Choice, Range, Sweep
+from jaxvision.sweeps import Choice, Range, Sweep
 
 RATES = Range(1e-3, 0.3, log=True)
 
 FILE = '''"""A sweep."""
 
-from jaxvision.sweep import Choice, Range, Sweep
+from jaxvision.sweeps import Choice, Range, Sweep
 
 
 def get_sweep():
@@ -220,7 +220,7 @@ def test_killed_in_the_middle_it_loses_nothing(
       'eval_every_steps=7',
     ],
   )
-  api.sweep(loaded, sweep.load(file, loaded), tmp_path / 'whole', quiet=True)
+  api.sweep(loaded, sweeps.load(file, loaded), tmp_path / 'whole', quiet=True)
   assert _values(tmp_path / 'killed') == _values(tmp_path / 'whole')
 
 
@@ -238,7 +238,7 @@ def test_another_sweep_in_the_same_place_is_refused(
 
 
 def test_two_processes_share_a_study(digits_config, numbers, tmp_path):
-  wanted = sweep.validate(Sweep(numbers, trials=3, name='shared'), digits_config)
+  wanted = sweeps.validate(Sweep(numbers, trials=3, name='shared'), digits_config)
   url = f'sqlite:///{tmp_path}/shared.db'
   one, two = (Study(wanted, digits_config, url, 'accuracy', 'max') for _ in range(2))
   trials = [one.next(), two.next(), one.next()]
@@ -253,7 +253,7 @@ def test_two_processes_share_a_study(digits_config, numbers, tmp_path):
 
 
 def test_a_trial_draws_the_same_whenever_it_comes(digits_config, numbers, tmp_path):
-  wanted = sweep.validate(Sweep(numbers, 'random', trials=4, name='a'), digits_config)
+  wanted = sweeps.validate(Sweep(numbers, 'random', trials=4, name='a'), digits_config)
   drawn = []
   for path in ('one.db', 'two.db'):
     url = f'sqlite:///{tmp_path}/{path}'
@@ -347,6 +347,6 @@ def test_bad_arguments_are_told_in_a_line(
 def test_the_sweep_file_of_the_readme_loads(pytestconfig):
   root = pytestconfig.rootpath
   loaded = config.load(root / 'configs' / 'digits_cnn.py')
-  found = sweep.load(root / 'experiments' / 'sweeps' / 'digits.py', loaded)
+  found = sweeps.load(root / 'experiments' / 'sweeps' / 'digits.py', loaded)
   assert found.size == 20
   assert found.name == 'digits_cnn-digits'

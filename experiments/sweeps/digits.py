@@ -4,7 +4,7 @@
       --sweep=experiments/sweeps/digits.py --config.epochs=5
 """
 
-from jaxvision.sweep import Range, Sweep
+from jaxvision.sweeps import Range, Sweep
 
 
 def get_sweep():

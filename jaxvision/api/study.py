@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jaxvision import config as config_lib
 from jaxvision.errors import UserError
-from jaxvision.sweep import Choice, Range, Sweep
+from jaxvision.sweeps import Choice, Range, Sweep
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 ENDED = {  # how a trial ended, in the words of the report

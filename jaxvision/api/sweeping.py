@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision import sweep as sweep_lib
+from jaxvision import sweeps as sweep_lib
 from jaxvision.api.say import speaker
 from jaxvision.api.study import Study, Trial
 from jaxvision.api.trials import Group, TrialRun, describe_failure, run_alone
@@ -28,7 +28,7 @@ from jaxvision.engine.setup import DataFacts, make_task
 from jaxvision.engine.slots import Slots, share_programs
 from jaxvision.engine.tuning import signature
 from jaxvision.errors import UserError
-from jaxvision.sweep import Sweep
+from jaxvision.sweeps import Sweep
 
 _KEPT = 4  # compiled programs kept at hand for trials that come back to them
 _SMALLER_IS_BETTER = ('loss', 'fd', 'kid')

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvision.sweep import Choice, Range
+from jaxvision.sweeps import Choice, Range
 
 _ENDS = {'COMPLETE': 'done', 'PRUNED': 'pruned', 'FAIL': 'failed'}
 

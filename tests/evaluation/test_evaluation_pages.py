@@ -14,7 +14,7 @@ from jaxvision import api, config
 from jaxvision.evaluation import comparison, comparison_report, metrics
 from jaxvision.evaluation.sweep_report import write_sweep
 from jaxvision.evaluation.sweep_results import Result, Results
-from jaxvision.sweep import Choice, Range
+from jaxvision.sweeps import Choice, Range
 
 ROOT = Path(__file__).parent.parent.parent
 HOSTILE = [

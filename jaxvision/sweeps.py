@@ -2,7 +2,7 @@
 
 A sweep file is a Python file with a docstring and a function `get_sweep()`:
 
-    from jaxvision.sweep import Choice, Range, Sweep
+    from jaxvision.sweeps import Choice, Range, Sweep
 
     def get_sweep():
       return Sweep(
