@@ -27,7 +27,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxvision.errors import UserError
-from jaxvision.models import airbench, cnn, preact, resnet
+from jaxvision.models import airbench, cnn, mobilenet, preact, resnet
 from jaxvision.models.checking import (
   DTYPES,
   check_dtype,
@@ -74,6 +74,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   'wide_resnet16_8': preact.WideResNet16x8,
   'wide_resnet28_10': preact.WideResNet28x10,
   'wide_resnet40_4': preact.WideResNet40x4,
+  'mobilenet_v2': mobilenet.MobileNetV2,
   'airbench94': airbench.Airbench94,
   'airbench95': airbench.Airbench95,
   'airbench96': airbench.Airbench96,

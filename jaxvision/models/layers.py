@@ -18,6 +18,7 @@ from jaxvision.models.lowering import conv_general_dilated
 # The values that a model's `activation` field may take.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'relu': nn.relu,
+  'relu6': nn.relu6,
   'leaky_relu': nn.leaky_relu,  # slope 0.01 below zero
   'swish': nn.swish,
   'gelu': nn.gelu,  # the tanh approximation

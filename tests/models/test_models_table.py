@@ -21,6 +21,15 @@ NARROW = {
   'mnist_cnn': {'features': (4, 8, 8)},
   'digits_cnn': {'features': (4, 8), 'hidden': 16},
   'resnet20': {'width': 4},
+  'mobilenet_v2': {
+    'stem_width': 4,
+    'widths': (4, 6, 6),
+    'depths': (1, 2, 1),
+    'strides': (1, 2, 2),
+    'expansions': (1, 2, 2),
+    'last_width': 16,
+    'dropout': 0.5,
+  },
   'wide_resnet16_8': {'width': 4, 'widen': 1, 'dropout': 0.5},
 }
 

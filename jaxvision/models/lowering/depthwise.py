@@ -1,0 +1,95 @@
+"""Depthwise convolution on a CPU: sums of shifted images.
+
+Each channel has a kernel of its own, so that there is no matrix product in it. XLA:CPU
+convolves group by group; a sum over the kernel's pixels of images times a row of numbers
+is one loop over memory (96 channels at 16x16, batch 64: 1 ms instead of 40). The gradient
+by the kernel sums over the batch by halves, which is as fast, and not by one reduction,
+which is not (8 ms instead of 67).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(
+  images: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pads
+) -> jax.Array:
+  """Convolves each channel with its own kernel.
+
+  Args:
+    images: float [B, H, W, C].
+    kernel: float [h, w, 1, C].
+    strides: along H and W.
+    padding: zeros before and after, along H and W; below 0 it cuts.
+
+  Returns:
+    [B, H', W', C], H' = (H + padding - h) // stride + 1.
+  """
+  total = None
+  for (i, j), window in _windows(images, kernel.shape[:2], strides, padding):
+    part = window * kernel[i, j, 0]
+    total = part if total is None else total + part
+  return total
+
+
+def _windows(images, size, strides, padding):
+  """Yields each pixel of a kernel with what it sees: [B, H', W', C]."""
+  zero = jnp.zeros((), images.dtype)
+  edges = [(0, 0, 0), *((*pads, 0) for pads in padding), (0, 0, 0)]
+  padded = jax.lax.pad(images, zero, edges)
+  rows = (padded.shape[1] - size[0]) // strides[0] + 1
+  columns = (padded.shape[2] - size[1]) // strides[1] + 1
+  for i in range(size[0]):
+    for j in range(size[1]):
+      yield (
+        (i, j),
+        padded[
+          :,
+          i : i + (rows - 1) * strides[0] + 1 : strides[0],
+          j : j + (columns - 1) * strides[1] + 1 : strides[1],
+        ],
+      )
+
+
+def _forward(images, kernel, strides, padding):
+  return convolve(images, kernel, strides, padding), (images, kernel)
+
+
+def _backward(strides, padding, saved, gradient):
+  images, kernel = saved
+  by_kernel = [
+    _sum(window * gradient)
+    for _, window in _windows(images, kernel.shape[:2], strides, padding)
+  ]
+  # By the images: the gradient, spread out by the stride, with the kernel turned over.
+  zero = jnp.zeros((), gradient.dtype)
+  spread = jax.lax.pad(
+    gradient, zero, [(0, 0, 0), *((0, 0, stride - 1) for stride in strides), (0, 0, 0)]
+  )
+  back = tuple(
+    (side - 1 - before, size - length + before)
+    for side, size, length, (before, _) in zip(
+      kernel.shape[:2], images.shape[1:3], spread.shape[1:3], padding
+    )
+  )
+  by_images = convolve(spread, kernel[::-1, ::-1], (1, 1), back)
+  return by_images, jnp.stack(by_kernel).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _sum(values: jax.Array) -> jax.Array:
+  """Sums [B, H, W, C] to [C]."""
+  while values.shape[0] > 1:
+    half = values.shape[0] // 2
+    rest = values[2 * half :]
+    values = values[:half] + values[half : 2 * half]
+    if len(rest):
+      values = values.at[0].add(rest[0])
+  return values[0].sum((0, 1))
+
+
+convolve.defvjp(_forward, _backward)
