@@ -12,20 +12,20 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 from scipy import stats
 
 from jaxvision import api, config
 from jaxvision.api import classifying
 from jaxvision.engine.setup import abstract_variables, make_model
 
-sys.path.append(str(ROOT / 'experiments'))
+sys.path.append(str(Path(__file__).resolve().parent.parent / 'experiments'))
 import results
 import study as study_lib
 import study_report
 import study_runs
 from study import Axis, Budget, Study, Variant
 
+ROOT = Path(__file__).resolve().parent.parent
 CASES = [(name, budget) for name in results.NAMES for budget in ('cpu', 'full')]
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError
+from jaxvision.limits import switched_on
 from jaxvision.models.lowering import conv_general_dilated
 
 # The values that a model's `activation` field may take.
@@ -179,29 +180,29 @@ class ConvUnit(nn.Module):
     return ACTIVATIONS[self.activation](x)
 
 
-class Dropout(nn.Dropout):
-  """Linen's dropout, whose rate may also be an argument of a compiled program.
+class Dropout(nn.Module):
+  """Dropout whose rate may be an argument of a compiled program; linen's may not.
 
   Drops each input with the chance `rate` and divides the others by 1 - `rate`
-  (Srivastava et al. 2014).
+  (Srivastava et al. 2014), drawing as linen's does from the key named 'dropout'.
 
   Attributes:
     rate: float in [0, 1), or a traced float32 scalar in it.
     deterministic: whether to pass the inputs through; here or in the call.
   """
 
+  rate: float | jax.Array
+  deterministic: bool | None = None
+
   @nn.compact
-  def __call__(
-    self, inputs: jax.Array, deterministic: bool | None = None, rng: Any = None
-  ) -> jax.Array:
-    if not isinstance(self.rate, jax.Array):
-      return super().__call__(inputs, deterministic, rng)
+  def __call__(self, inputs: jax.Array, deterministic: bool | None = None) -> jax.Array:
     deterministic = nn.merge_param('deterministic', self.deterministic, deterministic)
-    if deterministic:
+    if deterministic or not switched_on(self.rate):
       return inputs
-    key = self.make_rng(self.rng_collection) if rng is None else rng
-    keep = 1 - self.rate.astype(inputs.dtype)
-    kept = jax.random.bernoulli(key, 1 - self.rate, inputs.shape)
+    keep = 1.0 - self.rate
+    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, inputs.shape)
+    if isinstance(keep, jax.Array):
+      keep = keep.astype(inputs.dtype)
     return jnp.where(kept, inputs / keep, jnp.zeros_like(inputs))
 
 

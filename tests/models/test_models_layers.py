@@ -89,6 +89,7 @@ def test_activations_agree_with_their_formulas(name):
   expected = {
     'relu': np.maximum(x, 0),
     'leaky_relu': np.where(x > 0, x, 0.01 * x),
+    'relu6': np.clip(x, 0, 6),
     'swish': x / (1 + np.exp(-x)),
     'gelu': x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
   }[name]
@@ -102,6 +103,22 @@ def test_zero_pad_shortcut_takes_every_second_pixel_and_centres_the_channels():
   chex.assert_trees_all_equal(y[..., 2:5], x[:, ::2, ::2])
   assert not np.any(y[..., :2])
   assert not np.any(y[..., 5:])
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_dropout_is_linens_to_the_bit_and_takes_a_traced_rate(rate):
+  x = jax.random.normal(jax.random.key(0), (4, 6))
+  keys = {'dropout': jax.random.key(1)}
+
+  def drop(layer):
+    return layer.apply({}, x, deterministic=False, rngs=keys)
+
+  # Of one name, by which a layer's key is made.
+  ours, linens = layers.Dropout(rate, name='a'), nn.Dropout(rate, name='a')
+  chex.assert_trees_all_equal(drop(ours), drop(linens))
+  chex.assert_trees_all_equal(ours.apply({}, x, deterministic=True), x)
+  traced = jax.jit(lambda rate: drop(layers.Dropout(rate, name='a')))(rate)
+  chex.assert_trees_all_close(traced, drop(linens), rtol=1e-6)
 
 
 def test_squeeze_excite_scales_whole_channels_by_gates_below_one():
