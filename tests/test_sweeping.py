@@ -224,6 +224,25 @@ def test_killed_in_the_middle_it_loses_nothing(
   assert _values(tmp_path / 'killed') == _values(tmp_path / 'whole')
 
 
+def test_a_process_that_ends_between_a_result_and_its_note_repeats_nothing(
+  digits_config, numbers, tmp_path, quick_compile, monkeypatch
+):
+  wanted = Sweep(numbers, trials=1)
+
+  def end(*_):
+    raise SystemExit
+
+  with monkeypatch.context() as patched:
+    patched.setattr('jaxvision.api.study.Trial.finish', end)
+    with pytest.raises(SystemExit):
+      api.sweep(digits_config, wanted, tmp_path, quiet=True)
+  log = RunDirectory(tmp_path / 'trials' / '0000').metrics_file
+  before = log.read_text()
+  api.sweep(digits_config, wanted, tmp_path, quiet=True)
+  assert log.read_text() == before
+  assert _trials(tmp_path)[0]['end'] == 'done'
+
+
 def test_another_sweep_in_the_same_place_is_refused(
   digits_config, numbers, tmp_path, quick_compile
 ):

@@ -51,6 +51,8 @@ class Study:
   ):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings('ignore', category=optuna.exceptions.ExperimentalWarning)
+    # Of a trial that goes on from a checkpoint behind its last report.
+    warnings.filterwarnings('ignore', message='The reported value is ignored')
     self.sweep, self.measure, self.mode = sweep, measure, mode
     self.distributions = {path: _distribution(one) for path, one in sweep.space.items()}
     try:

@@ -228,6 +228,21 @@ class _Runner:
     except Exception as error:
       self._fail(trial, error)
       return
+    try:
+      self._fill_and_train(group, trial, mine, facts, mesh, queue, stop)
+    finally:
+      group.close()
+
+  def _fill_and_train(
+    self,
+    group: Group,
+    trial: Trial,
+    mine: str,
+    facts: DataFacts,
+    mesh: Any,
+    queue: list[Trial],
+    stop: threading.Event,
+  ) -> None:
     following: Trial | None = trial
     while following is not None or group.busy:
       while following is not None and group.free:

@@ -87,6 +87,11 @@ class TrialRun:
     self.split = 'validation' if 'validation' in facts.examples else 'test'
     self._since = (self.step, self.clock.train)
 
+  def logged(self, split: str) -> bool:
+    """Whether the log has this step already: the process ended right behind it."""
+    points = ((p['step'], p['split']) for p in reversed(self.log.history))
+    return (self.step, split) in points
+
   def log_training(self, measured: dict[str, float]) -> None:
     """Writes a log point of training."""
     step, seconds = self._since
@@ -211,7 +216,8 @@ class Group:
     runs = list(self._runs.items())
     at_end = {slot for slot, run in runs if run.step == plan.total}
     for slot, run in runs:
-      if run.step % plan.log_every == 0 or slot in at_end:
+      at_log = run.step % plan.log_every == 0 or slot in at_end
+      if at_log and not run.logged('train'):
         run.log_training(self._slots.take_metrics(slot))
     due = [s for s, run in runs if run.step % plan.eval_every == 0 or s in at_end]
     splits = dict.fromkeys([runs[0][1].split] if due and runs else [])
@@ -220,7 +226,7 @@ class Group:
       measured['test'] = self._slots.evaluate('test')
     for slot, run in runs:
       found = measured[run.split][slot] if slot in due else None
-      if found is not None:
+      if found is not None and not run.logged(run.split):
         run.log.write(run.step, run.split, found)
       if run.step % plan.save_every == 0 or slot in at_end:
         run.save(*self._slots.read(slot), found)
