@@ -1,6 +1,7 @@
 """Writing files."""
 
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 
@@ -13,3 +14,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def write_all(
+  directory: Path, files: Mapping[str, str | bytes], optional: Collection[str] = ()
+) -> None:
+  """Writes files into a directory in their order, each by `write_whole`.
+
+  Args:
+    directory: is made where it is not there.
+    files: name -> content.
+    optional: names that an earlier call may have written; those without a content now
+      are removed.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  for name, content in files.items():
+    write_whole(directory / name, content)
+  for name in set(optional) - files.keys():
+    (directory / name).unlink(missing_ok=True)

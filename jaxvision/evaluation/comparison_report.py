@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxvision.evaluation import comparison_plots, page, style
 from jaxvision.evaluation.comparison import Comparison, Difference, Entry, Measure
-from jaxvision.files import write_whole
+from jaxvision.files import write_all
 
 # Columns of the table: title, key in comparison.csv and .json, value, and its text.
 Column = tuple[str, str, Callable[[Entry], Any], Callable[[Any], str]]
@@ -50,9 +50,7 @@ def write_comparison(directory: str | Path, comparison: Comparison) -> Path:
     'comparison.json': page.lined_json(as_json(comparison)),
   }
   target = Path(directory)
-  target.mkdir(parents=True, exist_ok=True)
-  for file, content in files.items():
-    write_whole(target / file, content)
+  write_all(target, files)
   return target / 'comparison.html'
 
 

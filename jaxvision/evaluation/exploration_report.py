@@ -11,7 +11,7 @@ from jaxvision.data.headers import Headers
 from jaxvision.evaluation import exploration_plots, page, sample_grids, style
 from jaxvision.evaluation.exploration import Exploration, Split, Twins
 from jaxvision.evaluation.exploration_duplicates import EVIDENCE, KINDS, SIDE
-from jaxvision.files import write_whole
+from jaxvision.files import write_all
 
 SHOWN_PAIRS = 24  # of each sort
 LISTED_PAIRS = 10_000  # in explore.json
@@ -74,11 +74,7 @@ def write_exploration(directory: str | Path, explored: Exploration) -> Path:
     'explore.json': page.lined_json(as_json(explored)),
   }
   target = Path(directory)
-  target.mkdir(parents=True, exist_ok=True)
-  for file, content in files.items():
-    write_whole(target / file, content)
-  for file in _OPTIONAL - files.keys():
-    (target / file).unlink(missing_ok=True)
+  write_all(target, files, _OPTIONAL)
   return target / 'explore.html'
 
 

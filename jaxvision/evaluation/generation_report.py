@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvision.evaluation import generation_plots, page, sample_grids, style
 from jaxvision.evaluation.sample_grids import Frame, fitting_scale
-from jaxvision.files import write_whole
+from jaxvision.files import write_all
 from jaxvision.tasks.adversarial import is_probability
 
 ANIMATION = 'training.webp'
@@ -166,11 +166,7 @@ def write_generation_report(
     'report.json': page.lined_json(_record(values, history, judged)),
   }
   target = Path(directory) / 'report'
-  target.mkdir(parents=True, exist_ok=True)
-  for file, content in files.items():
-    write_whole(target / file, content)
-  for file in _OPTIONAL - files.keys():
-    (target / file).unlink(missing_ok=True)  # of an earlier report; now without one
+  write_all(target, files, _OPTIONAL)
   return target / 'report.html'
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxvision.evaluation import grids, metrics, page, plots, style
-from jaxvision.files import write_whole
+from jaxvision.files import write_all
 
 PAIRS = 20  # most confused pairs listed
 PICTURES = 24  # worst mistakes listed, and as many sample predictions
@@ -233,11 +233,7 @@ def write_report(
     'report.json': page.lined_json(record),
   }
   target = Path(directory) / 'report'
-  target.mkdir(parents=True, exist_ok=True)
-  for file, content in files.items():
-    write_whole(target / file, content)
-  for file in {'curves.png', 'worst_mistakes.png'} - files.keys():
-    (target / file).unlink(missing_ok=True)  # of an earlier report; now without one
+  write_all(target, files, {'curves.png', 'worst_mistakes.png'})
   return target / 'report.html'
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxvision.evaluation import page, style, sweep_plots
 from jaxvision.evaluation.sweep_results import Result, Results
-from jaxvision.files import write_whole
+from jaxvision.files import write_all
 
 
 def write_sweep(directory: str | Path, results: Results) -> Path:
@@ -47,9 +47,7 @@ def write_sweep(directory: str | Path, results: Results) -> Path:
     'sweep.json': page.lined_json(as_json(results)),
   }
   target = Path(directory)
-  target.mkdir(parents=True, exist_ok=True)
-  for file, content in files.items():
-    write_whole(target / file, content)
+  write_all(target, files)
   return target / 'sweep.html'
 
 
