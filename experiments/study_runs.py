@@ -1,6 +1,5 @@
 """The runs of a study: trained one after another, and put on record."""
 
-import contextlib
 import dataclasses
 import shlex
 import shutil
@@ -14,7 +13,7 @@ from study import Budget, Study, Variant
 from jaxvision import config as config_lib
 from jaxvision.engine.log import read_history
 from jaxvision.engine.rundir import RunDirectory, write_json
-from jaxvision.errors import TrainingDiverged, UserError
+from jaxvision.errors import TrainingDiverged
 from jaxvision.evaluation import page
 
 # What a record takes over from summary.json.
@@ -95,7 +94,7 @@ def train(runs: Sequence[Run]) -> bool:
   for number, run in enumerate(runs, start=1):
     if run.finished:
       continue
-    if not _is_free(run.directory):
+    if not run.directory.is_free():
       print(f'{run.name}: another process trains it')
       continue
     print(f'[{number}/{len(runs)}] {run.name}', flush=True)
@@ -113,12 +112,6 @@ def train(runs: Sequence[Run]) -> bool:
     shutil.rmtree(run.directory.checkpoints, ignore_errors=True)
     jax.clear_caches()
   return True
-
-
-def _is_free(directory: RunDirectory) -> bool:
-  with contextlib.suppress(UserError), directory.locked():
-    return True
-  return False
 
 
 def as_json(

@@ -1,9 +1,9 @@
 """Sweeps: many trials of one config, in search of the best values of some fields."""
 
-import contextlib
 import dataclasses
 import json
 import platform
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +28,13 @@ from jaxvision.engine.setup import DataFacts, make_task
 from jaxvision.engine.slots import Slots, share_programs
 from jaxvision.engine.tuning import signature
 from jaxvision.errors import UserError
+from jaxvision.evaluation.sweep_results import (
+  Result,
+  Results,
+  measured,
+  overrides,
+  setting,
+)
 from jaxvision.sweeps import Sweep
 
 _KEPT = 4  # compiled programs kept at hand for trials that come back to them
@@ -134,6 +141,7 @@ class _Runner:
   ):
     self.config, self.sweep, self.path, self._say = config, sweep, path, say
     self.programs = 0
+    self._machine = runtime.facts()
     self._data: tuple[str, Dataset, DataFacts] | None = None
     self._benches: dict[str, Slots] = {}
     task, _ = make_task(*self._with_data(config)[:2])
@@ -275,7 +283,8 @@ class _Runner:
 
   def _add(self, group: Group, trial: Trial, facts: DataFacts, mesh: Any) -> None:
     try:
-      group.add(TrialRun(trial, self._config(trial), self._path(trial), facts, mesh))
+      config, path = self._config(trial), self._path(trial)
+      group.add(TrialRun(trial, config, path, facts, mesh, self._machine))
     except Exception as error:
       self._fail(trial, error)
 
@@ -310,7 +319,7 @@ class _Runner:
     found, elsewhere = [], []
     for trial in self.study.under_way():
       if trial.host in (None, platform.node()):
-        with contextlib.suppress(UserError), RunDirectory(self._path(trial)).locked():
+        if RunDirectory(self._path(trial)).is_free():
           found.append(trial)
       elif take_over:
         found.append(trial)
@@ -335,45 +344,37 @@ class _Runner:
 
   def _ended(self, trial: Trial, how: str) -> None:
     over = self.study.over()
-    value = next(t.value for t in over if t.number == trial.number)
+    reached = next(t.value for t in over if t.number == trial.number)
     best = self.study.best()
     given = ' '.join(
-      f'{p.rsplit(".", 1)[-1]}={_short(v)}' for p, v in trial.values.items()
+      f'{path.rsplit(".", 1)[-1]}={setting(value)}'
+      for path, value in trial.values.items()
     )
-    reached = '' if value is None else f'{self.measure} {self._text(value)}, '
-    so_far = f'; best {self._text(best.value)} (trial {best.number})' if best else ''
+    if reached is not None:
+      how = f'{self.measure} {measured(self.measure, reached)}, {how}'
+    so_far = ''
+    if best:
+      so_far = f'; best {measured(self.measure, best.value)} (trial {best.number})'
     self._say(
-      f'[{len(over)}/{self.sweep.size}] trial {trial.number}: {reached}{how}: '
-      f'{given}{so_far}'
+      f'[{len(over)}/{self.sweep.size}] trial {trial.number}: {how}: {given}{so_far}'
     )
-    self._drop_checkpoints(trial.number, best.number if best else None)
+    self._drop_checkpoints({t.number for t in over}, best.number if best else None)
 
-  def _drop_checkpoints(self, ended: int, best: int | None) -> None:
-    """Keeps the checkpoints of the best trial only."""
-    import shutil
-
+  def _drop_checkpoints(self, over: set[int], best: int | None) -> None:
+    """Keeps the checkpoints of the best trial that is over, and of those that are not."""
     for path in (self.path / 'trials').glob('*/checkpoints'):
       number = int(path.parent.name)
-      over = number == ended or any(t.number == number for t in self.study.over())
-      if over and number != best:
+      if number in over and number != best:
         shutil.rmtree(path, ignore_errors=True)
-
-  def _text(self, value: float) -> str:
-    share = self.measure.startswith('accuracy') or self.measure == 'confidence'
-    return f'{value:.2%}' if share else f'{value:.4g}'
 
   def conclusion(self) -> str:
     """Returns what the sweep found, in a few words."""
     best = self.study.best()
     if best is None:
       return 'no trial came to a result'
-    values = self.study.values(best)
-    fields = ' '.join(
-      f'--config.{path}={_short(value)}' for path, value in values.items()
-    )
     return (
-      f'best: trial {best.number}, {self.measure} {self._text(best.value)}; to train '
-      f'with its values: {fields}'
+      f'best: trial {best.number}, {self.measure} {measured(self.measure, best.value)}; to '
+      f'train with its values: {overrides(self.study.values(best))}'
     )
 
   def report(self) -> Path | None:
@@ -384,9 +385,7 @@ class _Runner:
 
     return write_sweep(self.path, self._results())
 
-  def _results(self) -> Any:
-    from jaxvision.evaluation.sweep_results import Result, Results
-
+  def _results(self) -> Results:
     over = self.study.over()
     return Results(
       name=self.sweep.name,
@@ -398,11 +397,7 @@ class _Runner:
       space=dict(self.sweep.space),
       trials=[Result.of(t, self.study.values(t)) for t in over],
       importances=self.study.importances(),
-      machine=runtime.facts(),
+      machine=self._machine,
       synthetic=bool(self._data and self._data[2].synthetic),
       held_out=self.config.data.train_fraction < 1,
     )
-
-
-def _short(value: Any) -> str:
-  return f'{value:.4g}' if isinstance(value, float) else str(value)

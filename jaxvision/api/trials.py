@@ -13,10 +13,9 @@ from ml_collections import ConfigDict
 from jaxvision.api.study import Trial
 from jaxvision.api.summing import count_parameters, last_epoch, summarize
 from jaxvision.api.training import train
-from jaxvision.engine import runtime
 from jaxvision.engine.checkpoints import Checkpoints
 from jaxvision.engine.log import MetricLog, read_history
-from jaxvision.engine.loop import Clock, Plan
+from jaxvision.engine.loop import Clock, Plan, training_point
 from jaxvision.engine.rundir import RunDirectory, write_json
 from jaxvision.engine.setup import DataFacts, checkpoint_tree, make_task
 from jaxvision.engine.slots import Slots
@@ -44,8 +43,9 @@ class TrialRun:
   Args:
     trial, config: what it is.
     path: of its run directory; a run that is there goes on.
-    dataset: with its facts.
+    facts: of its data.
     mesh: that it trains on.
+    machine: from `runtime.facts`.
   """
 
   def __init__(
@@ -55,6 +55,7 @@ class TrialRun:
     path: Path,
     facts: DataFacts,
     mesh: jax.sharding.Mesh,
+    machine: dict[str, Any],
   ):
     self.trial, self.config, self.facts = trial, config, facts
     self.task: Task
@@ -62,7 +63,7 @@ class TrialRun:
     self.directory = RunDirectory(path)
     self.directory.check(config)
     self.clock = Clock(time.perf_counter())
-    self.machine = runtime.facts()
+    self.machine = machine
     self._open = contextlib.ExitStack()
     self._open.enter_context(self.directory.locked())
     try:
@@ -73,6 +74,7 @@ class TrialRun:
       )
       self._open.callback(self.checkpoints.close)
       self.step, self.state, self.metrics = 0, None, None
+      self.params: dict[str, int] = {}
       restored = self.checkpoints.restore(checkpoint_tree(self.task, mesh))
       if restored:
         tree, record = restored
@@ -98,35 +100,26 @@ class TrialRun:
     spent = self.clock.train - seconds
     speed = (self.step - step) * self.plan.images / spent if spent else 0.0
     self._since = (self.step, self.clock.train)
-    self.log.write(
-      self.step,
-      'train',
-      {
-        **measured,
-        'learning_rate': float(self.task.schedule(self.step - 1)),
-        'images_per_second': speed,
-        'epoch': self.step / self.plan.steps_per_epoch,
-      },
-    )
+    point = training_point(self.task, self.plan, self.step, measured, speed)
+    self.log.write(self.step, 'train', point)
 
   def save(
     self, state: Any, metrics: Any, measured: dict[str, float] | None = None
-  ) -> None:
-    """Writes a checkpoint, from which the trial goes on if this process ends."""
-    self.checkpoints.save(
+  ) -> bool:
+    """Writes a checkpoint, from which the trial goes on if this process ends.
+
+    Returns:
+      False, writing none, where a parameter is not finite.
+    """
+    return self.checkpoints.save(
       self.step,
       {'state': state, 'metrics': metrics},
       {'position': {}, 'clock': self.clock.record()},
       measured,
     )
 
-  def summarize(self, params: Any, measured: dict[str, dict[str, float]]) -> None:
-    """Writes summary.json.
-
-    Args:
-      params: of the run.
-      measured: split -> its measures at the end.
-    """
+  def summarize(self, measured: dict[str, dict[str, float]]) -> None:
+    """Writes summary.json, given each split's measures at the end."""
     trained = last_epoch(self.log.history, self.plan, self.task)
     test, validation = measured['test'], measured.get('validation', {})
     values = {
@@ -141,7 +134,7 @@ class TrialRun:
       self.facts,
       self.plan,
       self.task,
-      count_parameters(params, self.config.task),
+      self.params,
       self.clock,
       self.log.history,
       values,
@@ -187,6 +180,7 @@ class Group:
     """Puts a trial into a free slot."""
     slot = next(s for s in range(self._slots.count) if s not in self._runs)
     state = self._slots.fresh(run.config) if run.state is None else run.state
+    run.params = count_parameters(state.params, run.config.task)
     self._slots.put(slot, run.config, state, run.metrics)
     run.state = run.metrics = None  # the slot has them
     self._runs[slot] = run
@@ -202,9 +196,7 @@ class Group:
       run.step += taken
       run.clock.train += seconds
       if not finite[slot]:
-        reason = f'training diverged by step {run.step}: the loss is not finite'
-        run.trial.fail(reason)
-        self._end(slot, f'failed: {reason}')
+        self._diverged(slot, 'the loss')
     if self._stopped():
       for slot, run in self._runs.items():
         run.save(*self._slots.read(slot))
@@ -220,18 +212,28 @@ class Group:
       if at_log and not run.logged('train'):
         run.log_training(self._slots.take_metrics(slot))
     due = [s for s, run in runs if run.step % plan.eval_every == 0 or s in at_end]
-    splits = dict.fromkeys([runs[0][1].split] if due and runs else [])
-    measured = {split: self._slots.evaluate(split) for split in splits}
+    measured = {}
+    if due:
+      split = runs[0][1].split  # of one signature, and so of all
+      measured[split] = self._slots.evaluate(split)
     if at_end and 'test' not in measured:
       measured['test'] = self._slots.evaluate('test')
     for slot, run in runs:
       found = measured[run.split][slot] if slot in due else None
       if found is not None and not run.logged(run.split):
         run.log.write(run.step, run.split, found)
-      if run.step % plan.save_every == 0 or slot in at_end:
-        run.save(*self._slots.read(slot), found)
+      at_save = run.step % plan.save_every == 0 or slot in at_end
+      if at_save and not run.save(*self._slots.read(slot), found):
+        self._diverged(slot, 'a parameter')
+        continue
       if found is not None:
         self._judge(slot, run, found, measured, slot in at_end)
+
+  def _diverged(self, slot: int, what: str) -> None:
+    run = self._runs[slot]
+    reason = f'training diverged by step {run.step}: {what} is not finite'
+    run.trial.fail(reason)
+    self._end(slot, f'failed: {reason}')
 
   def _judge(
     self,
@@ -244,9 +246,8 @@ class Group:
     value = found[self._measure]
     pruned = run.trial.report(value, run.step)
     if at_end:
-      state, _ = self._slots.read(slot)
       finals = {split: values[slot] for split, values in measured.items()}
-      run.summarize(state.params, finals)
+      run.summarize(finals)
       run.trial.note(steps=run.step, seconds_train=run.clock.train)
       run.trial.finish(value)
       self._end(slot, 'done')

@@ -182,7 +182,7 @@ class Terminal:
     else:
       print(text, flush=True)
 
-  def train(self, step: int, epoch: float, values: dict[str, float]) -> None:
+  def train(self, step: int, values: dict[str, float]) -> None:
     """Tells a training log point: in the bar, or as a line with the time left."""
     speed = values['images_per_second']
     text = f'{describe(values, "accuracy_top5")}  {speed:,.0f} images/s'
@@ -191,8 +191,8 @@ class Terminal:
       return
     left = (self._total - step) * self._images / speed if speed else 0
     self.say(
-      f'step {step:>{len(str(self._total))}}/{self._total}  epoch {epoch:.2f}  {text}  '
-      f'lr {values["learning_rate"]:.3g}  {duration(left)} left'
+      f'step {step:>{len(str(self._total))}}/{self._total}  epoch {values["epoch"]:.2f}  '
+      f'{text}  lr {values["learning_rate"]:.3g}  {duration(left)} left'
     )
 
   def evaluation(self, step: int, split: str, values: dict[str, float]) -> None:

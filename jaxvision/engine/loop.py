@@ -88,6 +88,25 @@ class Clock:
     self.earlier = record['total']
 
 
+def training_point(
+  task: Task, plan: Plan, step: int, measured: dict[str, float], speed: float
+) -> dict[str, float]:
+  """Returns what the log says of training at a step.
+
+  Args:
+    task, plan: of the run.
+    step: that was just taken.
+    measured: of the images since the last point.
+    speed: in images a second.
+  """
+  return {
+    **measured,
+    'learning_rate': float(task.schedule(step - 1)),
+    'images_per_second': speed,
+    'epoch': step / plan.steps_per_epoch,
+  }
+
+
 class Measurer(Protocol):
   """What evaluates in the middle of a run."""
 
@@ -224,12 +243,10 @@ class Loop:
     )
 
   def _log_training(self, step: int, metrics: Any, speed: float) -> None:
-    values = {k: float(v) for k, v in metrics.compute().items()}
-    values['learning_rate'] = float(self.task.schedule(step - 1))
-    values['images_per_second'] = speed
-    epoch = step / self.plan.steps_per_epoch
-    self.log.write(step, 'train', {**values, 'epoch': epoch})
-    self.terminal.train(step, epoch, values)
+    measured = {k: float(v) for k, v in metrics.compute().items()}
+    point = training_point(self.task, self.plan, step, measured, speed)
+    self.log.write(step, 'train', point)
+    self.terminal.train(step, point)
 
   def _save(
     self, step: int, state: PyTree, metrics: Any, measured: dict[str, float] | None

@@ -115,6 +115,12 @@ class RunDirectory:
     except (FileNotFoundError, ValueError):
       return None
 
+  def is_free(self) -> bool:
+    """Whether no process trains in the directory, which is made where it is not there."""
+    with contextlib.suppress(UserError), self.locked():
+      return True
+    return False
+
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
     """Makes and holds the directory for one process; the system frees it on any exit."""

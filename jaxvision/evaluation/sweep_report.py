@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvision.evaluation import page, style, sweep_plots
-from jaxvision.evaluation.sweep_results import Result, Results
+from jaxvision.evaluation.sweep_results import Result, Results, overrides, setting
 from jaxvision.files import write_all
 
 
@@ -34,7 +34,7 @@ def write_sweep(directory: str | Path, results: Results) -> Path:
     'paths': list(results.space),
     'short': sweep_plots.short,
     'setting': setting,
-    'measured': lambda value: measured(results, value),
+    'measured': results.text,
     'charts': charts,
     'facts': _facts(results),
     'overrides': overrides(best.values) if best else '',
@@ -66,30 +66,6 @@ def notes(results: Results) -> list[str]:
       'good.'
     )
   return found
-
-
-def setting(value: Any) -> str:
-  """Formats the value of a field, or the dash.
-
-  >>> setting(0.00123456), setting('adam'), setting(64)
-  ('0.00123', 'adam', '64')
-  """
-  return f'{value:.3g}' if isinstance(value, float) else page.text(value)
-
-
-def measured(results: Results, value: float | None) -> str:
-  """Formats a value of the measure, or the dash."""
-  return page.percent(value) if results.percent else page.number(value, '.4g')
-
-
-def overrides(values: dict[str, Any]) -> str:
-  """Returns the values as options of the train command.
-
-  >>> overrides({'batch_size': 64, 'optimizer.name': 'adam'})
-  '--config.batch_size=64 --config.optimizer.name=adam'
-  """
-  given = [f'--config.{path}={value}' for path, value in values.items()]
-  return page.command_line(given)
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -166,7 +142,7 @@ def as_json(results: Results) -> dict[str, Any]:
 def _charts(results: Results) -> dict[str, style.Plot]:
   fields = ', '.join(map(sweep_plots.short, results.space))
   best = results.best()
-  reached = f'; the best is {measured(results, best.value)}' if best else ''
+  reached = f'; the best is {results.text(best.value)}' if best else ''
   charts = {}
   if not any(trial.value is not None for trial in results.trials):
     return charts

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvision.evaluation import page
 from jaxvision.sweeps import Choice, Range
 
 _ENDS = {'COMPLETE': 'done', 'PRUNED': 'pruned', 'FAIL': 'failed'}
@@ -85,7 +86,11 @@ class Results:
   @property
   def percent(self) -> bool:
     """Whether the measure is a share."""
-    return self.measure.startswith('accuracy')
+    return is_share(self.measure)
+
+  def text(self, value: float | None) -> str:
+    """Formats a value of the measure, or the dash."""
+    return measured(self.measure, value)
 
   def ranked(self) -> list[Result]:
     """Returns the trials: finished ones best first, then pruned, then failed ones."""
@@ -121,6 +126,39 @@ class Results:
       end: sum(t.end == end for t in self.trials)
       for end in ('done', 'pruned', 'failed')
     }
+
+
+def is_share(measure: str) -> bool:
+  """Whether a measure is given in percent."""
+  return measure.startswith('accuracy') or measure == 'confidence'
+
+
+def measured(measure: str, value: float | None) -> str:
+  """Formats a value of a measure, or the dash.
+
+  >>> measured('accuracy', 0.98765), measured('loss', 0.0123456)
+  ('98.77%', '0.01235')
+  """
+  return page.percent(value) if is_share(measure) else page.number(value, '.4g')
+
+
+def setting(value: Any) -> str:
+  """Formats the value of a field, or the dash.
+
+  >>> setting(0.00123456), setting('adam'), setting(64)
+  ('0.00123', 'adam', '64')
+  """
+  return f'{value:.3g}' if isinstance(value, float) else page.text(value)
+
+
+def overrides(values: Mapping[str, Any]) -> str:
+  """Returns the values as options of the train command.
+
+  >>> overrides({'batch_size': 64, 'optimizer.name': 'adam'})
+  '--config.batch_size=64 --config.optimizer.name=adam'
+  """
+  given = [f'--config.{path}={value}' for path, value in values.items()]
+  return page.command_line(given)
 
 
 def place(dimension: Range | Choice, value: Any) -> float:
