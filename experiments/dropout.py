@@ -3,8 +3,8 @@
 The recipe of configs/cifar10_basiccnn.py, without augmentation; units are dropped at the
 inputs of both dense layers.
 
-  cpu   1,000 images of each class, drawn anew for each seed, 20 epochs, 3 seeds: about
-        35 minutes on one core. Few images seen often, so that there is something to
+  cpu   500 images of each class, drawn anew for each seed, 20 epochs, 3 seeds: about
+        25 minutes on one core. Few images seen often, so that there is something to
         overfit.
   full  all images, the 10 epochs of the config, 3 seeds, for a GPU.
 
@@ -27,7 +27,7 @@ STUDY = Study(
   ),
   budgets=(
     Budget(
-      'cpu', 3, ('data.examples_per_class=1000', 'epochs=20', 'eval_every_steps=320')
+      'cpu', 3, ('data.examples_per_class=500', 'epochs=20', 'eval_every_steps=160')
     ),
     Budget('full', 3),
   ),
