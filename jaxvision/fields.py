@@ -181,6 +181,9 @@ FIELDS: dict[str, Any] = {
   'eval_every_steps': Field(
     0, 'Steps between evaluations; 0: once an epoch.', **at_least(0)
   ),
+  'report': Field(
+    True, 'Whether the run ends with its report; `eval` writes it later.', free=True
+  ),
   'steps_per_dispatch': Field(
     0,
     'Steps in one compiled call; 0: 1 on CPU, up to `log_every_steps` on others.',

@@ -16,7 +16,8 @@ def workdirs(tmp_path_factory):
   """A run, the same of another seed, and what one of another rate may have come to."""
   folder = tmp_path_factory.mktemp('runs')
   config = jaxvision.load_config(
-    'configs/digits_cnn.py', ['steps=6', 'eval_every_steps=3', 'parallel.data=1']
+    'configs/digits_cnn.py',
+    ['steps=6', 'eval_every_steps=3', 'parallel.data=1', 'report=False'],
   )
   jaxvision.train(config, folder / 'one', quiet=True)
   for name, seed, rate, accuracy in (('two', 1, None, 0.9), ('low', 0, 1e-6, 0.01)):

@@ -45,7 +45,9 @@ def finished(tmp_path_factory):
   from jaxvision import api, config
 
   workdir = tmp_path_factory.mktemp('finished') / 'run'
-  loaded = config.load('configs/digits_cnn.py', ['steps=200', 'parallel.data=1'])
+  loaded = config.load(
+    'configs/digits_cnn.py', ['steps=200', 'parallel.data=1', 'report=False']
+  )
   api.train(loaded, workdir, quiet=True)
   return workdir
 

@@ -152,6 +152,7 @@ def test_runs_that_cannot_share_a_program_are_swept_as_well(
 ):
   digits_config.data.pipeline = 'streaming'
   digits_config.data.workers = 0
+  digits_config.report = True
   digits_config.eval_every_steps = 4
   space = {'optimizer.learning_rate': Choice(0.05, 0.1, 1e-7, 1e30)}
   wanted = Sweep(space, 'grid', startup=2, measure='loss')

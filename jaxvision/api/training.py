@@ -259,9 +259,10 @@ class _Session:
         provenance,
       )
       write_json(self.directory.summary_file, summary)
-    page = outcome.write_report(summary)
+    page = outcome.write_report(summary) if config.report else None
     say(outcome.line)
-    say(f'report: {page}')
+    if page:
+      say(f'report: {page}')
     return summary
 
   def _examiner(

@@ -46,6 +46,7 @@ def test_a_resumed_run_ends_with_the_same_bits(name, pipeline, rates, tmp_path):
       'eval_every_steps=8',
       'augment.crop_padding=1',
       'parallel.data=1',
+      'report=False',
       f'data.pipeline={pipeline}',
       'data.workers=0',
       *rates,

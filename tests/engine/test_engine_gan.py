@@ -20,6 +20,7 @@ SMALL = (
   '--config.data.image_size=8',
   '--config.batch_size=16',
   '--config.log_every_steps=10',
+  '--config.report=False',
 )
 
 
@@ -36,6 +37,7 @@ def config():
       'eval_every_steps=6',
       'parallel.data=1',
       'gan.diffaugment=()',
+      'report=False',
     ],
   )
 
@@ -44,7 +46,7 @@ def config():
 def classifier(tmp_path_factory):
   """A classifier of digits, good enough to have an opinion."""
   workdir = tmp_path_factory.mktemp('classifier') / 'digits_cnn'
-  config = jaxvision.load_config('configs/digits_cnn.py', ['steps=100'])
+  config = jaxvision.load_config('configs/digits_cnn.py', ['steps=100', 'report=False'])
   jaxvision.train(config, workdir, quiet=True)
   return workdir
 

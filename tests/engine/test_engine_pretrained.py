@@ -23,7 +23,14 @@ def first_run(tmp_path_factory):
   """A run on digits with a normalisation of its own."""
   loaded = load(Path(__file__).parents[2] / 'configs' / 'digits_cnn.py')
   loaded = override(
-    loaded, ['steps=60', 'parallel.data=1', 'data.mean=(0.4,)', 'data.std=(0.5,)']
+    loaded,
+    [
+      'steps=60',
+      'parallel.data=1',
+      'data.mean=(0.4,)',
+      'data.std=(0.5,)',
+      'report=False',
+    ],
   )
   workdir = tmp_path_factory.mktemp('first') / 'run'
   return workdir, api.train(loaded, workdir, quiet=True)

@@ -19,6 +19,7 @@ ARGUMENTS = (
   '--config.checkpoint.every_steps=7',
   '--config.log_every_steps=10',
   '--config.eval_every_steps=60',
+  '--config.report=False',
 )
 
 
@@ -126,13 +127,19 @@ def empty(step_dir):
   step_dir.mkdir()
 
 
+@pytest.fixture(scope='module')
+def good(tmp_path_factory, short_run):
+  """The directory of a short run, with the checkpoints of steps 8 and 12."""
+  workdir = tmp_path_factory.mktemp('good') / 'run'
+  api.train(short_run(), workdir, quiet=True)
+  return workdir
+
+
 @pytest.mark.parametrize('damage', [truncate, flip_bits, lose_the_record, empty])
 def test_a_damaged_checkpoint_is_passed_over_with_a_word(
-  digits_config, tmp_path, capsys, damage
+  digits_config, good, tmp_path, capsys, damage
 ):
-  api.train(digits_config, tmp_path / 'good', quiet=True)
-  workdir = tmp_path / 'run'
-  api.train(digits_config, workdir, quiet=True)
+  workdir = shutil.copytree(good, tmp_path / 'run')
   # As if it had been killed after the save of step 12: that one is damaged, 8 is whole.
   (workdir / 'summary.json').unlink()
   damage(workdir / 'checkpoints' / '12')
@@ -141,12 +148,11 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word(
   assert 'checkpoint of step 12 is damaged' in captured.err
   assert 'resumed at step 8' in captured.out
   assert (workdir / 'checkpoints' / 'damaged-12').is_dir()
-  chex.assert_trees_all_equal(final_state(workdir), final_state(tmp_path / 'good'))
+  chex.assert_trees_all_equal(final_state(workdir), final_state(good))
 
 
-def test_a_half_written_checkpoint_is_no_checkpoint(digits_config, tmp_path):
-  workdir = tmp_path / 'run'
-  api.train(digits_config, workdir, quiet=True)
+def test_a_half_written_checkpoint_is_no_checkpoint(good, tmp_path):
+  workdir = shutil.copytree(good, tmp_path / 'run')
   before = final_state(workdir)
   half = workdir / 'checkpoints' / '99.orbax-checkpoint-tmp'
   shutil.copytree(workdir / 'checkpoints' / '12', half)

@@ -18,6 +18,8 @@ from jaxvision.engine.mesh import make_mesh, state_shardings
 from jaxvision.engine.setup import DataFacts, make_task
 from jaxvision.errors import TrainingDiverged, UserError
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 
 def final_state(workdir):
   return api.load_run(workdir).state
@@ -183,6 +185,7 @@ def test_a_diverged_run_stops_and_keeps_its_last_good_checkpoint(
 
 def test_summary_and_files_of_the_contract(digits_config, tmp_path):
   digits_config.data.train_fraction = 0.9
+  digits_config.report = True
   summary = api.train(digits_config, tmp_path / 'run', quiet=True)
   names = {p.name for p in (tmp_path / 'run').iterdir()}
   assert {

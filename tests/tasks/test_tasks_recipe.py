@@ -11,6 +11,8 @@ from jaxvision.engine.setup import DataFacts, make_task
 from jaxvision.errors import UserError
 from jaxvision.tasks.task import update_lookahead
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 FACTS = DataFacts(
   name='test',
   class_names=tuple('abcde'),

@@ -7,6 +7,8 @@ import pytest
 
 from jaxvision.tasks.tta import mean_logits, views
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 
 def network(images):
   """Any function of single images that tells their pixels apart."""
