@@ -150,6 +150,7 @@ def test_workdir_of_another_run_is_refused_and_overwrite_replaces_it(call, tmp_p
     f'--workdir={workdir}',
     '--config.steps=2',
     '--config.parallel.data=1',
+    '--config.report=False',
   ]
   assert call(*short)[0] == 0
   before = (workdir / 'config.json').read_text()

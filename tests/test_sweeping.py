@@ -164,17 +164,7 @@ def test_runs_that_cannot_share_a_program_are_swept_as_well(
   assert 'diverged' in trials[3]['error']
 
 
-def _start(command, tmp_path, name, config_file, sweep_file):
-  return command(
-    'sweep',
-    f'--config={config_file}',
-    f'--sweep={sweep_file}',
-    f'--workdir={tmp_path / name}',
-    '--config.epochs=1',
-    '--config.parallel.data=1',
-    '--config.log_every_steps=5',
-    '--config.eval_every_steps=7',
-  )
+SHORT = ('epochs=1', 'parallel.data=1', 'log_every_steps=5', 'eval_every_steps=7')
 
 
 def _values(workdir):
@@ -184,11 +174,11 @@ def _values(workdir):
   }
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
-def test_killed_in_the_middle_it_loses_nothing(
-  number, command, digits_config, tmp_path, pytestconfig
-):
-  file = tmp_path / 'rates.py'
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+  """The file of a sweep, and the directory of one that was not interrupted."""
+  folder = tmp_path_factory.mktemp('uninterrupted')
+  file = folder / 'rates.py'
   file.write_text(
     FILE.replace(
       '{0}',
@@ -196,8 +186,27 @@ def test_killed_in_the_middle_it_loses_nothing(
       " startup=2, pruner='none'",
     )
   )
-  source = pytestconfig.rootpath / 'configs' / 'digits_cnn.py'
-  killed = _start(command, tmp_path, 'killed', source, file)
+  loaded = config.load('configs/digits_cnn.py', SHORT)
+  api.sweep(loaded, sweeps.load(file, loaded), folder / 'whole', quiet=True)
+  return file, folder / 'whole'
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_killed_in_the_middle_it_loses_nothing(
+  number, command, uninterrupted, tmp_path
+):
+  file, whole = uninterrupted
+
+  def start():
+    return command(
+      'sweep',
+      '--config=configs/digits_cnn.py',
+      f'--sweep={file}',
+      f'--workdir={tmp_path}',
+      *(f'--config.{field}' for field in SHORT),
+    )
+
+  killed = start()
   for line in killed.stdout:
     if line.startswith('[2/6]'):
       killed.send_signal(number)
@@ -206,23 +215,13 @@ def test_killed_in_the_middle_it_loses_nothing(
   assert killed.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 0), rest
   if number == signal.SIGTERM:
     assert 'the same command goes on from here' in rest
-  resumed = _start(command, tmp_path, 'killed', source, file)
+  resumed = start()
   told = resumed.stdout.read()
   assert resumed.wait() == 0, told
   there = int(re.search(r'(\d) of 6 trials are there', told)[1])
   assert there >= 2
   assert told.count('] trial ') == 6 - there
-  loaded = config.load(
-    source,
-    [
-      'epochs=1',
-      'parallel.data=1',
-      'log_every_steps=5',
-      'eval_every_steps=7',
-    ],
-  )
-  api.sweep(loaded, sweeps.load(file, loaded), tmp_path / 'whole', quiet=True)
-  assert _values(tmp_path / 'killed') == _values(tmp_path / 'whole')
+  assert _values(tmp_path) == _values(whole)
 
 
 def test_a_process_that_ends_between_a_result_and_its_note_repeats_nothing(

@@ -115,7 +115,7 @@ def test_killed_and_resumed_it_ends_bit_identical(command, tmp_path):
   assert pictures[0] == pictures[1]
 
 
-def test_eight_devices_compute_what_one_computes(config, tmp_path):
+def test_eight_devices_compute_what_one_computes(config, tmp_path, quick_compile):
   config.model.minibatch = 'stddev'  # which sees the whole batch, as batch norm does
   config.gan.diffaugment = ('color', 'translation')
   jaxvision.train(config, tmp_path / 'one', quiet=True)
