@@ -29,6 +29,7 @@ ROWS = (
   ('cifar10_resnet50_transfer', 'C10', '70-73'),
   ('cifar10_airbench94', 'C14', '94.01'),
   ('cifar100_smallcnn', 'C11', '33.9'),
+  ('cifar100_budget', 'C12', ''),
   ('cifar100_to_cifar10', 'from C11', ''),
   ('cifar100_resnet18', 'C15', '75.6'),
   ('cifar100_resnet20', 'judge of G2', ''),
