@@ -13,8 +13,8 @@ same number of epochs.
     python experiments/augmentation.py --budget=cpu
 """
 
-import study
 from study import Budget, Study, Variant
+from study_main import main
 
 AUGMENT = ('augment.flip=True', 'augment.crop_padding=4')
 
@@ -38,4 +38,4 @@ STUDY = Study(
 )
 
 if __name__ == '__main__':
-  raise SystemExit(study.main(STUDY))
+  raise SystemExit(main(STUDY))

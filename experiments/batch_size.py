@@ -9,8 +9,8 @@ rate is the same.
     python experiments/batch_size.py --budget=cpu
 """
 
-import study
 from study import Budget, Study, Variant
+from study_main import main
 
 STUDY = Study(
   name='batch_size',
@@ -24,4 +24,4 @@ STUDY = Study(
 )
 
 if __name__ == '__main__':
-  raise SystemExit(study.main(STUDY))
+  raise SystemExit(main(STUDY))

@@ -11,8 +11,8 @@ inputs of both dense layers.
     python experiments/dropout.py --budget=cpu
 """
 
-import study
 from study import Axis, Budget, Study, Variant
+from study_main import main
 
 STUDY = Study(
   name='dropout',
@@ -37,4 +37,4 @@ STUDY = Study(
 )
 
 if __name__ == '__main__':
-  raise SystemExit(study.main(STUDY))
+  raise SystemExit(main(STUDY))

@@ -10,8 +10,8 @@ The same images in the same order, the same schedule and learning rate.
     python experiments/model_comparison.py --budget=cpu
 """
 
-import study
 from study import Budget, Study, Variant
+from study_main import main
 
 STUDY = Study(
   name='model_comparison',
@@ -43,4 +43,4 @@ STUDY = Study(
 )
 
 if __name__ == '__main__':
-  raise SystemExit(study.main(STUDY))
+  raise SystemExit(main(STUDY))

@@ -11,8 +11,8 @@ split: a study of what they do, not a search for the best number.
     python experiments/optimisers_and_rates.py --budget=cpu
 """
 
-import study
 from study import Axis, Budget, Study, Variant
+from study_main import main
 
 RATES = {
   'sgd': ('SGD', 5e-4, (0.001, 0.003, 0.01, 0.03, 0.1)),
@@ -45,4 +45,4 @@ STUDY = Study(
 )
 
 if __name__ == '__main__':
-  raise SystemExit(study.main(STUDY))
+  raise SystemExit(main(STUDY))

@@ -11,12 +11,13 @@ import json
 from pathlib import Path
 
 import results_table
-import study
+import study_main
 import study_report
 import transfer
+from study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
-STUDIES = ROOT / 'experiments' / 'studies'
+STUDIES = study_main.STUDIES
 # In the README's order.
 NAMES = (
   'batch_size',
@@ -28,7 +29,7 @@ NAMES = (
 )
 
 
-def load(name: str) -> study.Study:
+def load(name: str) -> Study:
   """Returns the study of a file of this directory."""
   return importlib.import_module(name).STUDY
 
@@ -66,7 +67,7 @@ def readme(text: str) -> str:
 def main() -> None:
   for name in NAMES:
     for file in measured(name):
-      study.redraw(load(name), file)
+      study_main.redraw(load(name), file)
       print(f'redrawn: {file.relative_to(ROOT)}')
   transfer.redraw(STUDIES / 'transfer.json')
   page = ROOT / 'README.md'

@@ -5,15 +5,15 @@ augmentation. Each is tried alone against the base, SmallFiltersCNN with ReLU an
 augmentation, otherwise by the recipe of configs/cifar100_smallcnn.py: CIFAR-100, AdamW, one
 cycle, 10,000 steps. Attention adds 742 parameters, the others none.
 
-  cpu    10,000 steps of 64 images (12.8 epochs), half the rate, 3 seeds: 5 minutes a run
-         on one core, 2 hours for all 24.
+  cpu    10,000 steps of 64 images (12.8 epochs), half the rate, 3 seeds: 2 minutes a run
+         on one core, an hour for all 24.
   full   10,000 steps of 256 images, 3 seeds; its last variant is the config itself.
 
     python experiments/smallcnn_activations.py --budget=cpu
 """
 
-import study
 from study import Budget, Study, Variant
+from study_main import main
 
 PLAIN = (
   'model.activation=relu',
@@ -51,4 +51,4 @@ STUDY = Study(
 )
 
 if __name__ == '__main__':
-  raise SystemExit(study.main(STUDY))
+  raise SystemExit(main(STUDY))

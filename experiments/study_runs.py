@@ -16,6 +16,8 @@ from jaxvision.engine.rundir import RunDirectory, write_json
 from jaxvision.errors import TrainingDiverged
 from jaxvision.evaluation import page
 
+ROOT = Path(__file__).resolve().parent.parent
+
 # What a record takes over from summary.json.
 KEPT = (
   'task',
@@ -80,6 +82,23 @@ class Run:
   def check(self) -> None:
     """Raises UserError where its directory holds a run of another config."""
     self.directory.check(self.config)
+
+
+def resolve(
+  variant: Variant, budget: Budget, seed: int, extra: Sequence[str] = ()
+) -> Any:
+  """Returns the config of one run."""
+  return config_lib.load(
+    ROOT / 'configs' / f'{variant.config}.py',
+    # Where a budget takes some of the training images, each seed draws its own.
+    (
+      *budget.overrides,
+      *variant.overrides,
+      *extra,
+      f'seed={seed}',
+      f'data.split_seed={seed}',
+    ),
+  )
 
 
 def train(runs: Sequence[Run]) -> bool:

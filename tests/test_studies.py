@@ -19,7 +19,7 @@ from jaxvision.engine.setup import abstract_variables, make_model
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / 'experiments'))
 import results
-import study as study_lib
+import study_main
 import study_report
 import study_runs
 from study import Axis, Budget, Study, Variant
@@ -40,7 +40,7 @@ def test_a_study_is_well_formed(name, budget):
   assert study.reference in ('', *labels)
   assert set(study.plots) <= study_report.PLOTS.keys()
   assert f'python experiments/{name}.py' in sys.modules[name].__doc__
-  loaded = [study_lib.resolve(v, study.budget(budget), 1) for v in study.variants]
+  loaded = [study_runs.resolve(v, study.budget(budget), 1) for v in study.variants]
   assert all((c.seed, c.data.split_seed) == (1, 1) for c in loaded)
   # A comparison marks runs of unequal length, and says nothing of them.
   assert len({(c.steps, c.epochs, c.data.examples_per_class) for c in loaded}) == 1
@@ -55,7 +55,7 @@ def test_a_study_is_well_formed(name, budget):
 def test_the_variants_of_the_small_cnn_change_one_thing_each():
   study = results.load('smallcnn_activations')
   loaded = {
-    v.label: study_lib.resolve(v, study.budget('cpu'), 0) for v in study.variants
+    v.label: study_runs.resolve(v, study.budget('cpu'), 0) for v in study.variants
   }
   params = {}
   for label, one in loaded.items():
@@ -72,7 +72,7 @@ def test_the_variants_of_the_small_cnn_change_one_thing_each():
   whole = config.load(ROOT / 'configs' / 'cifar100_smallcnn.py')
   best = next(v for v in study.variants if v.label == 'Swish + augmentation')
   assert (
-    config.differences(whole, study_lib.resolve(best, study.budget('full'), 0)) == []
+    config.differences(whole, study_runs.resolve(best, study.budget('full'), 0)) == []
   )
 
 
@@ -114,7 +114,7 @@ class Session:
 
   def call(self, *arguments):
     where = [f'--workdir={self.folder}/runs', f'--output={self.folder}/studies']
-    return study_lib.main(TINY, [*where, *arguments])
+    return study_main.main(TINY, [*where, *arguments])
 
   @property
   def file(self):
@@ -181,7 +181,7 @@ def test_the_record_has_every_run_with_what_it_was_measured_with(session):
     assert run['history']['step'] == [3, 6]
     assert run['history']['accuracy'][-1] == run['test_accuracy']
   for variant, wanted in zip(measured['variants'], TINY.variants):
-    whole = dict(config.walk(study_lib.resolve(wanted, TINY.budget('cpu'), 0)))
+    whole = dict(config.walk(study_runs.resolve(wanted, TINY.budget('cpu'), 0)))
     recorded = variant['config']
     assert set(recorded) == set(whole) - {'seed', 'data.split_seed'}
     numbers = {k: v for k, v in whole.items() if isinstance(v, float) and k in recorded}
@@ -199,7 +199,7 @@ def test_the_record_names_no_path_of_this_machine(session):
 def test_redrawing_needs_the_record_alone(session, tmp_path, monkeypatch, capsys):
   (tmp_path / session.file.name).write_bytes(session.file.read_bytes())
   monkeypatch.setattr(api, 'train', None)
-  assert study_lib.main(TINY, ['--redraw', f'--output={tmp_path}']) == 0
+  assert study_main.main(TINY, ['--redraw', f'--output={tmp_path}']) == 0
   drawn = {path.name: path.read_bytes() for path in session.file.parent.iterdir()}
   again = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
   assert drawn == again
@@ -236,11 +236,11 @@ def test_runs_of_another_config_are_not_taken_for_the_studys(session, capsys):
 
 def test_what_another_process_trains_is_left_to_it(tmp_path, capsys):
   budget = TINY.budget('cpu')
-  loaded = study_lib.resolve(TINY.variants[0], budget, 0)
+  loaded = study_runs.resolve(TINY.variants[0], budget, 0)
   run = study_runs.Run(TINY.variants[0], 0, loaded, tmp_path / 'tiny-cpu' / 'rate-0.05')
   with run.directory.locked():
     arguments = [f'--workdir={tmp_path}', '--only=rate 0.05', '--seeds=0-0']
-    assert study_lib.main(TINY, arguments) == 0
+    assert study_main.main(TINY, arguments) == 0
   printed = capsys.readouterr().out
   assert 'another process trains it' in printed
   assert 'still to come' in printed
@@ -248,12 +248,12 @@ def test_what_another_process_trains_is_left_to_it(tmp_path, capsys):
 
 
 def test_a_trial_is_not_written_over_the_study(session, tmp_path, monkeypatch):
-  monkeypatch.setattr(study_lib, 'STUDIES', tmp_path / 'studies')
+  monkeypatch.setattr(study_main, 'STUDIES', tmp_path / 'studies')
   monkeypatch.setattr(study_runs, 'train', lambda runs: True)
   monkeypatch.setattr(study_runs.Run, 'finished', True)
   monkeypatch.setattr(study_runs, 'as_json', lambda *_: '{}')
-  monkeypatch.setattr(study_lib, 'redraw', lambda *_: '')
-  assert study_lib.main(TINY, [f'--workdir={tmp_path}', '--set', 'steps=2']) == 0
+  monkeypatch.setattr(study_main, 'redraw', lambda *_: '')
+  assert study_main.main(TINY, [f'--workdir={tmp_path}', '--set', 'steps=2']) == 0
   assert not (tmp_path / 'studies').exists()
   assert (tmp_path / 'tiny-cpu.json').exists()
 
@@ -261,7 +261,7 @@ def test_a_trial_is_not_written_over_the_study(session, tmp_path, monkeypatch):
 @pytest.mark.parametrize('wrong', ['--only=rate 0.5', '--seeds=3-1', '--seeds=x'])
 def test_a_mistake_on_the_command_line_is_told(wrong, capsys):
   with pytest.raises(SystemExit) as error:
-    study_lib.main(TINY, [wrong])
+    study_main.main(TINY, [wrong])
   assert error.value.code == 2
   assert wrong.split('=')[1] in capsys.readouterr().err
 
@@ -271,7 +271,7 @@ def made_up(study, accuracies, diverged=()):
   rates = {v.label: v.overrides[:1] for v in study.variants}
   variants, runs = [], []
   for variant in study.variants:
-    one = study_lib.resolve(variant, study.budgets[0], 0)
+    one = study_runs.resolve(variant, study.budgets[0], 0)
     fields = dict(config.walk(one))
     paths = [text.partition('=')[0] for text in rates[variant.label]]
     paths += [study.axis.field, *filter(None, [study.axis.lines])]
