@@ -5,7 +5,7 @@ a momentum of 0.9 and decays weights by 5e-4, AdamW by 0.05, Adam not at all; th
 configs/cifar10_simcnn.py, one cycle of the learning rate with it. Measured on the test
 split: a study of what they do, not a search for the best number.
 
-  cpu   1 epoch, 2 seeds: about 20 minutes on one core.
+  cpu   2 epochs, 2 seeds: about 30 minutes on one core.
   full  the 10 epochs of the config, 3 seeds, for a GPU.
 
     python experiments/optimisers_and_rates.py --budget=cpu
@@ -37,7 +37,7 @@ STUDY = Study(
     for rate in rates
   ),
   budgets=(
-    Budget('cpu', 2, ('epochs=1',)),
+    Budget('cpu', 2, ('epochs=2',)),
     Budget('full', 3),
   ),
   axis=Axis('optimizer.learning_rate', 'learning rate', 'optimizer.name', log=True),

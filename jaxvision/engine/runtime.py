@@ -121,8 +121,12 @@ def versions() -> dict[str, str]:
   return found
 
 
+@functools.cache
 def git_commit() -> str | None:
-  """Returns the commit of the source tree, '+dirty' if changed, None outside of one."""
+  """Returns the commit of the source tree, '+dirty' if changed, None outside of one.
+
+  Asked once: what a process has loaded stays, when the tree below it moves on.
+  """
   here = Path(__file__).resolve().parent
 
   def git(*args: str) -> str:

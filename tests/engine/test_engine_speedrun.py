@@ -15,8 +15,6 @@ from jaxvision import data
 from jaxvision.engine.speedrun import SpeedRun, statistics
 from jaxvision.errors import UserError
 
-pytestmark = pytest.mark.usefixtures('quick_compile')
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = (
   'data.name=synthetic',
