@@ -4,7 +4,7 @@ The recipe of configs/cifar10_basiccnn.py, without augmentation; units are dropp
 inputs of both dense layers.
 
   cpu   500 images of each class, drawn anew for each seed, 20 epochs, 3 seeds: about
-        25 minutes on one core. Few images seen often, so that there is something to
+        20 minutes on one core. Few images seen often, so that there is something to
         overfit.
   full  all images, the 10 epochs of the config, 3 seeds, for a GPU.
 
