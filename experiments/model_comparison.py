@@ -3,7 +3,7 @@
 The same images in the same order, the same schedule and learning rate.
 
   cpu   250 steps of 64 images, a third of an epoch, in float32, 2 seeds: about
-        25 minutes on one core. Who learns fastest in few steps; not who is best in the
+        75 minutes on one core. Who learns fastest in few steps; not who is best in the
         end.
   full  the 100 epochs of the configs, 3 seeds, for a GPU.
 
