@@ -6,7 +6,7 @@ recipe that suits augmentation: it drops fewer units and has a higher rate. All 
 same number of epochs.
 
   cpu   500 images of each class, drawn anew for each seed, 15 epochs, 2 seeds: about
-        25 minutes on one core. Few images seen often, for a network that sees all of
+        35 minutes on one core. Few images seen often, for a network that sees all of
         CIFAR-10 once or twice has nothing to overfit yet.
   full  all images, 20 epochs, 3 seeds, for a GPU.
 
