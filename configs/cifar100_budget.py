@@ -1,8 +1,9 @@
 """CIFAR-100 in 57,332 parameters and 10,000 steps: 62.23 % +- 0.75 test accuracy (3 seeds).
 
 Row C12, a small MobileNetV2. The budget is that of configs/cifar100_smallcnn.py, whose
-parameters are nearly all in its dense layers. Here they are in inverted residuals of 24, 40 and 66 channels, at 16x16 and 8x8
-pixels, and in one layer behind the mean over the pixels: 57,176 parameters, 10 MFLOPs.
+parameters are nearly all in its dense layers. Here they are in inverted residuals of 24, 40
+and 66 channels, at 16x16 and 8x8 pixels, and in one layer behind the mean over the pixels:
+57,176 parameters, 10 MFLOPs.
 Batches of 128, swish, flips and padded crops, SGD with Nesterov's momentum, one cycle.
 61.73, 61.87 and 63.10 % (seeds 0 to 2), 67 % on the augmented training images; 37 minutes a
 seed on AMD EPYC (1 core), other work on the other (JAX 0.10.2).
