@@ -206,7 +206,11 @@ def put(config: ConfigDict, path: str, value: Any) -> None:
     if part not in node:
       node[part] = ConfigDict()
     node = node[part]
-  with node.ignore_type():  # of a field that is here, the type was checked before
+  if key in node and type(node[key]) is type(value):
+    node[key] = value
+    return
+  # Its type was checked before. Slow: it visits all that the node holds.
+  with node.ignore_type():
     node[key] = value
 
 

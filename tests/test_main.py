@@ -303,11 +303,11 @@ def test_importing_is_light():
   assert output.strip() == '[]'
 
 
-def test_training_imports_no_tensorflow(tmp_path):
+def test_training_imports_neither_tensorflow_nor_pytorch(tmp_path):
   check = (
     'import sys; from jaxvision.main import main; '
     f"code = main(['{DIGITS}', '--config.steps=2', '--workdir={tmp_path / 'run'}']); "
-    "sys.exit(code or 'tensorflow' in sys.modules)"
+    "sys.exit(code or {'tensorflow', 'torch'} & set(sys.modules) or 0)"
   )
   subprocess.run([sys.executable, '-c', check], check=True, stdout=subprocess.DEVNULL)
 

@@ -34,6 +34,23 @@ def read_history(path: Path) -> list[dict[str, Any]]:
   return points
 
 
+def _summary_writer() -> Any:
+  """Returns tensorboardX's SummaryWriter: imported here, as only training needs it.
+
+  For the sake of an annotation the package imports PyTorch wherever that is installed,
+  which takes seconds and a quarter of a GB; it does without where it finds none.
+  """
+  hide = 'torch' not in sys.modules
+  if hide:
+    sys.modules['torch'] = None  # type: ignore[assignment]
+  try:
+    from tensorboardX import SummaryWriter
+  finally:
+    if hide:
+      del sys.modules['torch']
+  return SummaryWriter
+
+
 class MetricLog:
   """Writes log points to metrics.jsonl and as TensorBoard events.
 
@@ -44,15 +61,13 @@ class MetricLog:
   """
 
   def __init__(self, directory: Path, step: int = 0):
-    from tensorboardX import SummaryWriter  # here, as only training needs protobuf
-
     self._path = directory / 'metrics.jsonl'
     self.history = [p for p in read_history(self._path) if p['step'] <= step]
     kept = ''.join(json.dumps(point) + '\n' for point in self.history)
     write_whole(self._path, kept)
     self._file = self._path.open('a')
     # A thread of its own writes the events; a viewer is behind by two seconds at most.
-    self._events = SummaryWriter(
+    self._events = _summary_writer()(
       str(directory), purge_step=step + 1 if step else None, flush_secs=2
     )
 

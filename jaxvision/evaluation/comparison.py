@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy import stats
-
 from jaxvision.errors import UserError
 
 # Fields that are not a choice: what is drawn again, and what the run is called.
@@ -307,6 +305,8 @@ def welch(pairs: Sequence[tuple[Entry, Entry]]) -> tuple[Difference, ...]:
   Pairs without two seeds each, or without any spread, are left out: there is nothing to
   test with. Holm's correction is for the number of those that stay.
   """
+  from scipy import stats  # here: as slow to import as half of JAX, and seldom used
+
   found = []
   for one, other in pairs:
     if min(len(one.values), len(other.values)) < 2:
