@@ -5,8 +5,8 @@ it and without. A fifth variant is configs/cifar10_basiccnn_augment.py, the CNN 
 recipe that suits augmentation: it drops fewer units and has a higher rate. All have the
 same number of epochs.
 
-  cpu   500 images of each class, drawn anew for each seed, 15 epochs, 2 seeds: about
-        35 minutes on one core. Few images seen often, for a network that sees all of
+  cpu   500 images of each class, drawn anew for each seed, 15 epochs, 3 seeds: about
+        an hour on one core. Few images seen often, for a network that sees all of
         CIFAR-10 once or twice has nothing to overfit yet.
   full  all images, 20 epochs, 3 seeds, for a GPU.
 
@@ -30,7 +30,7 @@ STUDY = Study(
   ),
   budgets=(
     Budget(
-      'cpu', 2, ('data.examples_per_class=500', 'epochs=15', 'eval_every_steps=150')
+      'cpu', 3, ('data.examples_per_class=500', 'epochs=15', 'eval_every_steps=150')
     ),
     Budget('full', 3, ('epochs=20',)),
   ),
