@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from jaxvision.evaluation import style
 from jaxvision.evaluation.comparison import Entry, Measure
@@ -130,11 +130,8 @@ def against(
       elinewidth=1.2,
       label=style.short_name(entry.label, 44),
     )
-  axes.set_xscale('log')
-  axes.xaxis.set_major_formatter(FuncFormatter(_short))
-  axes.xaxis.set_minor_formatter(FuncFormatter(_short))
   axes.margins(x=0.1, y=0.1)
-  axes.set_xlabel(label, color=theme.ink, fontsize=NORMAL)
+  cost_axis(axes, label, [cost for *_, cost in points], theme)
   measured_axis(axes, measure, 'y', theme)
   style.legend(axes, theme, loc='best')
   return figure
@@ -187,11 +184,26 @@ def measured_axis(axes: Axes, measure: Measure, which: str, theme: Theme) -> Non
     axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
 
 
+def cost_axis(axes: Axes, label: str, costs: Sequence[float], theme: Theme) -> None:
+  """Labels the x axis, logarithmic where the costs differ by a factor of 2 or more."""
+  span = max(costs, default=1.0) / min(costs, default=1.0)
+  if span >= 2:
+    axes.set_xscale('log')
+    each = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0) if span < 20 else (1.0, 2.0, 5.0)
+    ticks = LogLocator(subs=each if span < 1000 else (1.0,), numticks=99)
+    axes.xaxis.set_major_locator(ticks)
+    axes.xaxis.set_minor_locator(NullLocator())
+    label += ', log scale'
+  axes.xaxis.set_major_formatter(FuncFormatter(_short))
+  axes.set_xlabel(label, color=theme.ink, fontsize=NORMAL)
+
+
 def _short(value: float, _: int) -> str:
-  """Formats a tick: 1 and 2 and 5 of each decade, with k, M and G."""
-  lead = value / 10 ** np.floor(np.log10(value))
-  if not any(abs(lead - one) < 1e-6 for one in (1, 2, 5)):
-    return ''
+  """Formats a tick, with k, M and G.
+
+  >>> _short(1_500_000, 0)
+  '1.5M'
+  """
   for unit, name in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
     if value >= unit:
       return f'{value / unit:g}{name}'

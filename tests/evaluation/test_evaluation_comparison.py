@@ -201,3 +201,24 @@ def test_any_two_entries_are_tested_and_pairs_without_spread_are_not():
   assert tests[0].difference == pytest.approx(-0.32 / 3)
   plain = [stats.ttest_ind(a.values, e.values, equal_var=False).pvalue for e in (b, d)]
   assert min(t.p for t in tests) == pytest.approx(2 * min(plain))
+
+
+@pytest.mark.parametrize('largest', [1.01, 1.9, 2.5, 7.0, 40.0, 900.0, 3e4])
+def test_an_axis_of_costs_can_be_read_whatever_they_span(largest):
+  compared = compare([run('a', accuracy=0.9), run('b', accuracy=0.8)])
+  costs = [1.3, 1.3 * largest]
+  figure = comparison_plots.against(
+    compared.entries, costs, 'minutes', compared.measure
+  )
+  figure.draw_without_rendering()
+  axes = figure.axes[0]
+  low, high = axes.get_xlim()
+  assert low < costs[0] < costs[1] < high
+  assert (axes.get_xscale() == 'log') == ('log scale' in axes.get_xlabel())
+  seen = [
+    tick.get_text()
+    for tick in axes.get_xticklabels()
+    if low <= tick.get_position()[0] <= high and tick.get_text()
+  ]
+  assert 3 <= len(seen) <= 13
+  assert len(set(seen)) == len(seen)
