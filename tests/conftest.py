@@ -18,7 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope='session', autouse=True)
 def cache_dir(tmp_path_factory):
   """Decoded sets and compiled programs of this session, apart from the user's."""
-  path = tmp_path_factory.mktemp('cache')
+  base = tmp_path_factory.getbasetemp()
+  # What one of its processes decodes or compiles, the others find.
+  path = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'cache'
+  path.mkdir(exist_ok=True)
+  import jax
+
+  jax.config.update('jax_compilation_cache_dir', str(path / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   old = os.environ.get('JAXVISION_CACHE')
   os.environ['JAXVISION_CACHE'] = str(path)
   yield path
