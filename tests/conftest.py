@@ -24,6 +24,7 @@ def cache_dir(tmp_path_factory):
   path.mkdir(exist_ok=True)
   import jax
 
+  # Small programs too: the operations of tests that are not jitted are thousands of them.
   jax.config.update('jax_compilation_cache_dir', str(path / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   old = os.environ.get('JAXVISION_CACHE')

@@ -154,14 +154,14 @@ def test_runs_that_cannot_share_a_program_are_swept_as_well(
   digits_config.data.workers = 0
   digits_config.report = True
   digits_config.eval_every_steps = 4
-  space = {'optimizer.learning_rate': Choice(0.05, 1e-7, 1e30)}
-  wanted = Sweep(space, 'grid', startup=1, measure='loss')
+  space = {'optimizer.learning_rate': Choice(0.05, 0.1, 1e-7, 1e30)}
+  wanted = Sweep(space, 'grid', startup=2, measure='loss')
   swept = api.sweep(digits_config, wanted, tmp_path, quiet=True)
   assert swept.programs == 0
   trials = _trials(tmp_path)
-  assert [trials[i]['end'] for i in range(3)] == ['done', 'pruned', 'failed']
+  assert [trials[i]['end'] for i in range(4)] == ['done', 'done', 'pruned', 'failed']
   assert (tmp_path / 'trials' / '0000' / 'report' / 'report.html').is_file()
-  assert 'diverged' in trials[2]['error']
+  assert 'diverged' in trials[3]['error']
 
 
 SHORT = ('epochs=1', 'parallel.data=1', 'log_every_steps=5', 'eval_every_steps=7')
@@ -182,7 +182,7 @@ def uninterrupted(tmp_path_factory):
   file.write_text(
     FILE.replace(
       '{0}',
-      "space={'optimizer.learning_rate': Range(1e-3, 0.3, log=True)}, trials=4,"
+      "space={'optimizer.learning_rate': Range(1e-3, 0.3, log=True)}, trials=6,"
       " startup=2, pruner='none'",
     )
   )
@@ -208,7 +208,7 @@ def test_killed_in_the_middle_it_loses_nothing(
 
   killed = start()
   for line in killed.stdout:
-    if line.startswith('[2/4]'):
+    if line.startswith('[2/6]'):
       killed.send_signal(number)
       break
   rest = killed.stdout.read()
@@ -218,9 +218,9 @@ def test_killed_in_the_middle_it_loses_nothing(
   resumed = start()
   told = resumed.stdout.read()
   assert resumed.wait() == 0, told
-  there = int(re.search(r'(\d) of 4 trials are there', told)[1])
+  there = int(re.search(r'(\d) of 6 trials are there', told)[1])
   assert there >= 2
-  assert told.count('] trial ') == 4 - there
+  assert told.count('] trial ') == 6 - there
   assert _values(tmp_path) == _values(whole)
 
 
