@@ -88,9 +88,9 @@ def ours_batches(
   from jaxvision import data
   from jaxvision.config import base_config
   from jaxvision.data import ArraySource, augment, resident, streaming
-  from jaxvision.data.crop import Crop
-  from jaxvision.engine.mesh import make_mesh, over_batch, replicated
-  from jaxvision.engine.programs import from_host
+  from jaxvision.data.augment.resized_crop import Crop
+  from jaxvision.training.mesh import make_mesh, over_batch, replicated
+  from jaxvision.training.step import from_host
 
   config = base_config()
   config.augment.flip = True

@@ -19,8 +19,9 @@ from table import versions
 
 from jaxvision.config import base_config, validate
 from jaxvision.data import ArraySource, Dataset
-from jaxvision.engine import programs, runtime
-from jaxvision.engine.benchmark import Bench, model_flops, program_memory
+from jaxvision.training import runtime
+from jaxvision.training import step as programs
+from jaxvision.training.benchmark import Bench, model_flops, program_memory
 
 _BATCHES = 16  # in the split that steps draw from
 _EVALUATION_BATCHES = 32  # in the split that an evaluation goes through

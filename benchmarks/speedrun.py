@@ -101,7 +101,7 @@ def _told(run: dict[str, float]) -> str:
 
 def summarize(runs: list[dict[str, float]]) -> dict[str, Any]:
   """Returns the statistics of accuracies and seconds, with the median of seconds."""
-  from jaxvision.engine.speedrun import statistics
+  from jaxvision.training.speedrun import statistics
 
   seconds = [run['seconds'] for run in runs]
   return {
@@ -115,8 +115,8 @@ def ours(options: argparse.Namespace, config: Any, result: Result) -> list[dict]
   import jax
 
   from jaxvision import data
-  from jaxvision.engine import runtime
-  from jaxvision.engine.speedrun import SpeedRun
+  from jaxvision.training import runtime
+  from jaxvision.training.speedrun import SpeedRun
 
   runtime.configure(config.deterministic)
   speedrun = SpeedRun(config, data.load(config.data), options.together)

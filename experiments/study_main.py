@@ -50,7 +50,7 @@ def redraw(study: Study, path: Path) -> str:
   """Writes the tables and plots of a study from its JSON; returns the README's part."""
   import study_report
 
-  from jaxvision.files import write_whole
+  from jaxvision.io import write_whole
 
   measured = json.loads(path.read_text())
   write_whole(path.with_suffix('.md'), study_report.page_of(study, measured))
@@ -110,7 +110,7 @@ def _seeds(text: str) -> range:
 def _run(study: Study, options: argparse.Namespace) -> int:
   import study_runs
 
-  from jaxvision.files import write_whole
+  from jaxvision.io import write_whole
 
   budget = study.budget(options.budget)
   chosen = options.seeds or range(budget.seeds)

@@ -11,11 +11,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from study import Study
 
-from jaxvision.evaluation import comparison, comparison_plots, page, style
-from jaxvision.evaluation.comparison import Comparison, Entry
-from jaxvision.evaluation.comparison_report import columns, sentence, spread
+from jaxvision.reports import html, style
+from jaxvision.reports.comparison import groups, plots
+from jaxvision.reports.comparison.groups import Comparison, Entry
+from jaxvision.reports.comparison.report import columns, sentence, spread
 
-MEASURE = comparison.MEASURES['classification']
+MEASURE = groups.MEASURES['classification']
 # Columns that go into the line above a table where they say the same of all.
 _COMMON = {
   'seeds': lambda n: f'{n} seed{"s" * (n != 1)}',
@@ -31,7 +32,7 @@ def compared(measured: Measured, only: Sequence[str] = ()) -> Comparison | None:
   """Ranks the variants by the runs that did not diverge; None of fewer than two."""
   flops = {variant['label']: variant['flops'] for variant in measured['variants']}
   runs = [
-    comparison.Run(
+    groups.Run(
       record['label'],
       record['fields'],
       {k: v for k, v in record.items() if k not in ('label', 'fields', 'history')},
@@ -41,7 +42,7 @@ def compared(measured: Measured, only: Sequence[str] = ()) -> Comparison | None:
     for record in measured['runs']
     if not record['diverged'] and (not only or record['label'] in only)
   ]
-  return comparison.compare(runs) if len(runs) > 1 else None
+  return groups.compare(runs) if len(runs) > 1 else None
 
 
 def _points(history: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -118,7 +119,7 @@ def circumstances(measured: Measured) -> str:
   seconds = sum(record['seconds_total'] or 0 for record in runs)
   return (
     f'Budget `{measured["budget"]["name"]}`: {", ".join(said)}; {devices}, '
-    f'{page.duration(seconds)} for {len(runs)} runs.'
+    f'{html.duration(seconds)} for {len(runs)} runs.'
   )
 
 
@@ -149,10 +150,10 @@ def _ranking(study: Study, found: Comparison) -> list[str]:
   rows = []
   for entry in found.entries:
     label = entry.label + ' (marked)' * bool(entry.marks)
-    row = [page.markdown(label), page.markdown(spread(MEASURE, entry))]
+    row = [html.markdown(label), html.markdown(spread(MEASURE, entry))]
     if references:
       row.append(changes[entry.label])
-    row.append(page.percent(entry.average('train_accuracy')))
+    row.append(html.percent(entry.average('train_accuracy')))
     rows.append(row + [text(value(entry)) for _, _, value, text in others])
   parts = [_table(titles, rows)]
   said = [
@@ -164,14 +165,14 @@ def _ranking(study: Study, found: Comparison) -> list[str]:
     said += [sentence(found, test) for test in found.tests]
   said += [note.removesuffix('.') for note in found.notes]
   if said:
-    parts.append('\n'.join(f'- {page.markdown(text)}.' for text in said))
+    parts.append('\n'.join(f'- {html.markdown(text)}.' for text in said))
   return parts
 
 
 def _changes(found: Comparison, reference: Entry) -> dict[str, str]:
   """Returns for each variant how far it is from the reference, and whether by chance."""
   pairs = [(e, reference) for e in found.entries if e is not reference and e.values]
-  tests = {test.best: test for test in comparison.welch(pairs)}
+  tests = {test.best: test for test in groups.welch(pairs)}
   said = {reference.label: ''}
   for entry, _ in pairs:
     text = f'{100 * (entry.mean - reference.mean):+.2f}'
@@ -187,7 +188,7 @@ def grid(study: Study, measured: Measured) -> str:
   numbers = sorted({number for points in lines.values() for number in points})
   rows = []
   for line, points in lines.items():
-    row = [page.markdown(line)]
+    row = [html.markdown(line)]
     for number in numbers:
       row.append(_cell(points[number]) if number in points else '')
     rows.append(row)
@@ -201,7 +202,7 @@ def _cell(records: Sequence[dict[str, Any]]) -> str:
   values = [r[MEASURE.key] for r in records if not r['diverged']]
   if not values:
     return 'diverged'
-  text = page.percent(statistics.mean(values))
+  text = html.percent(statistics.mean(values))
   if len(values) > 1:
     text += f' ± {100 * statistics.stdev(values):.2f}'
   gone = len(records) - len(values)
@@ -239,7 +240,7 @@ def _diverged(measured: Measured) -> list[str]:
   for variant in measured['variants']:
     runs = [r for r in measured['runs'] if r['label'] == variant['label']]
     if gone := sum(record['diverged'] for record in runs):
-      counts.append(f'{page.markdown(variant["label"])} ({gone} of {len(runs)} seeds)')
+      counts.append(f'{html.markdown(variant["label"])} ({gone} of {len(runs)} seeds)')
   return [f'The loss became infinite: {", ".join(counts)}.'] if counts else []
 
 
@@ -249,10 +250,10 @@ def _settings(measured: Measured, found: Comparison) -> str:
     return ''
   fields = {record['label']: record['fields'] for record in measured['runs']}
   rows = [
-    [page.markdown(label), *(page.markdown(own.get(p, '')) for p in found.fields)]
+    [html.markdown(label), *(html.markdown(own.get(p, '')) for p in found.fields)]
     for label, own in fields.items()
   ]
-  return _table(['', *(page.markdown(path) for path in found.fields)], rows)
+  return _table(['', *(html.markdown(path) for path in found.fields)], rows)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -273,15 +274,13 @@ def _pictures(
 def _curves(study: Study, measured: Measured, found: Comparison) -> Figure:
   del study
   sizes = {variant['config']['batch_size'] for variant in measured['variants']}
-  return comparison_plots.curves(found.entries, MEASURE, by_epoch=len(sizes) > 1)
+  return plots.curves(found.entries, MEASURE, by_epoch=len(sizes) > 1)
 
 
 def _time(study: Study, measured: Measured, found: Comparison) -> Figure:
   del study, measured
   minutes = [(e.average('seconds_train') or 0) / 60 for e in found.entries]
-  return comparison_plots.against(
-    found.entries, minutes, 'training time (minutes)', MEASURE
-  )
+  return plots.against(found.entries, minutes, 'training time (minutes)', MEASURE)
 
 
 def _over_axis(study: Study, measured: Measured, found: Comparison) -> Figure:
@@ -316,7 +315,7 @@ def _over_axis(study: Study, measured: Measured, found: Comparison) -> Figure:
       elinewidth=1.2,
       capsize=3,
       label=line,
-      **comparison_plots.look(index, theme),
+      **plots.look(index, theme),
     )
   if axis.log:
     axes.set_xscale('log')
@@ -324,9 +323,7 @@ def _over_axis(study: Study, measured: Measured, found: Comparison) -> Figure:
   axes.minorticks_off()
   axes.set_xlabel(axis.label, color=theme.ink, fontsize=style.NORMAL)
   label = MEASURE.label if axis.lines else 'accuracy'
-  comparison_plots.measured_axis(
-    axes, dataclasses.replace(MEASURE, label=label), 'y', theme
-  )
+  plots.measured_axis(axes, dataclasses.replace(MEASURE, label=label), 'y', theme)
   style.legend(axes, theme, loc='best')
   return figure
 
@@ -334,9 +331,7 @@ def _over_axis(study: Study, measured: Measured, found: Comparison) -> Figure:
 # The plots that a study may ask for, by the end of their files' names.
 PLOTS: dict[str, Callable[[Study, Measured, Comparison], Figure]] = {
   'curves': _curves,
-  'ranking': lambda study, measured, found: comparison_plots.bars(
-    found.entries, MEASURE
-  ),
+  'ranking': lambda study, measured, found: plots.bars(found.entries, MEASURE),
   'time': _time,
   'axis': _over_axis,
 }

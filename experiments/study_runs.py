@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from study import Budget, Study, Variant
 
 from jaxvision import config as config_lib
-from jaxvision.engine.log import read_history
-from jaxvision.engine.rundir import RunDirectory, write_json
 from jaxvision.errors import TrainingDiverged
-from jaxvision.evaluation import page
+from jaxvision.reports import html
+from jaxvision.training.logging import read_history
+from jaxvision.training.run_directory import RunDirectory, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -108,7 +108,7 @@ def train(runs: Sequence[Run]) -> bool:
   """
   import jax
 
-  from jaxvision import api
+  from jaxvision import commands
 
   for number, run in enumerate(runs, start=1):
     if run.finished:
@@ -118,7 +118,7 @@ def train(runs: Sequence[Run]) -> bool:
       continue
     print(f'[{number}/{len(runs)}] {run.name}', flush=True)
     try:
-      summary = api.train(run.config, run.directory.path)
+      summary = commands.train(run.config, run.directory.path)
     except TrainingDiverged as error:
       print(f'{run.name}: {error}')
       steps = [point['step'] for point in read_history(run.directory.metrics_file)]
@@ -152,7 +152,7 @@ def as_json(
   for change in extra:
     path, _, value = change.partition('=')
     command += ['--set', f'{path}={_portable(value)}']
-  return page.lined_json(
+  return html.lined_json(
     {
       'study': study.name,
       'question': study.question,
@@ -186,7 +186,7 @@ def as_json(
 
 def _variant(run: Run) -> dict[str, Any]:
   """Returns what the runs of a variant have in common."""
-  from jaxvision.engine.describe import flops_per_image
+  from jaxvision.training.describe import flops_per_image
 
   fields = dict(_flat(run.config))
   return {

@@ -66,7 +66,7 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def train_all(options: argparse.Namespace) -> list[dict[str, Any]]:
   """Trains what is not trained yet, and returns a record for each run."""
-  from jaxvision import api, config
+  from jaxvision import commands, config
 
   records = []
   for count in options.per_class:
@@ -87,7 +87,7 @@ def train_all(options: argparse.Namespace) -> list[dict[str, Any]]:
         )
         workdir = Path(options.workdir) / f'{method}-{count}-seed{seed}'
         loaded = config.load(str(CONFIG), overrides)
-        summary = api.train(loaded, workdir)
+        summary = commands.train(loaded, workdir)
         if summary is None:
           raise SystemExit('stopped; the same command goes on from here')
         records.append(
@@ -157,7 +157,7 @@ def table(records: list[dict[str, Any]]) -> str:
 
 def plot(records: list[dict[str, Any]]) -> bytes:
   """Returns the same as a PNG: accuracy over images per class, a line for each way."""
-  from jaxvision.evaluation import style
+  from jaxvision.reports import style
 
   theme = style.LIGHT
   figure = style.new_figure(6.4, 3.8, theme)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvision import config
+from jaxvision.cli import parse
 from jaxvision.errors import TrainingDiverged, UserError, disk_problem
-from jaxvision.options import parse
 
 
 def _run_directory(options: argparse.Namespace, overrides: Sequence[str]) -> str:
@@ -35,9 +35,9 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
       'say what to train with --config=FILE, such as configs/digits_cnn.py'
     )
   loaded = config.load(options.config, overrides)
-  from jaxvision import api  # after the config, so that its mistakes show at once
+  from jaxvision import commands  # after the config, so that its mistakes show at once
 
-  api.train(loaded, options.workdir, options.overwrite)
+  commands.train(loaded, options.workdir, options.overwrite)
   return 0
 
 
@@ -45,18 +45,18 @@ def _eval(options: argparse.Namespace, overrides: list[str]) -> int:
   foreign = any(o.startswith('init.pretrained=') for o in overrides)
   if options.config and foreign and not options.workdir:
     loaded = config.load(options.config, overrides)
-    from jaxvision import api
+    from jaxvision import commands
 
-    api.evaluate_weights(loaded, options.split or 'test')
+    commands.evaluate_weights(loaded, options.split or 'test')
     return 0
   workdir = _run_directory(options, overrides)
-  from jaxvision import api
+  from jaxvision import commands
 
   # With a config file the overrides named the run; they hold for its data as well.
   applied = [
     o for o in overrides if o.startswith(('data.', 'eval_batch_size', 'evaluation.'))
   ]
-  api.evaluate(
+  commands.evaluate(
     workdir,
     options.split,
     options.checkpoint,
@@ -71,10 +71,10 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     raise UserError('predict: name the image files or folders to classify')
   if options.top < 1:
     raise UserError(f'predict: --top must be at least 1, not {options.top}')
-  from jaxvision.deploy.inputs import find_images
+  from jaxvision.inference.image_files import find_images
 
   paths = find_images(options.inputs)
-  from jaxvision.deploy.loading import load_classifier
+  from jaxvision.inference.loading import load_classifier
 
   predictions = load_classifier(workdir, options.checkpoint).predict(paths)
   rows = list(zip(map(str, paths), predictions.top(options.top)))
@@ -101,10 +101,10 @@ def _sample(options: argparse.Namespace, overrides: list[str]) -> int:
   workdir = None
   if options.workdir or options.config:
     workdir = _run_directory(options, overrides)
-  from jaxvision import api
+  from jaxvision import commands
 
-  run = api.generator(workdir, options.weights, options.checkpoint)
-  paths = api.sample(
+  run = commands.generator(workdir, options.weights, options.checkpoint)
+  paths = commands.sample(
     run,
     options.output or ('samples' if options.files else 'samples.png'),
     options.count,
@@ -126,10 +126,10 @@ def _distance(options: argparse.Namespace, overrides: list[str]) -> int:
     raise UserError(
       'distance: name two folders, the generated images first and then the real ones'
     )
-  from jaxvision import api
+  from jaxvision import commands
 
   generated, real = options.inputs
-  scores = api.compare_folders(generated, real, options.features, options.resizer)
+  scores = commands.compare_folders(generated, real, options.features, options.resizer)
   print(
     json.dumps(scores.as_json(), indent=2, allow_nan=False)
     if options.json
@@ -143,10 +143,10 @@ def _compare(options: argparse.Namespace, overrides: list[str]) -> int:
     raise UserError('compare: takes the workdirs of finished runs and no config')
   if len(options.inputs) < 2:
     raise UserError('compare: name two or more workdirs of finished runs')
-  from jaxvision import api
-  from jaxvision.evaluation.comparison_report import lines
+  from jaxvision import commands
+  from jaxvision.reports.comparison.report import lines
 
-  compared, page = api.compare(options.inputs, options.output)
+  compared, page = commands.compare(options.inputs, options.output)
   print(*lines(compared), f'report: {page}', sep='\n')
   return 0
 
@@ -157,13 +157,13 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
       'sweep: name the config and what is tried, as in --config=configs/digits_cnn.py '
       '--sweep=experiments/sweeps/digits.py'
     )
-  from jaxvision import sweeps
+  from jaxvision.config import search_space
 
   loaded = config.load(options.config, overrides)
-  wanted = sweeps.load(options.sweep, loaded)
-  from jaxvision import api
+  wanted = search_space.load(options.sweep, loaded)
+  from jaxvision import commands
 
-  api.sweep(loaded, wanted, options.workdir, options.storage, options.take_over)
+  commands.sweep(loaded, wanted, options.workdir, options.storage, options.take_over)
   return 0
 
 
@@ -175,29 +175,29 @@ def _explore(options: argparse.Namespace, overrides: list[str]) -> int:
   if options.images < 0:
     raise UserError(f'explore: --images must be at least 0, not {options.images}')
   loaded = config.load(options.config, overrides)
-  from jaxvision import api
-  from jaxvision.evaluation.exploration_report import lines
+  from jaxvision import commands
+  from jaxvision.reports.dataset.report import lines
 
-  explored, page = api.explore(loaded, options.output, options.images)
+  explored, page = commands.explore(loaded, options.output, options.images)
   print(*lines(explored), f'report: {page}', sep='\n')
   return 0
 
 
 def _export(options: argparse.Namespace, overrides: list[str]) -> int:
   workdir = _run_directory(options, overrides)
-  from jaxvision import api
+  from jaxvision import commands
 
-  print(f'exported: {api.export(workdir, options.output, options.checkpoint)}')
+  print(f'exported: {commands.export(workdir, options.output, options.checkpoint)}')
   return 0
 
 
 def _summary(options: argparse.Namespace, overrides: list[str]) -> int:
-  from jaxvision.engine.describe import describe_model
+  from jaxvision.training.describe import describe_model
 
   if options.config:
     print(describe_model(config.load(options.config, overrides)))
     return 0
-  from jaxvision.engine.rundir import RunDirectory
+  from jaxvision.training.run_directory import RunDirectory
 
   run = RunDirectory(_run_directory(options, overrides))
   print(describe_model(run.config(), run.dataset()))
@@ -212,13 +212,13 @@ def _benchmark(options: argparse.Namespace, overrides: list[str]) -> int:
   if options.steps < 1:
     raise UserError(f'benchmark: --steps must be at least 1, not {options.steps}')
   loaded = config.load(options.config, overrides)
-  from jaxvision import api
+  from jaxvision import commands
 
-  result = api.benchmark(loaded, options.steps)
+  result = commands.benchmark(loaded, options.steps)
   if options.json:
     print(json.dumps(result, indent=2, allow_nan=False))
     return 0
-  from jaxvision.engine.benchmark import render
+  from jaxvision.training.benchmark import render
 
   print(render(result))
   return 0

@@ -10,16 +10,16 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data, optim
-from jaxvision.engine import programs
-from jaxvision.engine.mesh import make_mesh
-from jaxvision.engine.setup import (
+from jaxvision.errors import UserError
+from jaxvision.tasks import freezing
+from jaxvision.training import step as programs
+from jaxvision.training.build import (
   DataFacts,
   abstract_variables,
   make_model,
   make_task,
 )
-from jaxvision.errors import UserError
-from jaxvision.tasks import freezing
+from jaxvision.training.mesh import make_mesh
 
 CONFIGS = sorted(
   (Path(__file__).resolve().parent.parent / 'configs').glob('*.py'),

@@ -42,13 +42,13 @@ def assert_refused(result, *wanted):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """A finished short run on digits."""
-  from jaxvision import api, config
+  from jaxvision import commands, config
 
   workdir = tmp_path_factory.mktemp('finished') / 'run'
   loaded = config.load(
     'configs/digits_cnn.py', ['steps=200', 'parallel.data=1', 'report=False']
   )
-  api.train(loaded, workdir, quiet=True)
+  commands.train(loaded, workdir, quiet=True)
   return workdir
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxvision import api, config
-from jaxvision.engine.setup import abstract_variables, make_model
+from jaxvision import commands, config
+from jaxvision.training.build import abstract_variables, make_model
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / 'experiments'))
 import results
@@ -125,7 +125,7 @@ class Session:
 def session(tmp_path_factory):
   """Stops the tiny study in its second run, and has the same command go on."""
   session = Session(tmp_path_factory.mktemp('study'))
-  calls, train = [], api.train
+  calls, train = [], commands.train
 
   def stopped_in_the_second(loaded, workdir):
     calls.append(workdir)
@@ -136,7 +136,7 @@ def session(tmp_path_factory):
   before = jax.config.read('jax_disable_most_optimizations')
   jax.config.update('jax_disable_most_optimizations', True)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(api, 'train', stopped_in_the_second)
+    patch.setattr(commands, 'train', stopped_in_the_second)
     assert session.call() == 0
     assert len(calls) == 2
     assert not session.file.exists()
@@ -157,7 +157,7 @@ def test_a_stopped_run_goes_on_where_it_was(session):
 
 def test_a_finished_study_trains_nothing(session, monkeypatch, capsys):
   before = session.file.read_bytes()
-  monkeypatch.setattr(api, 'train', None)
+  monkeypatch.setattr(commands, 'train', None)
   assert session.call() == 0
   assert session.file.read_bytes() == before
   assert 'written' in capsys.readouterr().out
@@ -198,7 +198,7 @@ def test_the_record_names_no_path_of_this_machine(session):
 
 def test_redrawing_needs_the_record_alone(session, tmp_path, monkeypatch, capsys):
   (tmp_path / session.file.name).write_bytes(session.file.read_bytes())
-  monkeypatch.setattr(api, 'train', None)
+  monkeypatch.setattr(commands, 'train', None)
   assert study_main.main(TINY, ['--redraw', f'--output={tmp_path}']) == 0
   drawn = {path.name: path.read_bytes() for path in session.file.parent.iterdir()}
   again = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -9,7 +9,7 @@ from jaxvision.data.dataset import (
 )
 from jaxvision.data.decode import UnreadableImage, decode_image, fit_image
 from jaxvision.data.loading import load
-from jaxvision.data.tfds import prepare
+from jaxvision.data.sources.tfds import prepare
 
 __all__ = [
   'ArraySource',

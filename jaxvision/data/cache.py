@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from jaxvision.data.dataset import mean_std
-from jaxvision.data.raw import RawSet
 from jaxvision.data.scan import scan
+from jaxvision.data.sources.source import RawSet
 from jaxvision.errors import UserError
 
 FORMAT_VERSION = 1

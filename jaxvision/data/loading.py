@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision import config
-from jaxvision.data import cache, digits, folder, synthetic, tfds
+from jaxvision.data import cache
 from jaxvision.data.dataset import (
   ArraySource,
   Dataset,
@@ -21,8 +21,9 @@ from jaxvision.data.dataset import (
   stratified_split,
 )
 from jaxvision.data.decode import PLAIN, Resizing
-from jaxvision.data.raw import Located, RawSet
 from jaxvision.data.scan import scan
+from jaxvision.data.sources import digits, folder, synthetic, tfds
+from jaxvision.data.sources.source import Located, RawSet
 from jaxvision.errors import UserError
 
 STATISTICS_SAMPLE = 10_000

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvision.data.augment import apply_resized_crop
-from jaxvision.data.crop import Crop, draw_crops, fit_boxes
+from jaxvision.data.augment.resized_crop import Crop, draw_crops, fit_boxes
 from jaxvision.data.dataset import ArraySource
 from jaxvision.data.order import example_index
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from jaxvision.data.crop import Crop, Draws, draw_crops, fit_boxes
+from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_boxes
 from jaxvision.data.dataset import Source, read_crops, read_many
 from jaxvision.data.decode import BoxOf
 from jaxvision.data.order import example_index

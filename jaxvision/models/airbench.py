@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxvision.errors import UserError
 from jaxvision.models import layers
-from jaxvision.models.lowering import conv_general_dilated
+from jaxvision.models.cpu import conv_general_dilated
 
 # Added to the eigenvalues before their root: directions of almost no variance, which
 # hold little but noise, are not blown up.

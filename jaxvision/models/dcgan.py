@@ -21,12 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError
+from jaxvision.models.cpu.transposed import ConvTranspose, conv_transpose, strided_conv
 from jaxvision.models.layers import batch_norm
-from jaxvision.models.lowering.transposed import (
-  ConvTranspose,
-  conv_transpose,
-  strided_conv,
-)
 from jaxvision.models.minibatch import append_stddev, closeness
 from jaxvision.models.spectral import normalized
 

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvision.models.lowering import conv_general_dilated
+from jaxvision.models.cpu import conv_general_dilated
 
 SIZE = 299  # pixels, height and width
 NUM_FEATURES = 2048

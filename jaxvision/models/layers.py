@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvision.config.limits import switched_on
 from jaxvision.errors import UserError
-from jaxvision.limits import switched_on
-from jaxvision.models.lowering import conv_general_dilated
+from jaxvision.models.cpu import conv_general_dilated
 
 # The values that a model's `activation` field may take.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

@@ -36,6 +36,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvision.models.cpu import conv_general_dilated
 from jaxvision.models.layers import (
   ACTIVATIONS,
   batch_norm,
@@ -43,7 +44,6 @@ from jaxvision.models.layers import (
   max_pool_3x3,
   zero_pad_shortcut,
 )
-from jaxvision.models.lowering import conv_general_dilated
 
 # Explicit padding and the variance of the backward pass, as PyTorch's ResNets have.
 conv = functools.partial(

@@ -17,8 +17,8 @@ import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
 
+from jaxvision.models.cpu import plain_convolutions
 from jaxvision.models.generative import GAN
-from jaxvision.models.lowering import plain_convolutions
 
 WIDTH = 100  # columns of the rendered table
 

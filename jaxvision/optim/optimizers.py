@@ -9,8 +9,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from jaxvision.config.limits import switched_on
 from jaxvision.errors import UserError, closest
-from jaxvision.limits import switched_on
 from jaxvision.optim import groups as groups_lib
 from jaxvision.optim.muon import muon
 

@@ -1,8 +1,8 @@
 """What is trained: pure functions that the engine compiles, shards and repeats."""
 
+from jaxvision.tasks.base import Generator, Task, TrainState
 from jaxvision.tasks.classification import make_classification
 from jaxvision.tasks.gan import make_gan, make_generator
-from jaxvision.tasks.task import Generator, Task, TrainState
 
 __all__ = [
   'Generator',

@@ -12,15 +12,10 @@ from clu import metrics
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxvision.data.augment import (
-  alternating_flips,
-  augments,
-  make_augment,
-  normalize,
-)
-from jaxvision.limits import switched_on
+from jaxvision.config.limits import switched_on
+from jaxvision.data.augment import alternating_flips, augments, make_augment, normalize
 from jaxvision.tasks import freezing, tta
-from jaxvision.tasks.task import (
+from jaxvision.tasks.base import (
   Batch,
   PyTree,
   Task,

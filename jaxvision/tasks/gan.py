@@ -11,10 +11,10 @@ from clu import metrics
 from ml_collections import ConfigDict
 
 from jaxvision.data.augment import make_augment
-from jaxvision.data.diffaugment import diff_augment
+from jaxvision.data.augment.diffaugment import diff_augment
 from jaxvision.models.generative import GAN
-from jaxvision.tasks.adversarial import gradient_penalty, make_losses, squared_gradient
-from jaxvision.tasks.task import Batch, Generator, PyTree, Task, update_ema
+from jaxvision.tasks.base import Batch, Generator, PyTree, Task, update_ema
+from jaxvision.tasks.gan_losses import gradient_penalty, make_losses, squared_gradient
 
 
 @flax.struct.dataclass

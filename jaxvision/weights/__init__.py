@@ -5,9 +5,9 @@ or a Hugging Face repository; `fit` puts the weights into a model's variables, u
 names and layouts here; `save` writes variables such that PyTorch's ResNets load them.
 """
 
-from jaxvision.weights.facts import Facts
 from jaxvision.weights.files import read
-from jaxvision.weights.fitting import Fitted, fit
+from jaxvision.weights.loading import Fitted, fit
+from jaxvision.weights.preprocessing import Facts
 from jaxvision.weights.saving import save
 from jaxvision.weights.tensors import Weights
 

@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 
 from jaxvision.errors import UserError
-from jaxvision.weights import facts as facts_lib
 from jaxvision.weights import hub
-from jaxvision.weights.facts import Facts
+from jaxvision.weights import preprocessing as facts_lib
+from jaxvision.weights.preprocessing import Facts
 from jaxvision.weights.tensors import Weights
 
 # The key of our own metadata in a safetensors file; its value is JSON.

@@ -22,12 +22,7 @@ import numpy as np
 
 from jaxvision.data import cache
 from jaxvision.errors import UserError
-from jaxvision.models.inception import (
-  NUM_FEATURES,
-  NUM_LOGITS,
-  SIZE,
-  InceptionV3,
-)
+from jaxvision.models.inception import NUM_FEATURES, NUM_LOGITS, SIZE, InceptionV3
 from jaxvision.models.paths import path_of
 from jaxvision.weights import files
 

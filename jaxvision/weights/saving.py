@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from jaxvision.errors import UserError
-from jaxvision.files import write_whole
+from jaxvision.io import write_whole
 from jaxvision.weights import naming
-from jaxvision.weights.facts import Facts
 from jaxvision.weights.files import METADATA_KEY
+from jaxvision.weights.preprocessing import Facts
 from jaxvision.weights.tensors import named
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxvision.models.paths import path_of
-from jaxvision.weights.facts import Facts
+from jaxvision.weights.preprocessing import Facts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,0 +1,61 @@
+"""Finished runs side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvision import config as config_lib
+from jaxvision.errors import UserError
+from jaxvision.reports.comparison import groups
+from jaxvision.reports.comparison.groups import Comparison, Run
+from jaxvision.training.describe import flops_per_image
+from jaxvision.training.logging import read_history
+from jaxvision.training.run_directory import RunDirectory
+
+
+def compare(
+  workdirs: Sequence[str | Path], output: str | Path = 'comparison'
+) -> tuple[Comparison, Path]:
+  """Compares finished runs and writes the pages of the comparison.
+
+  Runs that differ in their seeds alone count as one entry, with a spread.
+
+  Args:
+    workdirs: two or more, all classifiers or all GANs.
+    output: directory for groups.html, .md, .csv, .json and the charts.
+
+  Returns:
+    (the comparison, path of groups.html).
+
+  Raises:
+    UserError: a directory that holds no finished run, or the same run twice.
+  """
+  from jaxvision.reports.comparison.report import write_comparison
+
+  seen: dict[Path, str | Path] = {}
+  for workdir in workdirs:
+    path = Path(workdir).resolve()
+    if path in seen:
+      raise UserError(f'compare: {workdir} is named twice')
+    seen[path] = workdir
+  compared = groups.compare([_read(Path(workdir)) for workdir in workdirs])
+  if Path(output).exists() and not Path(output).is_dir():
+    raise UserError(f'compare: --output {output} is a file: name a directory')
+  return compared, write_comparison(output, compared)
+
+
+def _read(path: Path) -> Run:
+  directory = RunDirectory(path)
+  config = directory.config()
+  summary = directory.summary()
+  if summary is None:
+    raise UserError(
+      f'compare: the run in {path} has not finished (it has no summary.json): the train '
+      'command goes on with it'
+    )
+  return Run(
+    name=path.resolve().name,
+    fields=config_lib.decisive(config),
+    summary=summary,
+    history=read_history(directory.metrics_file),
+    flops=flops_per_image(config, directory.dataset()),
+  )

@@ -1,0 +1,114 @@
+"""What is in a data set, before anything trains on it."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision import config as config_lib
+from jaxvision import data
+from jaxvision.commands.say import data_notes
+from jaxvision.data.dataset import Dataset
+from jaxvision.data.sources.image_headers import file_names, folder_files, read_headers
+from jaxvision.errors import UserError
+from jaxvision.reports.dataset import duplicates, exploration
+from jaxvision.reports.dataset.augmented import augmented
+from jaxvision.reports.dataset.duplicates import Signatures
+from jaxvision.reports.dataset.exploration import Exploration
+
+_AUGMENTED, _VERSIONS = 8, 8  # images, and of each
+
+_log = logging.getLogger(__name__)
+
+
+def explore(
+  config: ConfigDict, output: str | Path | None = None, images: int = 0
+) -> tuple[Exploration, Path]:
+  """Explores the data set of a config and writes the pages of it; trains nothing.
+
+  Args:
+    config: whose data, augmentation and normalisation are looked at.
+    output: directory for explore.html, .md, .json and the pictures; None:
+      exploration/<config name>.
+    images: look at the pixels of so many images at most, over all splits, drawn at
+      random; 0: of 100,000, or where they stream 20,000.
+
+  Returns:
+    (what was found, path of explore.html).
+
+  Raises:
+    UserError: the data are not there, or a field of the config does not suit them;
+      `output` is a file.
+  """
+  from jaxvision.reports.dataset.report import write_exploration
+
+  config = config_lib.validate(config)
+  target = Path(output or Path('exploration') / config.name)
+  if target.exists() and not target.is_dir():
+    raise UserError(f'explore: --output {target} is a file: name a directory')
+  explored = _explored(config, data.load(config.data), images)
+  return explored, write_exploration(target, explored)
+
+
+def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
+  classes = dataset.num_classes
+  sources = {'train': dataset.splits['train'], **dataset.splits}
+  sizes = {name: len(source) for name, source in sources.items()}
+  default = exploration.SAMPLE
+  if dataset.pipeline == 'streaming':
+    default = exploration.STREAMED_SAMPLE
+  rows = exploration.draw_from(sizes, images or default)
+  # Told before minutes of work: it may say that the config does not suit the images.
+  first = exploration.draw(sizes['train'], _AUGMENTED)
+  changed = augmented(config, dataset, first, _VERSIONS)
+  looked = sum(map(len, rows.values()))
+  if looked > 20_000:
+    _log.info('comparing %s images with each other', f'{looked:,}')
+  splits, signed = [], []
+  for name, source in sources.items():
+    pixels = exploration.look(source, rows[name], dataset.image_shape)
+    signed.append(pixels.signatures)
+    labels = np.asarray(source.labels)
+    splits.append(
+      exploration.measure(
+        name, labels, rows[name], pixels, dataset.image_shape, classes
+      )
+    )
+  found = duplicates.find(Signatures.joined(signed))
+  count = 8 if classes <= 25 else 6
+  headers, files = None, {}
+  if config.data.name == 'folder':
+    headers = read_headers(folder_files(config.data.root, dataset.image_shape))
+    files = file_names(dataset.splits)
+    if not files:  # decoded arrays have none; the same splits as files do
+      files = file_names(data.load(config.data, pipeline='streaming').splits)
+  half = (0.5,) * dataset.image_shape[-1]
+  return Exploration(
+    config_name=config.name,
+    dataset=dataset,
+    splits=tuple(splits),
+    sampled=looked < sum(sizes.values()),
+    samples=exploration.draw_samples(splits[0].labels, classes, count),
+    repeats=exploration.repeats(splits, found),
+    headers=headers,
+    normalisation=(half, half) if config.task == 'gan' else (dataset.mean, dataset.std),
+    augmented=changed,
+    files=files,
+    notes=tuple(_notes(config, dataset, looked, sum(sizes.values()))),
+  )
+
+
+def _notes(config: ConfigDict, dataset: Dataset, looked: int, count: int) -> list[str]:
+  notes = data_notes(dataset)
+  if looked < count:
+    notes.append(
+      f'Pixels and duplicates are of {looked:,} sampled images out of {count:,}; the '
+      'classes are counted in all.'
+    )
+  if config.init.pretrained and not config.data.mean:
+    notes.append(
+      'The weights of init.pretrained may bring a normalisation of their own, which is '
+      'not shown here.'
+    )
+  return notes

@@ -1,0 +1,89 @@
+"""Pictures from a generator."""
+
+from pathlib import Path
+
+from jaxvision.errors import UserError
+from jaxvision.inference.generator import GeneratorRun, load_generator
+from jaxvision.inference.loading import load_run
+
+
+def generator(
+  workdir: str | Path | None = None,
+  weights: str | Path | None = None,
+  checkpoint: str = 'last',
+) -> GeneratorRun:
+  """Returns the generator of a run, or out of a file that `export` wrote of one.
+
+  Raises:
+    UserError: neither or both are given, or there is no generator.
+  """
+  if (workdir is None) == (weights is None):
+    raise UserError('sample: say which generator with --workdir=DIR or --weights=FILE')
+  if weights is not None:
+    return load_generator(weights)
+  run = load_run(workdir, checkpoint)
+  if not isinstance(run, GeneratorRun):
+    raise UserError(
+      f'{workdir} is a run of a classifier, which draws nothing: `jaxvision predict` '
+      'classifies with it'
+    )
+  return run
+
+
+def sample(
+  run: GeneratorRun,
+  output: str | Path,
+  count: int = 64,
+  seed: int = 0,
+  label: str | int | None = None,
+  rows: int = 0,
+  single: bool = False,
+  scale: int = 0,
+) -> list[Path]:
+  """Draws images and writes them as PNG.
+
+  Args:
+    run: the generator.
+    output: the file of the grid; with `single` the directory of the files.
+    count: images, where `rows` is 0.
+    seed: of the noise.
+    label: see `GeneratorRun.sample`.
+    rows: of interpolation instead, ten images each; 0: none.
+    single: one file per image, sample_SEED_NUMBER.png, instead of a grid.
+    scale: pixels for a pixel of the image; 0: so that a grid is easily seen, and 1 in
+      single files.
+
+  Returns:
+    The paths written.
+
+  Raises:
+    UserError: a value is impossible, or the place cannot be written.
+  """
+  from jaxvision.reports import image_grid
+
+  if rows < 0 or scale < 0:
+    raise UserError('sample: --interpolate and --scale cannot be negative')
+  columns = 0
+  if rows:
+    images = run.interpolate(rows, seed=seed)
+    columns = images.shape[1]
+    images = images.reshape(-1, *images.shape[2:])
+  else:
+    images = run.sample(count, seed, label)
+  output = Path(output)
+  try:
+    if single:
+      output.mkdir(parents=True, exist_ok=True)
+      paths = [output / f'sample_{seed}_{i:05}.png' for i in range(len(images))]
+      for path, image in zip(paths, images):
+        larger = image.repeat(scale or 1, 0).repeat(scale or 1, 1)
+        image_grid.save_png(path, larger)
+      return paths
+    scale = scale or max(1, round(64 / images.shape[1]))
+    image_grid.save_png(output, image_grid.grid(images, columns, scale))
+  except OSError as error:
+    raise UserError(
+      f'sample: {output} cannot be written ({error.strerror}): choose another with '
+      '--output'
+    ) from error
+  return [output]

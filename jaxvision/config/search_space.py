@@ -1,0 +1,253 @@
+"""The description of a sweep: which fields, over which values, searched how.
+
+A sweep file is a Python file with a docstring and a function `get_sweep()`:
+
+    from jaxvision.sweeps import Choice, Range, Sweep
+
+    def get_sweep():
+      return Sweep(
+        space={
+          'optimizer.learning_rate': Range(1e-3, 1.0, log=True),
+          'model.dropout': Range(0.0, 0.5),
+          'batch_size': Choice(32, 64),
+        },
+        trials=20,
+      )
+
+Everything here works without JAX, so that a mistake is told before any work begins.
+"""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvision import config as config_lib
+from jaxvision.errors import UserError, closest
+
+SAMPLERS = ('tpe', 'random', 'grid')
+PRUNERS = ('median', 'halving', 'hyperband', 'none')
+_SCALARS = (bool, int, float, str)
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """Numbers from `low` to `high`, whole ones where both ends are whole.
+
+  Attributes:
+    low, high: both included.
+    log: spread evenly over the logarithm.
+    step: distance of the values; None: any (of whole numbers 1). A grid needs it.
+  """
+
+  low: float
+  high: float
+  log: bool = False
+  step: float | None = None
+
+  @property
+  def whole(self) -> bool:
+    """Whether the values are whole numbers."""
+    return all(isinstance(end, int) for end in (self.low, self.high))
+
+  def problem(self) -> str | None:
+    """Returns what is wrong with it, or None."""
+    for end in (self.low, self.high, self.step):
+      if end is None:
+        continue
+      if isinstance(end, bool) or not isinstance(end, numbers.Real):
+        return f'{end!r} is no number'
+      if not math.isfinite(end):
+        return f'{end!r} is not finite'
+    if self.low > self.high:
+      return f'it is empty: {self.low} is above {self.high}'
+    if self.log and self.low <= 0:
+      return f'log=True needs values above 0, not {self.low}'
+    if self.step is not None and self.step <= 0:
+      return f'step must be above 0, not {self.step}'
+    if self.step is not None and self.log:
+      return 'log=True takes no step: name the values with Choice'
+    if self.whole and self.step is not None and not isinstance(self.step, int):
+      return f'the ends are whole numbers, so step must be one, not {self.step}'
+    return None
+
+  def ends(self) -> tuple[float, ...]:
+    """Returns the values that are tried out before the sweep begins."""
+    return (self.low, self.high)
+
+  def values(self) -> tuple[float, ...] | None:
+    """Returns all values, or None where there is no end of them."""
+    if self.step is None and not (self.whole and not self.log):
+      return None
+    step = self.step or 1
+    count = math.floor((self.high - self.low) / step + 1e-9) + 1
+    return tuple(self.low + i * step for i in range(count))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Choice:
+  """Some values: numbers, strings, booleans, or tuples of these."""
+
+  options: tuple[Any, ...]
+
+  def __init__(self, *options: Any):
+    object.__setattr__(self, 'options', options)
+
+  def problem(self) -> str | None:
+    """Returns what is wrong with it, or None."""
+    if not self.options:
+      return 'it is empty: name at least one value'
+    if len(set(map(repr, self.options))) < len(self.options):
+      return 'a value is named twice'
+    for option in self.options:
+      parts = option if isinstance(option, tuple) else (option,)
+      if not all(isinstance(part, _SCALARS) for part in parts):
+        return f'{option!r} is no number, string, boolean or tuple of these'
+    return None
+
+  def ends(self) -> tuple[Any, ...]:
+    """Returns the values that are tried out before the sweep begins."""
+    return self.options
+
+  def values(self) -> tuple[Any, ...]:
+    """Returns all values."""
+    return self.options
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """What a sweep tries.
+
+  Attributes:
+    space: path of a config field -> `Range` or `Choice`.
+    sampler: tpe (tree-structured Parzen estimator, Bergstra et al. 2011), random, or grid,
+      which tries every combination once.
+    trials: how many, those that failed or were pruned included; of a grid all, unless
+      this is fewer. 0: of a grid all, else 20.
+    measure: of an evaluation, such as accuracy or loss; empty: accuracy, and of a GAN fd.
+    pruner: what stops bad trials early: median (of the trials before it at the same step),
+      halving (ASHA), hyperband, none.
+    patience: evaluations of a trial before it may be pruned.
+    startup: finished trials before anything is pruned, and drawn at random before tpe
+      learns from them.
+    seed: of the sampler.
+    validation: share of the training split held out to measure trials, where the config
+      holds out none: a choice by the test split would make its number too good.
+    side_by_side: trials that train at once in one program (`jax.vmap`), where they differ
+      in numbers only.
+    name: of the study in the database; empty: names of the config and the sweep file.
+  """
+
+  space: Mapping[str, Range | Choice]
+  sampler: str = 'tpe'
+  trials: int = 0
+  measure: str = ''
+  pruner: str = 'median'
+  patience: int = 1
+  startup: int = 5
+  seed: int = 0
+  validation: float = 0.1
+  side_by_side: int = 1
+  name: str = ''
+
+  @property
+  def size(self) -> int:
+    """The number of trials."""
+    grid = self.combinations() if self.sampler == 'grid' else 0
+    if grid:
+      return min(grid, self.trials) if self.trials else grid
+    return self.trials or 20
+
+  def combinations(self) -> int:
+    """Returns how many points a grid over the space has."""
+    return math.prod(len(one.values() or ()) for one in self.space.values())
+
+
+def validate(sweep: Sweep, config: ConfigDict) -> Sweep:
+  """Returns the sweep if it can be run on a config.
+
+  Raises:
+    UserError: in one line, the first thing that is wrong: an unknown field, an empty
+      range, a value that the field cannot have.
+  """
+  if not sweep.space:
+    raise UserError('sweep: the space is empty: name at least one field')
+  for field, known in (('sampler', SAMPLERS), ('pruner', PRUNERS)):
+    value = getattr(sweep, field)
+    if value not in known:
+      raise UserError(
+        f'sweep: {field} "{value}" is unknown{closest(str(value), known)} (known: '
+        f'{", ".join(known)})'
+      )
+  for field, low in (
+    ('trials', 0),
+    ('patience', 0),
+    ('startup', 0),
+    ('seed', 0),
+    ('side_by_side', 1),
+  ):
+    value = getattr(sweep, field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+      raise UserError(
+        f'sweep: {field} must be a whole number from {low}, not {value!r}'
+      )
+  if not 0 <= sweep.validation < 1:
+    raise UserError(
+      f'sweep: validation must be at least 0 and below 1, not {sweep.validation!r}'
+    )
+  for path, dimension in sweep.space.items():
+    _check(path, dimension, config)
+    if sweep.sampler == 'grid' and dimension.values() is None:
+      raise UserError(
+        f'sweep: {path}: a grid needs values to go through: set step, or use Choice'
+      )
+  return sweep
+
+
+def _check(path: str, dimension: Any, config: ConfigDict) -> None:
+  if not isinstance(dimension, Range | Choice):
+    raise UserError(f'sweep: {path} takes Range(...) or Choice(...), not {dimension!r}')
+  problem = dimension.problem()
+  if problem:
+    raise UserError(f'sweep: {path}: {problem}')
+  for value in dimension.ends():
+    try:
+      apply(config, {path: value})
+    except UserError as error:
+      raise UserError(str(error).replace('config: ', 'sweep: ', 1)) from error
+
+
+def apply(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+  """Returns the config of a trial: a copy with the values put in, checked.
+
+  Raises:
+    UserError: see `config.validate`.
+
+  >>> apply(config_lib.base_config(), {'batch_size': 32}).batch_size
+  32
+  """
+  changed = config_lib.validate(config)
+  for path, value in values.items():
+    config_lib.put(changed, path, value)
+  return config_lib.validate(changed)
+
+
+def load(path: str | Path, config: ConfigDict) -> Sweep:
+  """Reads a sweep file and checks it against the config that it will vary.
+
+  Raises:
+    UserError: the file is missing or raises, or the sweep is not possible.
+  """
+  path = Path(path)
+  found = config_lib.call(path, 'get_sweep', 'sweep file')
+  if not isinstance(found, Sweep):
+    raise UserError(
+      f'sweep file {path}: get_sweep() must return a Sweep, not {type(found).__name__}'
+    )
+  if not found.name:
+    found = dataclasses.replace(found, name=f'{config.name}-{path.stem}')
+  return validate(found, config)

@@ -1,0 +1,1 @@
+"""Where data sets come from: TFDS, image folders, scikit-learn's digits, made-up images."""

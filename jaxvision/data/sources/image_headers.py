@@ -1,0 +1,93 @@
+"""What image files say of themselves before they are decoded: size, grey or colour."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxvision.data.dataset import Source, SubsetSource
+from jaxvision.data.decode import UnreadableImage, image_header
+from jaxvision.data.scan import in_order
+from jaxvision.data.sources import folder
+
+_CHUNK = 256  # files per task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Headers:
+  """Sizes of the n files whose header could be read.
+
+  Attributes:
+    heights, widths: int64 [n], pixels, upright as the EXIF orientation says.
+    grey: bool [n].
+    unreadable: paths of the others.
+  """
+
+  heights: np.ndarray
+  widths: np.ndarray
+  grey: np.ndarray
+  unreadable: tuple[str, ...]
+
+  def __len__(self) -> int:
+    return len(self.heights)
+
+
+def read_headers(paths: Sequence[str | Path]) -> Headers:
+  """Reads the headers of image files, without their pixels."""
+
+  def read(chunk: range) -> list[tuple[int, int, bool] | None]:
+    found: list[tuple[int, int, bool] | None] = []
+    for i in chunk:
+      try:
+        found.append(image_header(paths[i]))
+      except UnreadableImage:
+        found.append(None)
+    return found
+
+  chunks = [range(i, min(i + _CHUNK, len(paths))) for i in range(0, len(paths), _CHUNK)]
+  headers = [header for part in in_order(read, chunks) for header in part]
+  known = [header for header in headers if header is not None]
+  table = np.array(known, np.int64).reshape(-1, 3)
+  return Headers(
+    heights=table[:, 0],
+    widths=table[:, 1],
+    grey=table[:, 2].astype(bool),
+    unreadable=tuple(str(p) for p, header in zip(paths, headers) if header is None),
+  )
+
+
+def folder_files(root: str, image_shape: tuple[int, int, int]) -> list[Path]:
+  """Lists all image files of a folder set, those of every split.
+
+  Args:
+    root: as `data.root`.
+    image_shape: of its images, which spares looking at the files for it.
+  """
+  height, _, channels = image_shape
+  raw = folder.locate(root, height, channels, True).open(image_shape)
+  base = Path(root).expanduser()
+  return [base / path for pool in raw.pools.values() for path in _paths(pool)]
+
+
+def _paths(pool: Source) -> Sequence[str]:
+  return pool.paths if isinstance(pool, folder.FolderSource) else ()
+
+
+def file_names(splits: Mapping[str, Source]) -> dict[str, list[str]]:
+  """Returns the path of each example of splits of files, relative to their root.
+
+  Args:
+    splits: of a folder set that streams; of another source there are no names.
+
+  >>> file_names({})
+  {}
+  """
+  names = {}
+  for split, source in splits.items():
+    indices = np.arange(len(source))
+    while isinstance(source, SubsetSource):
+      indices, source = source.indices[indices], source.source
+    if isinstance(source, folder.FolderSource):
+      names[split] = [source.paths[i] for i in indices.tolist()]
+  return names

@@ -1,0 +1,143 @@
+"""A trained generator, out of a run or out of a file, ready to draw."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision import models
+from jaxvision import weights as weights_lib
+from jaxvision.errors import UserError, closest
+from jaxvision.tasks import Generator, make_generator
+from jaxvision.training import step as programs
+from jaxvision.training.build import DataFacts
+from jaxvision.training.mesh import make_mesh
+from jaxvision.training.sampler import Sampler
+from jaxvision.weights import Weights
+
+
+@dataclasses.dataclass
+class GeneratorRun:
+  """A generator with its weights.
+
+  Attributes:
+    generator: what draws.
+    variables: its weights.
+    class_names: of what it was trained on; to choose by where it is conditional.
+    origin: where it comes from.
+    config: of the run; None out of a file.
+    facts: of the run's data; None out of a file.
+    step: of the weights; None out of a file.
+    state: of the run; None out of a file.
+  """
+
+  generator: Generator
+  variables: Any
+  class_names: tuple[str, ...]
+  origin: str
+  config: ConfigDict | None = None
+  facts: DataFacts | None = None
+  step: int | None = None
+  state: Any = None
+
+  def sample(
+    self,
+    count: int,
+    seed: int = 0,
+    label: str | int | None = None,
+    batch_size: int = 256,
+  ) -> np.ndarray:
+    """Draws images.
+
+    Args:
+      count: how many.
+      seed: image i of a seed is the same whatever `count` and `batch_size` are.
+      label: name or number of the class, of a conditional generator; None: one class
+        after the other.
+      batch_size: images at a time.
+
+    Returns:
+      uint8 [count, H, W, C].
+
+    Raises:
+      UserError: no such class, or it draws without classes.
+    """
+    if count < 1:
+      raise UserError(f'sample: the count must be at least 1, not {count}')
+    sampler = self._sampler(min(count, batch_size))
+    labels = sampler.labels(count)
+    if label is not None:
+      labels[:] = self._number(label)
+    return sampler.images(self.variables, sampler.noise(count, seed), labels)
+
+  def interpolate(self, rows: int, columns: int = 10, seed: int = 0) -> np.ndarray:
+    """Draws rows of images on the way from one sample to another.
+
+    Returns:
+      uint8 [rows, columns, H, W, C].
+
+    Raises:
+      UserError: fewer than 1 row or 2 columns.
+    """
+    if rows < 1 or columns < 2:
+      raise UserError('sample: an interpolation has at least 1 row and 2 columns')
+    sampler = self._sampler(min(rows * columns, 256))
+    return sampler.interpolation(self.variables, rows, columns, seed)
+
+  def _sampler(self, batch_size: int) -> Sampler:
+    return Sampler(
+      self.generator,
+      make_mesh(data=1),
+      self.variables,
+      batch_size,
+      programs.Compiler(),
+    )
+
+  def _number(self, label: str | int) -> int:
+    if not self.generator.classes:
+      raise UserError(
+        f'sample: {self.origin} draws without classes (model.conditional is off)'
+      )
+    if isinstance(label, str) and label in self.class_names:
+      return self.class_names.index(label)
+    text = str(label)
+    if text.isdigit() and int(text) < self.generator.classes:
+      return int(text)
+    hint = closest(text, self.class_names)
+    raise UserError(
+      f'sample: there is no class "{label}"{hint} (names, or 0 to '
+      f'{self.generator.classes - 1})'
+    )
+
+
+def load_generator(path: str | Path) -> GeneratorRun:
+  """Returns the generator in a file that `jaxvision export` wrote.
+
+  Raises:
+    UserError: no such file, or one of something else.
+  """
+  found = weights_lib.read(str(path))
+  if found.model not in models.GANS:
+    raise UserError(
+      f'{path}: holds no generator: give a file that `jaxvision export` wrote of a GAN'
+    )
+  facts, fields = found.facts, dict(found.fields or {})
+  names = facts.class_names or ()
+  shape = (facts.image_size or 0, facts.image_size or 0, facts.channels or 0)
+  try:
+    gan = models.create_gan(found.model, shape, max(1, len(names)), **fields)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  return GeneratorRun(
+    make_generator(gan, len(names)), _fit(found, gan), names, str(path)
+  )
+
+
+def _fit(found: Weights, gan: models.GAN) -> Any:
+  noise = jax.ShapeDtypeStruct((1, gan.latent), np.float32)
+  labels = jax.ShapeDtypeStruct((1,), np.int32) if gan.conditional else None
+  variables = jax.eval_shape(gan.generator.init, jax.random.key(0), noise, labels)
+  return weights_lib.fit(found, variables).variables

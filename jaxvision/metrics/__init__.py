@@ -1,0 +1,1 @@
+"""Measures as pure functions of arrays: classification, distances of images, significance."""

@@ -1,0 +1,152 @@
+"""Training images as the train step sees them, beside what they were."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.config.schema import FIELDS
+from jaxvision.data import augment, resident, streaming
+from jaxvision.data.augment import diffaugment
+from jaxvision.data.augment.resized_crop import Crop
+from jaxvision.data.dataset import Dataset, read_crops, read_many
+from jaxvision.data.order import seed_words
+from jaxvision.tasks.gan import to_pixels
+
+# Fields that say how, and hold only where another says whether.
+_MODES = {
+  'flip_mode': 'flip',
+  'resized_crop_ratio': 'resized_crop',
+  'crop_mode': 'crop_padding',
+  'cutout_mode': 'cutout',
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Augmented:
+  """Images before and after augmentation.
+
+  Attributes:
+    originals: uint8 [n, H, W, C].
+    versions: uint8 [n, v, H, W, C]; v is 0 where the config augments nothing.
+    indices: int64 [n], places in the training split.
+    what: the fields that are on, such as 'augment.flip = True'.
+  """
+
+  originals: np.ndarray
+  versions: np.ndarray
+  indices: np.ndarray
+  what: tuple[str, ...]
+
+
+def enabled(config: ConfigDict) -> tuple[str, ...]:
+  """Lists the fields that change training images, with their values.
+
+  >>> from jaxvision.config import base_config, override
+  >>> enabled(override(base_config(), ['augment.flip=True', 'augment.cutout=8']))
+  ('augment.flip = True', 'augment.flip_mode = random', 'augment.cutout = 8', 'augment.cutout_mode = clipped')
+  """
+  fields, told = config.augment, []
+  for name in FIELDS['augment']:
+    if name in _MODES or not fields[name]:
+      continue
+    told.append(f'augment.{name} = {_short(fields[name])}')
+    modes = (mode for mode, of in _MODES.items() if of == name)
+    told += [f'augment.{mode} = {_short(fields[mode])}' for mode in modes]
+  if config.task == 'gan' and config.gan.diffaugment:
+    told.append(f'gan.diffaugment = {tuple(config.gan.diffaugment)}')
+  return tuple(told)
+
+
+def _short(value: Any) -> str:
+  if isinstance(value, tuple):
+    return f'({", ".join(map(_short, value))})'
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def augmented(
+  config: ConfigDict, dataset: Dataset, indices: np.ndarray, versions: int
+) -> Augmented:
+  """Passes training images through the functions that the train step calls.
+
+  The crop of each is drawn at another place of the run, and everything else by another
+  key; what comes out is brought back to pixels from the normalisation.
+
+  Args:
+    config: the run's; reads `task`, `augment`, `gan.diffaugment`, `seed`.
+    dataset: with a training split.
+    indices: int64 [n], places in it.
+    versions: of each image.
+
+  Raises:
+    UserError: fields that do not suit the images.
+  """
+  augment.check(config.augment, dataset.image_shape)
+  diffaugment.check(config.gan.diffaugment)
+  source = dataset.splits['train']
+  examples = read_many(source, indices.tolist())
+  originals = np.stack([image for image, _ in examples])
+  told = enabled(config)
+  if not told:
+    nothing = np.empty((len(indices), 0, *dataset.image_shape), np.uint8)
+    return Augmented(originals, nothing, indices, told)
+  gan = config.task == 'gan'
+  half = (0.5,) * dataset.image_shape[-1]  # as a GAN normalises
+  mean, std = (half, half) if gan else (dataset.mean, dataset.std)
+  policy = tuple(config.gan.diffaugment) if gan else ()
+  run = augment.make_augment(config.augment, mean, std)
+  alternating = config.augment.flip and config.augment.flip_mode == 'alternating'
+  words = jax.random.key_data(jax.random.key(config.seed))
+
+  @jax.jit
+  def change(version: jax.Array, images: jax.Array) -> jax.Array:
+    key = jax.random.fold_in(jax.random.key(config.seed), version)
+    flips = None
+    if alternating and not gan:
+      index = jnp.asarray(indices, jnp.int32)
+      flips = augment.alternating_flips(words, index, jnp.full_like(index, version))
+    images = run(key, images, flips)
+    if policy:
+      images = diffaugment.diff_augment(jax.random.fold_in(key, 1), images, policy)
+    if gan:
+      return to_pixels(images)
+    pixels = 255 * (images * jnp.array(std) + jnp.array(mean))
+    return jnp.round(jnp.clip(pixels, 0, 255)).astype(jnp.uint8)
+
+  changed = []
+  for version in range(versions):
+    images = _cropped(config, dataset, originals, indices, version)
+    changed.append(np.asarray(change(jnp.int32(version), images)))
+  return Augmented(originals, np.stack(changed, axis=1), indices, told)
+
+
+def _cropped(
+  config: ConfigDict,
+  dataset: Dataset,
+  originals: np.ndarray,
+  indices: np.ndarray,
+  version: int,
+) -> np.ndarray:
+  """Returns the images after the pipeline, which crops if anything does."""
+  crop = Crop.of(config.augment)
+  if crop is None:
+    return originals
+  if dataset.pipeline == 'streaming':
+    count = len(indices)
+    boxes = streaming.boxes_at(
+      crop, config.seed, np.arange(version * count, (version + 1) * count)
+    )
+    source = dataset.splits['train']
+    return np.stack([i for i, _ in read_crops(source, indices.tolist(), boxes)])
+  split = {'image': jnp.asarray(originals), 'label': jnp.zeros(len(indices), jnp.int32)}
+  batch = resident.train_batch(
+    split,
+    jnp.arange(len(indices), dtype=jnp.int32),
+    jnp.int32(version),
+    seed_words(config.seed),
+    crop,
+  )
+  return np.asarray(batch['image'])

@@ -1,0 +1,370 @@
+"""The report of a GAN, for people (Markdown, HTML) and programs (JSON)."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvision.io import write_all
+from jaxvision.reports import html, image_grid, style
+from jaxvision.reports.gan import plots
+from jaxvision.reports.image_grid import Frame, fitting_scale
+from jaxvision.tasks.gan_losses import is_probability
+
+ANIMATION = 'training.webp'
+_APART = 16  # pixels between a sample and its neighbours
+
+# What each measure says, in one line, and its source.
+_MEASURES = (
+  ('kid', 'KID', '.4f', 'kernel distance of the features, lower is better; hardly depends on the number of samples (Bińkowski et al., 2018)'),
+  ('inception_score', 'Inception Score', '.2f', 'clear and varied classes, higher is better; knows no real images (Salimans et al., 2016)'),
+  ('precision', 'precision', '.3f', 'share of samples that lie among real images (Kynkäänniemi et al., 2019)'),
+  ('recall', 'recall', '.3f', 'share of real images that lie among samples (Kynkäänniemi et al., 2019)'),
+  ('density', 'density', '.3f', 'how deep samples lie among real images; 1 as real ones do (Naeem et al., 2020)'),
+  ('coverage', 'coverage', '.3f', 'share of real images with a sample near them (Naeem et al., 2020)'),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Neighbour:
+  """A sample beside the training images that are most like it.
+
+  Attributes:
+    sample: uint8 [H, W, C].
+    nearest: as many images of the same shape, the nearest first.
+    distances: of each, root mean square over pixels, in grey levels.
+  """
+
+  sample: np.ndarray
+  nearest: tuple[np.ndarray, ...]
+  distances: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judged:
+  """What a classifier takes n samples for.
+
+  Attributes:
+    classifier: which one.
+    counts: int [K], samples that are of each class in its opinion.
+    confidence: mean of the largest probability.
+    confidences: float [n], the largest probabilities.
+    class_names: K names; None where nobody named them.
+  """
+
+  classifier: str
+  counts: np.ndarray
+  confidence: float
+  confidences: np.ndarray
+  class_names: Sequence[str] | None
+
+  @property
+  def names(self) -> list[str]:
+    """K names, the classes' numbers where there are no others."""
+    return list(self.class_names or map(str, range(len(self.counts))))
+
+  @property
+  def effective_classes(self) -> float:
+    """As many classes in equal shares are as varied: exp of the entropy in nats."""
+    shares = self.counts[self.counts > 0] / self.counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns what report.json holds."""
+    return {
+      'classifier': self.classifier,
+      'samples': int(self.counts.sum()),
+      'confidence': self.confidence,
+      'classes_drawn': int((self.counts > 0).sum()),
+      'effective_classes': self.effective_classes,
+    }
+
+
+def write_generation_report(
+  directory: str | Path,
+  *,
+  summary: dict,
+  config: dict,
+  history: list[dict],
+  samples: np.ndarray,
+  frames: Sequence[Frame],
+  interpolation: np.ndarray | None,
+  neighbours: Sequence[Neighbour],
+  judged: Judged | None,
+  scores: Mapping[str, Any] | None,
+  class_names: Sequence[str],
+  notes: Sequence[str] = (),
+) -> Path:
+  """Writes report/ in a run directory: report.html, .md, .json and the pictures.
+
+  Every file is replaced as a whole, report.json last: where it stands, the report is
+  complete. The HTML is one file that needs nothing else. A part that there is nothing
+  of is left out.
+
+  Args:
+    directory: the run directory.
+    summary: as in summary.json; a field that is missing or None shows as a dash.
+    config: the resolved config, nested dicts.
+    history: the parsed metrics.jsonl.
+    samples: uint8 [n, H, W, C], n at least 1, C 1 or 3.
+    frames: grids of the same noise over training, by step; fewer than two make no
+      animation.
+    interpolation: uint8 [rows, columns, H, W, C], or None.
+    neighbours: samples beside the training images nearest to them.
+    judged: what a classifier takes the samples for.
+    scores: `generation.Scores.as_json()`: 'name', 'value', what they were measured
+      with ('samples', 'reference', 'weights', 'resizer', 'protocol'), 'floor' and any
+      of 'kid', 'kid_std', 'inception_score', 'inception_score_std', 'precision',
+      'recall', 'density', 'coverage'.
+    class_names: of the training images.
+    notes: what a reader must know first.
+
+  Returns:
+    Path of report.html.
+
+  Raises:
+    ValueError: the samples are no images.
+  """
+  if samples.ndim != 4 or not len(samples):
+    raise ValueError(f'samples must be uint8 [n, H, W, C], n > 0, not {samples.shape}')
+  summary, config = html.plain(summary), html.plain(config)
+  scores = html.plain(scores) if scores else None
+  pictures = _pictures(samples, interpolation, neighbours)
+  charts = _charts(summary, config, history, judged, scores)
+  animation = image_grid.animation(frames) if len(frames) > 1 else None
+  values = {
+    'name': html.text(summary.get('config_name')),
+    'subject': _subject(summary, samples, class_names),
+    'notes': list(notes),
+    'summary': summary,
+    'facts': _facts(summary, history),
+    'command': html.command_line(summary.get('command')),
+    'config': json.dumps(config, indent=2, ensure_ascii=False),
+    'versions': summary.get('versions') or {},
+    'scores': scores,
+    'protocol': _protocol(scores) if scores else [],
+    'measures': _measures(scores) if scores else [],
+    'judged': judged,
+    'charts': charts,
+    'pictures': pictures,
+    'animation': animation,
+    'animation_file': ANIMATION,
+    'steps': [step for step, _ in frames],
+    'neighbours': neighbours,
+    'image_uri': lambda image: html.data_uri(image_grid.png(image)),
+    'balanced': is_probability(_loss(config)),
+  }
+  files: dict[str, str | bytes] = {plot.file: plot.light for plot in charts.values()}
+  files |= pictures
+  if animation:
+    files[ANIMATION] = animation
+  files |= {
+    'report.md': html.render('generation_report.md.j2', **values),
+    'report.html': html.render('generation_report.html.j2', **values),
+    'report.json': html.lined_json(_record(values, history, judged)),
+  }
+  target = Path(directory) / 'report'
+  write_all(target, files, _OPTIONAL)
+  return target / 'report.html'
+
+
+_OPTIONAL = {
+  ANIMATION,
+  'class_histogram.png',
+  'confidence.png',
+  'distances.png',
+  'diversity.png',
+  'gradient_norms.png',
+  'interpolation.png',
+  'losses.png',
+  'neighbours.png',
+  'probabilities.png',
+}
+
+
+def _pictures(
+  samples: np.ndarray,
+  interpolation: np.ndarray | None,
+  neighbours: Sequence[Neighbour],
+) -> dict[str, bytes]:
+  """Returns the grids as PNG, by their file names."""
+  columns = int(np.ceil(np.sqrt(len(samples))))
+  scale = fitting_scale(columns * samples.shape[2])
+  pictures = {'samples.png': image_grid.grid(samples, columns, scale)}
+  if interpolation is not None and interpolation.size:
+    columns = interpolation.shape[1]
+    images = interpolation.reshape(-1, *interpolation.shape[2:])
+    scale = fitting_scale(columns * images.shape[2])
+    pictures['interpolation.png'] = image_grid.grid(images, columns, scale)
+  if neighbours:
+    first = np.stack([neighbour.sample for neighbour in neighbours])
+    rest = [image for neighbour in neighbours for image in neighbour.nearest]
+    columns = len(neighbours[0].nearest)
+    scale = fitting_scale((1 + columns) * first.shape[2])
+    left = image_grid.grid(first, 1, scale)
+    right = image_grid.grid(np.stack(rest), columns, scale)
+    apart = np.full((len(left), _APART, 3), 255, np.uint8)
+    pictures['neighbours.png'] = np.concatenate([left, apart, right], axis=1)
+  return {file: image_grid.png(image) for file, image in pictures.items()}
+
+
+def _loss(config: Mapping[str, Any]) -> str:
+  return (config.get('gan') or {}).get('loss') or 'bce'
+
+
+def _charts(
+  summary: Mapping[str, Any],
+  config: Mapping[str, Any],
+  history: list[dict],
+  judged: Judged | None,
+  scores: Mapping[str, Any] | None,
+) -> dict[str, style.Plot]:
+  """Draws in both themes the charts that there are numbers for."""
+  charts = {}
+  if plots.has(history, 'generator_loss', 'discriminator_loss'):
+    charts['losses'] = style.draw(
+      'losses.png',
+      'Losses of the generator and of the discriminator against the training step.',
+      lambda theme: plots.losses(history, theme),
+      narrow=True,
+    )
+  if plots.has(history, 'd_real', 'd_fake'):
+    line = 0.5 if is_probability(_loss(config)) else None
+    charts['probabilities'] = style.draw(
+      'probabilities.png',
+      'What the discriminator makes of real and of generated images, D(x) and D(G(z)),'
+      ' against the training step' + ('.' if line is None else ', with a line at 0.5.'),
+      lambda theme: plots.probabilities(history, theme, line),
+      narrow=True,
+    )
+  if plots.has(history, 'generator_grad_norm', 'discriminator_grad_norm'):
+    charts['gradient_norms'] = style.draw(
+      'gradient_norms.png',
+      'Lengths of the gradients of generator and discriminator against the training'
+      ' step, on a logarithmic axis.',
+      lambda theme: plots.gradient_norms(history, theme),
+      narrow=True,
+    )
+  if plots.has_evaluated(history, 'fd'):
+    name = (scores or {}).get('name') or summary.get('fd_name') or 'Fréchet distance'
+    floor, final = (scores or {}).get('floor'), None
+    if scores and scores.get('value') is not None and summary.get('steps'):
+      count = html.number(scores.get('samples'))
+      final = summary['steps'], scores['value'], f'{count} samples'
+    charts['distances'] = style.draw(
+      'distances.png',
+      f'{name} between samples and real images against the training step.',
+      lambda theme: plots.distances(history, theme, name, floor, final),
+      narrow=True,
+    )
+  keys = 'diversity', 'confidence', 'precision', 'recall'
+  if plots.has_evaluated(history, *keys):
+    charts['diversity'] = style.draw(
+      'diversity.png',
+      'How unlike each other the samples are, as a share of real images, and what else'
+      ' each evaluation measured, against the training step.',
+      lambda theme: plots.diversity(history, theme),
+      narrow=True,
+    )
+  if judged and judged.counts.sum():
+    most = int(np.argmax(judged.counts))
+    share = judged.counts[most] / judged.counts.sum()
+    charts['classes'] = style.draw(
+      'class_histogram.png',
+      f'Share of samples that are of each of {len(judged.counts)} classes; most are'
+      f' {judged.names[most]}, {share:.1%}.',
+      lambda theme: plots.class_histogram(judged.counts, judged.names, theme),
+    )
+    charts['confidence'] = style.draw(
+      'confidence.png',
+      f'Confidence of the classifier over the samples; the mean is'
+      f' {judged.confidence:.1%}.',
+      lambda theme: plots.confidence_histogram(judged.confidences, theme),
+    )
+  return charts
+
+
+def _subject(
+  summary: Mapping[str, Any], samples: np.ndarray, class_names: Sequence[str]
+) -> str:
+  """Says what is drawn, such as '28 x 28 grey images, learnt from mnist (10 classes)'."""
+  height, width, channels = samples.shape[1:]
+  kind = 'grey' if channels == 1 else 'colour'
+  size = f'{height} \N{MULTIPLICATION SIGN} {width} {kind} images'
+  if not summary.get('dataset'):
+    return size
+  classes = f' ({len(class_names):,} classes)' if len(class_names) > 1 else ''
+  return f'{size}, learnt from {summary["dataset"]}{classes}'
+
+
+def _last(summary: Mapping[str, Any], history: list[dict], key: str) -> float | None:
+  """Returns what summary.json says of a measure of training, else the log's last."""
+  if summary.get(key) is not None:
+    return summary[key]
+  values = plots.series(history, 'train', key)[1]
+  return float(values[-1]) if values.size else None
+
+
+def _facts(summary: Mapping[str, Any], history: list[dict]) -> list[tuple[str, str]]:
+  """Lists what the head of the page says beside the scores, as (label, value)."""
+
+  def last(key: str) -> str:
+    return html.number(_last(summary, history, key), '.3g')
+
+  return [
+    ('generator parameters', html.number(summary.get('generator_params'))),
+    ('discriminator parameters', html.number(summary.get('discriminator_params'))),
+    ('D(x) at the end', last('d_real')),
+    ('D(G(z)) at the end', last('d_fake')),
+    ('generator loss', last('generator_loss')),
+    ('discriminator loss', last('discriminator_loss')),
+    ('steps', html.number(summary.get('steps'))),
+    ('epochs', html.number(summary.get('epochs'), '.4g')),
+    *html.circumstances(summary),
+  ]
+
+
+def _protocol(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Lists what the scores were measured with, without which they say nothing."""
+  return [
+    ('samples', html.number(scores.get('samples'))),
+    ('against', html.text(scores.get('reference'))),
+    ('network', html.text(scores.get('weights'))),
+    ('resizing', html.text(scores.get('resizer') or 'none')),
+  ]
+
+
+def _measures(scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """Lists the measures beside the distance as (label, value, what it says)."""
+  rows = []
+  for key, label, spec, meaning in _MEASURES:
+    if scores.get(key) is None:
+      continue
+    value = html.number(scores[key], spec)
+    if scores.get(f'{key}_std') is not None:
+      value += f' ± {html.number(scores[f"{key}_std"], spec)}'
+    rows.append((label, value, meaning))
+  return rows
+
+
+def _record(
+  values: Mapping[str, Any], history: list[dict], judged: Judged | None
+) -> dict[str, Any]:
+  """Returns what report.json holds."""
+  summary = values['summary']
+  keys = 'config_name', 'generator_params', 'discriminator_params', 'steps', 'seed'
+  ends = 'd_real', 'd_fake', 'generator_loss', 'discriminator_loss'
+  counts = zip(judged.names, judged.counts) if judged else ()
+  return {
+    **{key: summary.get(key) for key in keys},
+    'notes': values['notes'],
+    **{key: _last(summary, history, key) for key in ends},
+    'scores': values['scores'],
+    'judged': judged.as_json() if judged else None,
+    'per_class': [{'class': name, 'samples': count} for name, count in counts],
+    'nearest_distances': [list(near.distances) for near in values['neighbours']],
+    'evaluations': [point for point in history if point.get('split') != 'train'],
+  }

@@ -1,0 +1,200 @@
+"""What every page of ours is made with: templates, wording of values, safe writing."""
+
+import base64
+import json
+import math
+import re
+import shlex
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+_HERE = Path(__file__).parent
+MISSING = '\N{EN DASH}'  # stands wherever a value was not measured
+
+
+def plain(value: Any) -> Any:
+  """Converts nested values to what strict JSON can say; NaN and infinity to None.
+
+  >>> plain({'loss': np.float32('nan'), 'shape': (np.int64(8), 8)})
+  {'loss': None, 'shape': [8, 8]}
+  """
+  if isinstance(value, Mapping):
+    return {str(key): plain(item) for key, item in value.items()}
+  if isinstance(value, np.ndarray | np.generic):
+    return plain(value.tolist())
+  if isinstance(value, list | tuple):
+    return [plain(item) for item in value]
+  if isinstance(value, float):
+    return value if math.isfinite(value) else None
+  if value is None or isinstance(value, bool | int | str):
+    return value
+  return str(value)
+
+
+def number(value: float | None, spec: str = ',') -> str:
+  """Formats a number, or the dash for None and NaN.
+
+  >>> number(57332), number(0.51234, '.3f'), number(None) == MISSING
+  ('57,332', '0.512', True)
+  """
+  if value is None or not math.isfinite(value):
+    return MISSING
+  return format(value, spec)
+
+
+def percent(value: float | None, decimals: int = 2) -> str:
+  """Formats a share in per cent, or the dash.
+
+  >>> percent(0.98765), percent(None) == MISSING
+  ('98.77%', True)
+  """
+  return number(value, f'.{decimals}%')
+
+
+def duration(seconds: float | None) -> str:
+  """Formats a time with the two units that matter, or the dash.
+
+  >>> duration(0.25), duration(93.4), duration(7384), duration(None) == MISSING
+  ('0.2 s', '1 min 33 s', '2 h 3 min', True)
+  """
+  if seconds is None or not math.isfinite(seconds):
+    return MISSING
+  if seconds < 60:
+    return f'{seconds:.1f} s'
+  minutes, rest = divmod(round(seconds), 60)
+  if minutes < 60:
+    return f'{minutes} min {rest} s'
+  return f'{minutes // 60} h {minutes % 60} min'
+
+
+def size(count: float | None) -> str:
+  """Formats a number of bytes, or the dash.
+
+  >>> size(1_500_000_000), size(820_000), size(None) == MISSING
+  ('1.5 GB', '0.8 MB', True)
+  """
+  if count is None or not math.isfinite(count):
+    return MISSING
+  return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.1f} MB'
+
+
+def text(value: Any) -> str:
+  """Formats any other value, or the dash for None and ''."""
+  return MISSING if value is None or value == '' else str(value)
+
+
+def markdown(value: Any) -> str:
+  """Escapes text for one line of Markdown, inside a table or outside.
+
+  >>> print(markdown('a|b <c> *d*'))
+  a\\|b &lt;c&gt; \\*d\\*
+  """
+  line = ' '.join(str(value).split()).replace('&', '&amp;').replace('<', '&lt;')
+  return re.sub(r'([\\`*_\[\]|~$#])', r'\\\1', line.replace('>', '&gt;'))
+
+
+def fenced(content: str, language: str = '') -> str:
+  """Wraps text as a Markdown code block, with a fence that it cannot close."""
+  longest = max((len(run) for run in re.findall('`+', content)), default=0)
+  fence = '`' * max(3, longest + 1)
+  return f'{fence}{language}\n{content}\n{fence}'
+
+
+def command_line(command: str | list[str] | None) -> str:
+  """Writes a command as a shell reads it; '' where none is known.
+
+  >>> command_line(['jaxvision', '--workdir=my runs'])
+  "jaxvision '--workdir=my runs'"
+  """
+  return shlex.join(command) if isinstance(command, list) else command or ''
+
+
+def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Lists what a run took and on what, out of summary.json, as (label, value)."""
+  count, kind = summary.get('device_count'), summary.get('device_kind')
+  device = f'{count} \N{MULTIPLICATION SIGN} {kind}' if count and kind else text(kind)
+  backend = summary.get('backend')
+  commit = summary.get('git_commit')
+  return [
+    ('training time', duration(summary.get('seconds_train'))),
+    ('compile time', duration(summary.get('seconds_compile'))),
+    ('images/s', number(summary.get('images_per_second'), ',.0f')),
+    ('device', device + (f' ({backend})' if backend and backend != kind else '')),
+    ('compute dtype', text(summary.get('dtype'))),
+    ('peak memory', size(summary.get('peak_memory_bytes'))),
+    ('seed', text(summary.get('seed'))),
+    ('commit', text(commit[:10] if commit else None)),
+  ]
+
+
+def data_uri(image: bytes, kind: str = 'png') -> str:
+  """Embeds an image as a URI; `kind` is its format as MIME types have it."""
+  return f'data:image/{kind};base64,' + base64.b64encode(image).decode('ascii')
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+  """Reads width and height in pixels from the head of a PNG."""
+  width, height = struct.unpack('>II', png[16:24])
+  return width, height
+
+
+def render(template: str, **values: Any) -> str:
+  """Renders a template of this package; *.html.j2 escapes every value.
+
+  Raises:
+    jinja2.UndefinedError: the template names a value that was not given.
+  """
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(
+      [_HERE, *(p for p in _HERE.iterdir() if p.is_dir())]
+    ),
+    autoescape=lambda name: name is not None and name.endswith('.html.j2'),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+  )
+  functions = (
+    number,
+    percent,
+    duration,
+    size,
+    text,
+    markdown,
+    fenced,
+    data_uri,
+    png_size,
+  )
+  environment.filters |= {function.__name__: function for function in functions}
+  return environment.get_template(template).render(**values)
+
+
+def lined_json(record: Mapping[str, Any]) -> str:
+  """Writes JSON that people can read and diff: one line per field or list item.
+
+  >>> print(lined_json({'accuracy': 0.5, 'matrix': [[1, 1], [0, 2]]}), end='')
+  {
+    "accuracy": 0.5,
+    "matrix": [
+      [1, 1],
+      [0, 2]
+    ]
+  }
+  """
+
+  def dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+  fields = []
+  for key, value in plain(record).items():
+    if isinstance(value, list) and value and isinstance(value[0], list | dict):
+      items = ',\n'.join(f'    {dump(item)}' for item in value)
+      fields.append(f'  {dump(key)}: [\n{items}\n  ]')
+    else:
+      fields.append(f'  {dump(key)}: {dump(value)}')
+  return '{\n' + ',\n'.join(fields) + '\n}\n'

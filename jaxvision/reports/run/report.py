@@ -1,0 +1,341 @@
+"""The report of a classification run, for people (Markdown, HTML) and programs (JSON)."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxvision.io import write_all
+from jaxvision.metrics import classification
+from jaxvision.reports import html, picture_grid, style
+from jaxvision.reports.run import plots
+
+PAIRS = 20  # most confused pairs listed
+PICTURES = 24  # worst mistakes listed, and as many sample predictions
+PICTURED = 240  # mistakes on the page, where they can be filtered
+THUMBNAIL = 144  # pixels; larger images are reduced for the page
+LOSSLESS = 64  # pixels; images above it are JPEG, or 240 of them would weigh 10 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """Every number that a report gives about one split of n examples and K classes.
+
+  Attributes:
+    class_names: K names.
+    examples: n.
+    accuracy, accuracy_top5: shares; top-5 of five classes or fewer is 1.
+    accuracy_interval: Wilson's 95 % interval of the accuracy.
+    loss: mean cross-entropy in nats, without label smoothing.
+    ece: expected calibration error, 15 bins.
+    confusion: int64 [K, K], rows are the true classes.
+    scores, macro, weighted: per class, and averaged.
+    pairs: most confused pairs of classes.
+    mistakes: the most confident mistakes.
+    reliability: accuracy per bin of confidence.
+  """
+
+  class_names: tuple[str, ...]
+  examples: int
+  accuracy: float
+  accuracy_top5: float
+  accuracy_interval: tuple[float, float]
+  loss: float
+  ece: float
+  confusion: np.ndarray
+  scores: classification.ClassScores
+  macro: classification.ClassScores
+  weighted: classification.ClassScores
+  pairs: list[classification.ConfusedPair]
+  mistakes: list[classification.Mistake]
+  reliability: classification.Reliability
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns the numbers as report.json holds them."""
+    predicted = self.confusion.sum(axis=0)
+    return {
+      'examples': self.examples,
+      'num_classes': len(self.class_names),
+      'accuracy': self.accuracy,
+      'accuracy_interval_95': self.accuracy_interval,
+      'accuracy_top5': self.accuracy_top5,
+      'loss': self.loss,
+      'ece': self.ece,
+      'averages': {
+        'macro': dataclasses.asdict(self.macro),
+        'weighted': dataclasses.asdict(self.weighted),
+      },
+      'per_class': [
+        {
+          'index': i,
+          'class': name,
+          'precision': self.scores.precision[i],
+          'recall': self.scores.recall[i],
+          'f1': self.scores.f1[i],
+          'support': self.scores.support[i],
+          'predicted': predicted[i],
+        }
+        for i, name in enumerate(self.class_names)
+      ],
+      'most_confused_pairs': [dataclasses.asdict(pair) for pair in self.pairs],
+      'worst_mistakes': [
+        {
+          **dataclasses.asdict(mistake),
+          'true_class': self.class_names[mistake.true],
+          'predicted_class': self.class_names[mistake.predicted],
+        }
+        for mistake in self.mistakes
+      ],
+      'reliability': [
+        {'above': low, 'to': high, 'count': n, 'confidence': c, 'accuracy': a}
+        for low, high, n, c, a in zip(
+          self.reliability.edges[:-1],
+          self.reliability.edges[1:],
+          self.reliability.count,
+          self.reliability.confidence,
+          self.reliability.accuracy,
+        )
+      ],
+      'confusion_matrix': self.confusion,
+    }
+
+
+def measure(
+  labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
+) -> Results:
+  """Computes the numbers of a report.
+
+  Args:
+    labels: integer [n], n at least 1.
+    probabilities: float [n, K], rows sum to 1.
+    class_names: K names.
+
+  Raises:
+    ValueError: shapes that do not fit, no examples, or a value that is not finite.
+  """
+  labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+  shape = (len(labels), len(class_names))
+  if not len(labels) or probabilities.shape != shape:
+    raise ValueError(f'probabilities must be {shape}, n > 0, not {probabilities.shape}')
+  if not np.isfinite(probabilities).all():
+    raise ValueError('probabilities hold NaN or infinity')
+  predictions = probabilities.argmax(axis=1)
+  confusion = classification.confusion_matrix(labels, predictions, len(class_names))
+  scores = classification.class_scores(confusion)
+  correct = int(np.trace(confusion))
+  return Results(
+    class_names=tuple(class_names),
+    examples=len(labels),
+    accuracy=correct / len(labels),
+    accuracy_top5=classification.top_k_accuracy(probabilities, labels, k=5),
+    accuracy_interval=classification.accuracy_interval(correct, len(labels)),
+    loss=classification.cross_entropy(probabilities, labels),
+    ece=classification.expected_calibration_error(probabilities, labels),
+    confusion=confusion,
+    scores=scores,
+    macro=classification.macro_average(scores),
+    weighted=classification.weighted_average(scores),
+    pairs=classification.most_confused_pairs(confusion, class_names, PAIRS),
+    mistakes=classification.worst_mistakes(probabilities, labels, PICTURES),
+    reliability=classification.reliability(probabilities, labels),
+  )
+
+
+def write_report(
+  directory: str | Path,
+  *,
+  summary: dict,
+  config: dict,
+  history: list[dict],
+  labels: np.ndarray,
+  probabilities: np.ndarray,
+  class_names: Sequence[str],
+  image_at: Callable[[int], np.ndarray],
+  split: str,
+  notes: Sequence[str] = (),
+) -> Path:
+  """Writes report/ in a run directory: report.html, .md, .json and the plots.
+
+  Every file is replaced as a whole, report.json last: where it stands, the report is
+  complete. The HTML is one file that needs nothing else.
+
+  Args:
+    directory: the run directory.
+    summary: as in summary.json; a field that is missing or None shows as a dash.
+    config: the resolved config, nested dicts.
+    history: the parsed classification.jsonl.
+    labels: integer [n], true classes.
+    probabilities: float32 [n, K].
+    class_names: K names.
+    image_at: gives example i of the split as uint8 [H, W, C], C 1 or 3.
+    split: name of the split, 'test' or 'validation'.
+    notes: what a reader must know first, such as that the data are synthetic.
+
+  Returns:
+    Path of report.html.
+
+  Raises:
+    ValueError: see `measure`.
+  """
+  labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+  results = measure(labels, probabilities, class_names)
+  mistakes = classification.telling_mistakes(probabilities, labels, PICTURED, PICTURES)
+  pictured = [
+    _picture(results, image_at, mistake.index, labels, probabilities)
+    for mistake in mistakes
+  ]
+  worst = pictured[: len(results.mistakes)]  # the surest come first in both
+  sampler = np.random.default_rng(0)  # the same examples in every report on this split
+  chosen = sampler.permutation(results.examples)[:PICTURES].tolist()
+  samples = [
+    _picture(results, image_at, index, labels, probabilities) for index in chosen
+  ]
+  charts = _charts(results, history, split)
+  images = {plot.file: plot.light for plot in charts.values()}
+  if worst:
+    images['worst_mistakes.png'] = style.png(picture_grid.picture_grid(worst))
+  images['samples.png'] = style.png(picture_grid.picture_grid(samples))
+
+  summary, config = html.plain(summary), html.plain(config)
+  values = {
+    'name': html.text(summary.get('config_name')),
+    'split': split,
+    'notes': list(notes),
+    'summary': summary,
+    'facts': _facts(results, summary, split),
+    'command': html.command_line(summary.get('command')),
+    'config': json.dumps(config, indent=2, ensure_ascii=False),
+    'versions': summary.get('versions') or {},
+    'results': results,
+    'charts': charts,
+    'worst': worst,
+    'mistakes': mistakes,
+    'pictured': pictured,
+    'data': _data(results),
+    'ramps': {'light': style.LIGHT.ramp, 'dark': style.DARK.ramp},
+    'samples': samples,
+    'thumbnail': lambda picture: html.data_uri(*_thumbnail(picture.image)),
+    'confidence': picture_grid.confidence_text,
+  }
+  record = {
+    'config_name': summary.get('config_name'),
+    'split': split,
+    'notes': list(notes),
+    **results.as_json(),
+  }
+  files: dict[str, str | bytes] = {
+    **images,
+    'report.md': html.render('report.md.j2', **values),
+    'report.html': html.render('report.html.j2', **values),
+    'report.json': html.lined_json(record),
+  }
+  target = Path(directory) / 'report'
+  write_all(target, files, {'curves.png', 'worst_mistakes.png'})
+  return target / 'report.html'
+
+
+def _picture(
+  results: Results,
+  image_at: Callable[[int], np.ndarray],
+  index: int,
+  labels: np.ndarray,
+  probabilities: np.ndarray,
+) -> picture_grid.Picture:
+  predicted = int(probabilities[index].argmax())
+  return picture_grid.Picture(
+    image=np.asarray(image_at(index)),
+    true=results.class_names[labels[index]],
+    predicted=results.class_names[predicted],
+    confidence=float(probabilities[index, predicted]),
+    right=predicted == labels[index],
+    index=index,
+  )
+
+
+def _thumbnail(image: np.ndarray) -> tuple[bytes, str]:
+  """Encodes an image, reduced to what the page shows of it: its bytes and format."""
+  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  kind, options = 'png', {}
+  if max(picture.size) > LOSSLESS:
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    kind, options = 'jpeg', {'quality': 80}
+  buffer = io.BytesIO()
+  picture.save(buffer, kind.upper(), optimize=True, **options)
+  return buffer.getvalue(), kind
+
+
+def _data(results: Results) -> dict[str, Any]:
+  """Returns what the scripts of the page work on."""
+  rows, columns = np.nonzero(results.confusion)
+  counts = results.confusion[rows, columns]
+  return {
+    'names': list(results.class_names),
+    # Row, column and count of each cell that is not 0, one after another: of 1,000
+    # classes most are.
+    'cells': np.stack([rows, columns, counts], axis=1).ravel().tolist(),
+    'alike': classification.confusion_order(results.confusion).tolist(),
+    'mistakes': results.examples - int(np.trace(results.confusion)),
+  }
+
+
+def _charts(results: Results, history: list[dict], split: str) -> dict[str, style.Plot]:
+  """Draws the charts in both themes; without a log there are no curves."""
+  names, number = results.class_names, len(results.class_names)
+  charts = {}
+  if plots.has_curves(history):
+    charts['curves'] = style.draw(
+      'curves.png',
+      'Loss, accuracy and learning rate against the training step, for each split.',
+      lambda theme: plots.curves(history, theme),
+      narrow=True,
+    )
+  best = int(np.argmax(results.scores.f1))
+  worst = int(np.argmin(results.scores.f1))
+  charts['f1'] = style.draw(
+    'f1_per_class.png',
+    f'F1 of each of the {number} classes as bars, from {names[best]}'
+    f' ({results.scores.f1[best]:.3f}) down to {names[worst]}'
+    f' ({results.scores.f1[worst]:.3f}); the macro average is {results.macro.f1:.3f}.',
+    lambda theme: plots.f1_bars(results.scores, names, theme),
+  )
+  pair = results.pairs[0] if results.pairs else None
+  most = (
+    f'Most confused: {pair.first} and {pair.second}, {pair.count} times.'
+    if pair
+    else 'No two classes were confused.'
+  )
+  charts['confusion'] = style.draw(
+    'confusion_matrix.png',
+    f'Confusion matrix of {number} classes on the {split} split, true classes in the'
+    f' rows, predicted ones in the columns. {most}',
+    lambda theme: plots.confusion_matrix(results.confusion, names, theme),
+  )
+  charts['reliability'] = style.draw(
+    'reliability.png',
+    'Accuracy against confidence in 15 bins, with the share of examples in each; the'
+    f' expected calibration error is {results.ece:.2%}.',
+    lambda theme: plots.reliability_diagram(results.reliability, results.ece, theme),
+  )
+  return charts
+
+
+def _facts(results: Results, summary: dict, split: str) -> list[tuple[str, str]]:
+  """Lists what the head of the page says beside the accuracy, as (label, value)."""
+  facts = [(f'{split} loss', html.number(results.loss, '.4f'))]
+  if len(results.class_names) > 5:
+    facts.append((f'{split} top-5', html.percent(results.accuracy_top5)))
+  return [
+    *facts,
+    ('macro F1', html.number(float(results.macro.f1), '.4f')),
+    ('calibration error', html.percent(results.ece)),
+    ('train accuracy', html.percent(summary.get('train_accuracy'))),
+    ('parameters', html.number(summary.get('params'))),
+    ('steps', html.number(summary.get('steps'))),
+    ('epochs', html.number(summary.get('epochs'), '.4g')),
+    *html.circumstances(summary),
+  ]

@@ -1,0 +1,143 @@
+"""The run directory: its config, its data set's facts, its summary, its lock."""
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvision import config as config_lib
+from jaxvision.errors import UserError
+from jaxvision.io import write_whole
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes JSON by `write_whole`; NaN and infinity are refused."""
+  write_whole(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+class RunDirectory:
+  """Paths and files of one run; the layout is part of the public contract."""
+
+  def __init__(self, path: str | Path):
+    self.path = Path(path)
+    self.config_file = self.path / 'config.json'
+    self.dataset_file = self.path / 'dataset.json'
+    self.pretrained_file = self.path / 'pretrained.json'
+    self.summary_file = self.path / 'summary.json'
+    self.metrics_file = self.path / 'metrics.jsonl'
+    self.checkpoints = self.path / 'checkpoints'
+    self.report = self.path / 'report'
+    self.samples = self.path / 'samples'
+
+  def check(self, config: ConfigDict, overwrite: bool = False) -> None:
+    """Raises UserError unless the directory is this run's, new, or to be overwritten.
+
+    Changes nothing, so that a mistake found later leaves no trace.
+    """
+    if not self.path.exists():
+      return
+    if not self.path.is_dir():
+      raise UserError(
+        f'workdir {self.path} is a file: choose another with --workdir=DIR'
+      )
+    if not self.config_file.exists():
+      # A process killed at its very start leaves hidden files only.
+      names = sorted(p.name for p in self.path.iterdir())
+      strangers = [name for name in names if not name.startswith('.')]
+      if strangers:
+        raise UserError(
+          f'workdir {self.path} is not empty and holds no run (it has {strangers[0]}), '
+          'and nothing in it is overwritten: choose another directory with --workdir=DIR'
+        )
+    elif not overwrite:
+      different = config_lib.differences(self.config(), config)
+      if different:
+        raise UserError(
+          f'workdir {self.path} holds a run with another config ('
+          + '; '.join(different)
+          + '): choose another directory with --workdir=DIR, or replace that run with '
+          '--overwrite'
+        )
+
+  def open(self, config: ConfigDict, overwrite: bool = False) -> None:
+    """Makes the directory this config's; call `check` first and hold `locked`."""
+    if overwrite:
+      self._clear()
+    write_json(self.config_file, config.to_dict())
+
+  def _clear(self) -> None:
+    """Removes what a run writes, and nothing else."""
+    for tree in (self.checkpoints, self.report, self.samples):
+      shutil.rmtree(tree, ignore_errors=True)
+    for file in (
+      self.config_file,
+      self.dataset_file,
+      self.pretrained_file,
+      self.summary_file,
+      self.metrics_file,
+    ):
+      file.unlink(missing_ok=True)
+    for events in self.path.glob('events.out.tfevents.*'):
+      events.unlink()
+
+  def config(self) -> ConfigDict:
+    """Returns the run's config, or raises UserError if this is no run."""
+    if not self.config_file.is_file():
+      raise UserError(
+        f'{self.path} is no run: it has no config.json (give the --workdir of a '
+        'training run)'
+      )
+    try:
+      return config_lib.from_json(self.config_file.read_text())
+    except (ValueError, OSError) as error:
+      raise UserError(f'{self.config_file} is damaged: {error}') from error
+
+  def summary(self) -> dict[str, Any] | None:
+    """Returns summary.json, or None if the run has not finished."""
+    return self._read(self.summary_file)
+
+  def dataset(self) -> dict[str, Any] | None:
+    """Returns what the run knows of its data: class names, image shape, mean, std."""
+    return self._read(self.dataset_file)
+
+  def pretrained(self) -> dict[str, Any] | None:
+    """Returns where the run's first weights came from, or None if from nowhere."""
+    return self._read(self.pretrained_file)
+
+  def _read(self, path: Path) -> dict[str, Any] | None:
+    try:
+      return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+      return None
+
+  def is_free(self) -> bool:
+    """Whether no process trains in the directory, which is made where it is not there."""
+    with contextlib.suppress(UserError), self.locked():
+      return True
+    return False
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Makes and holds the directory for one process; the system frees it on any exit."""
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      lock = (self.path / '.lock').open('w')
+    except OSError as error:
+      raise UserError(
+        f'workdir {self.path} cannot be written ({error.strerror}): choose another '
+        'directory with --workdir=DIR'
+      ) from error
+    with lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as error:
+        raise UserError(
+          f'another process is training in {self.path}: wait for it, or choose another '
+          'directory with --workdir=DIR'
+        ) from error
+      yield

@@ -1,0 +1,133 @@
+"""Samples of a generator, compiled once, a batch at a time."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxvision.tasks.base import Generator, PyTree
+from jaxvision.training.mesh import over_batch, replicated
+from jaxvision.training.step import Compiler
+
+
+class Sampler:
+  """Draws images with one generator.
+
+  Sample i of a seed comes of the same noise in a batch of any size, and, of a
+  conditional generator, is of class i modulo the number of classes.
+
+  Args:
+    generator: what draws.
+    mesh: devices that share a batch.
+    variables: of the generator, or others like them, abstract or not.
+    batch_size: images at a time.
+    compiler: keeps account of what is compiled.
+  """
+
+  def __init__(
+    self,
+    generator: Generator,
+    mesh: Mesh,
+    variables: PyTree,
+    batch_size: int,
+    compiler: Compiler,
+  ):
+    self.generator = generator
+    self._size = size = -(-batch_size // mesh.size) * mesh.size
+    self._to_batch, self._everywhere = over_batch(mesh), replicated(mesh)
+    jit = {'out_shardings': self._to_batch}
+
+    def noise(key: jax.Array, first: jax.Array) -> jax.Array:
+      indices = first + jnp.arange(size, dtype=jnp.uint32)
+      keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+      return jax.vmap(lambda k: jax.random.normal(k, (generator.latent,)))(keys)
+
+    key = jax.device_put(jax.random.key(0), self._everywhere)
+    self._noise = compiler(noise, key, np.uint32(0), **jit)
+    shapes = [
+      jax.ShapeDtypeStruct(shape, dtype, sharding=self._to_batch)
+      for shape, dtype in (((size, generator.latent), np.float32), ((size,), np.int32))
+    ]
+    self._draw = compiler(generator.draw, variables, *shapes, **jit)
+
+  def noise(self, count: int, seed: int, first: int = 0) -> np.ndarray:
+    """Returns the noise of samples `first` to `first + count`: float32 [count, latent]."""
+    key = jax.device_put(jax.random.key(seed), self._everywhere)
+    parts = [
+      np.asarray(self._noise(key, np.uint32(start)))
+      for start in range(first, first + count, self._size)
+    ]
+    return np.concatenate(parts)[:count]
+
+  def labels(self, count: int, first: int = 0) -> np.ndarray:
+    """Returns the classes of samples `first` to `first + count`: int32 [count]."""
+    numbers = np.arange(first, first + count, dtype=np.int32)
+    return numbers % max(1, self.generator.classes)
+
+  def images(
+    self, variables: PyTree, noise: np.ndarray, labels: np.ndarray
+  ) -> np.ndarray:
+    """Returns uint8 [n, H, W, C].
+
+    Args:
+      variables: of the generator.
+      noise: float32 [n, latent].
+      labels: int32 [n]; of no account where it is unconditional.
+    """
+    parts = []
+    for start in range(0, len(noise), self._size):
+      z, y = noise[start : start + self._size], labels[start : start + self._size]
+      missing = self._size - len(z)
+      z = jax.device_put(np.pad(z, ((0, missing), (0, 0))), self._to_batch)
+      y = jax.device_put(np.pad(y, (0, missing)).astype(np.int32), self._to_batch)
+      parts.append(np.asarray(self._draw(variables, z, y))[: self._size - missing])
+    return np.concatenate(parts)
+
+  def batches(self, variables: PyTree, count: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields samples 0 to `count` of a seed, uint8 [B, H, W, C] at a time."""
+    for first in range(0, count, self._size):
+      size = min(self._size, count - first)
+      noise = self.noise(size, seed, first)
+      yield self.images(variables, noise, self.labels(size, first))
+
+  def interpolation(
+    self, variables: PyTree, rows: int, columns: int, seed: int
+  ) -> np.ndarray:
+    """Returns rows of images on the way from one sample to another.
+
+    Row i goes along the great circle from sample 2 i to sample 2 i + 1 (White 2016,
+    "Sampling generative networks", section 2.1), in the class of the first.
+
+    Returns:
+      uint8 [rows, columns, H, W, C].
+    """
+    ends = self.noise(2 * rows, seed)
+    labels = np.repeat(self.labels(2 * rows)[::2], columns)
+    noise = np.stack([slerp(a, b, columns) for a, b in zip(ends[::2], ends[1::2])])
+    images = self.images(variables, noise.reshape(rows * columns, -1), labels)
+    return images.reshape(rows, columns, *images.shape[1:])
+
+
+def slerp(start: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
+  """Returns `count` points from one vector to another along the circle between them.
+
+  Args:
+    start, end: float [d], neither of them 0.
+    count: points, both ends included; at least 2.
+
+  Returns:
+    float32 [count, d].
+
+  >>> slerp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), 3)[1].round(3).tolist()
+  [0.7070000171661377, 0.7070000171661377]
+  """
+  share = np.linspace(0, 1, count)[:, None]
+  cosine = start @ end / (np.linalg.norm(start) * np.linalg.norm(end))
+  angle = np.arccos(np.clip(cosine, -1, 1))
+  if np.sin(angle) < 1e-6:  # one direction, or opposite ones: no circle is singled out
+    return ((1 - share) * start + share * end).astype(np.float32)
+  weights = np.sin((1 - share) * angle), np.sin(share * angle)
+  points = (weights[0] * start + weights[1] * end) / np.sin(angle)
+  return points.astype(np.float32)

@@ -1,0 +1,376 @@
+"""`sweep`: searched as asked, compiled once, gone on with, and told what is wrong."""
+
+import csv
+import json
+import re
+import signal
+
+import numpy as np
+import pytest
+
+from jaxvision import commands, config
+from jaxvision.commands.optuna_study import Study
+from jaxvision.config import search_space
+from jaxvision.config.search_space import Choice, Range, Sweep
+from jaxvision.errors import UserError
+from jaxvision.main import main
+from jaxvision.training.run_directory import RunDirectory
+
+RATES = Range(1e-3, 0.3, log=True)
+
+FILE = '''"""A sweep."""
+
+from jaxvision.config.search_space import Choice, Range, Sweep
+
+
+def get_sweep():
+  return Sweep({0})
+'''
+
+
+def _trials(workdir):
+  """Returns number -> row of sweep.csv."""
+  with (workdir / 'sweep.csv').open() as file:
+    return {int(row['trial']): row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def numbers():
+  return {'optimizer.learning_rate': RATES, 'model.dropout': Range(0.0, 0.5)}
+
+
+def test_trials_that_differ_in_numbers_compile_once(
+  digits_config, numbers, tmp_path, quick_compile, capsys
+):
+  wanted = Sweep({**numbers, 'seed': Range(0, 9)}, trials=6, pruner='none')
+  swept = commands.sweep(digits_config, wanted, tmp_path)
+  assert swept.programs == 1
+  assert swept.finished
+  trials = _trials(tmp_path)
+  assert sorted(trials) == list(range(6))
+  assert {row['end'] for row in trials.values()} == {'done'}
+  assert len({row['optimizer.learning_rate'] for row in trials.values()}) == 6
+  record = json.loads((tmp_path / 'sweep.json').read_text())
+  best = max(trials.values(), key=lambda row: float(row['accuracy']))
+  assert record['best']['accuracy'] == float(best['accuracy'])
+  assert sum(record['importances'].values()) == pytest.approx(1)
+  assert record['held_out'] is True
+  assert len(record['machine']['versions']) > 4
+  # Every trial is a run that the other commands read; the best keeps its weights.
+  number = record['best']['trial']
+  for trial in range(6):
+    run = RunDirectory(tmp_path / 'trials' / f'{trial:04d}')
+    summary = run.summary()
+    assert summary['validation_accuracy'] == float(trials[trial]['accuracy'])
+    assert run.config().optimizer.learning_rate == float(
+      trials[trial]['optimizer.learning_rate']
+    )
+    assert run.checkpoints.is_dir() == (trial == number)
+    points = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert [(p['step'], p['split']) for p in points] == [
+      (5, 'train'),
+      (6, 'validation'),
+      (10, 'train'),
+      (12, 'train'),
+      (12, 'validation'),
+    ]
+  evaluated = commands.evaluate(tmp_path / 'trials' / f'{number:04d}', quiet=True)
+  kept = RunDirectory(tmp_path / 'trials' / f'{number:04d}').summary()
+  assert evaluated['accuracy'] == pytest.approx(kept['test_accuracy'])
+  told = capsys.readouterr().out
+  assert 'not on the test split' in told
+  assert '--config.optimizer.learning_rate=' in told
+
+
+def test_side_by_side_comes_to_the_same_as_one_by_one(
+  digits_config, numbers, tmp_path, quick_compile
+):
+  for side_by_side in (1, 3):
+    wanted = Sweep(
+      numbers,
+      'random',
+      trials=4,
+      measure='loss',
+      pruner='none',
+      side_by_side=side_by_side,
+    )
+    swept = commands.sweep(
+      digits_config, wanted, tmp_path / str(side_by_side), quiet=True
+    )
+    assert swept.programs == 1
+  alone, together = (_trials(tmp_path / name) for name in ('1', '3'))
+  for number, row in alone.items():
+    other = together[number]
+    assert row['optimizer.learning_rate'] == other['optimizer.learning_rate']
+    assert float(row['loss']) == pytest.approx(float(other['loss']), rel=1e-3)
+
+
+def test_a_grid_is_gone_through_once_with_a_program_for_each_batch_size(
+  digits_config, tmp_path, quick_compile
+):
+  space = {
+    'batch_size': Choice(32, 64),
+    'optimizer.learning_rate': Choice(0.05, 0.1),
+    'optimizer.nesterov': Choice(True),
+  }
+  wanted = Sweep(space, 'grid', pruner='none')
+  assert wanted.size == 4
+  swept = commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  assert swept.programs == 2
+  trials = _trials(tmp_path).values()
+  points = {(row['batch_size'], row['optimizer.learning_rate']) for row in trials}
+  assert points == {('32', '0.05'), ('32', '0.1'), ('64', '0.05'), ('64', '0.1')}
+  again = commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  assert again.programs == 0
+  assert len(_trials(tmp_path)) == 4
+
+
+def test_bad_trials_are_given_up(digits_config, tmp_path, quick_compile):
+  digits_config.eval_every_steps = 3
+  space = {'optimizer.learning_rate': Choice(0.05, 0.04, 0.06, 1e-6, 2e-6)}
+  wanted = Sweep(space, 'grid', startup=3, patience=1)
+  commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  ends = {
+    row['optimizer.learning_rate']: row['end'] for row in _trials(tmp_path).values()
+  }
+  assert ends['0.05'] == ends['0.04'] == ends['0.06'] == 'done'
+  assert ends['1e-06'] == 'pruned'
+
+
+def test_a_failed_trial_is_recorded_and_passed_over(
+  digits_config, tmp_path, quick_compile, capsys
+):
+  space = {'optimizer.learning_rate': Choice(1e30, 0.05)}
+  swept = commands.sweep(digits_config, Sweep(space, 'grid'), tmp_path)
+  assert swept.finished
+  trials = _trials(tmp_path)
+  assert (trials[0]['end'], trials[1]['end']) == ('failed', 'done')
+  assert 'diverged' in trials[0]['error']
+  assert 'diverged' in (tmp_path / 'sweep.html').read_text()
+  assert 'trial 0: failed: training diverged' in capsys.readouterr().out
+
+
+def test_runs_that_cannot_share_a_program_are_swept_as_well(
+  digits_config, tmp_path, quick_compile
+):
+  digits_config.data.pipeline = 'streaming'
+  digits_config.data.workers = 0
+  digits_config.report = True
+  digits_config.eval_every_steps = 4
+  space = {'optimizer.learning_rate': Choice(0.05, 0.1, 1e-7, 1e30)}
+  wanted = Sweep(space, 'grid', startup=2, measure='loss')
+  swept = commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  assert swept.programs == 0
+  trials = _trials(tmp_path)
+  assert [trials[i]['end'] for i in range(4)] == ['done', 'done', 'pruned', 'failed']
+  assert (tmp_path / 'trials' / '0000' / 'report' / 'report.html').is_file()
+  assert 'diverged' in trials[3]['error']
+
+
+SHORT = ('epochs=1', 'parallel.data=1', 'log_every_steps=5', 'eval_every_steps=7')
+
+
+def _values(workdir):
+  return {
+    number: (row['end'], row['accuracy'], row['optimizer.learning_rate'])
+    for number, row in _trials(workdir).items()
+  }
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+  """The file of a sweep, and the directory of one that was not interrupted."""
+  folder = tmp_path_factory.mktemp('uninterrupted')
+  file = folder / 'rates.py'
+  file.write_text(
+    FILE.replace(
+      '{0}',
+      "space={'optimizer.learning_rate': Range(1e-3, 0.3, log=True)}, trials=6,"
+      " startup=2, pruner='none'",
+    )
+  )
+  loaded = config.load('configs/digits_cnn.py', SHORT)
+  commands.sweep(loaded, search_space.load(file, loaded), folder / 'whole', quiet=True)
+  return file, folder / 'whole'
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_killed_in_the_middle_it_loses_nothing(
+  number, command, uninterrupted, tmp_path
+):
+  file, whole = uninterrupted
+
+  def start():
+    return command(
+      'sweep',
+      '--config=configs/digits_cnn.py',
+      f'--sweep={file}',
+      f'--workdir={tmp_path}',
+      *(f'--config.{field}' for field in SHORT),
+    )
+
+  killed = start()
+  for line in killed.stdout:
+    if line.startswith('[2/6]'):
+      killed.send_signal(number)
+      break
+  rest = killed.stdout.read()
+  assert killed.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 0), rest
+  if number == signal.SIGTERM:
+    assert 'the same command goes on from here' in rest
+  resumed = start()
+  told = resumed.stdout.read()
+  assert resumed.wait() == 0, told
+  there = int(re.search(r'(\d) of 6 trials are there', told)[1])
+  assert there >= 2
+  assert told.count('] trial ') == 6 - there
+  assert _values(tmp_path) == _values(whole)
+
+
+def test_a_process_that_ends_between_a_result_and_its_note_repeats_nothing(
+  digits_config, numbers, tmp_path, quick_compile, monkeypatch
+):
+  wanted = Sweep(numbers, trials=1)
+
+  def end(*_):
+    raise SystemExit
+
+  with monkeypatch.context() as patched:
+    patched.setattr('jaxvision.commands.optuna_study.Trial.finish', end)
+    with pytest.raises(SystemExit):
+      commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  log = RunDirectory(tmp_path / 'trials' / '0000').metrics_file
+  before = log.read_text()
+  commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  assert log.read_text() == before
+  assert _trials(tmp_path)[0]['end'] == 'done'
+
+
+def test_another_sweep_in_the_same_place_is_refused(
+  digits_config, numbers, tmp_path, quick_compile
+):
+  digits_config.steps = 1
+  commands.sweep(digits_config, Sweep(numbers, trials=1), tmp_path, quiet=True)
+  other = Sweep({**numbers, 'model.dropout': Range(0.0, 0.9)}, trials=1)
+  with pytest.raises(UserError, match=r'space.model.dropout: Range\(low=0.0, high=0.5'):
+    commands.sweep(digits_config, other, tmp_path, quiet=True)
+  digits_config.batch_size = 32
+  with pytest.raises(UserError, match='config.batch_size: 64 -> 32'):
+    commands.sweep(digits_config, Sweep(numbers, trials=1), tmp_path, quiet=True)
+
+
+def test_two_processes_share_a_study(digits_config, numbers, tmp_path):
+  wanted = search_space.validate(Sweep(numbers, trials=3, name='shared'), digits_config)
+  url = f'sqlite:///{tmp_path}/shared.db'
+  one, two = (Study(wanted, digits_config, url, 'accuracy', 'max') for _ in range(2))
+  trials = [one.next(), two.next(), one.next()]
+  assert [trial.number for trial in trials] == [0, 1, 2]
+  assert len({trial.values['model.dropout'] for trial in trials}) == 3
+  assert two.next() is None
+  assert len(two.under_way()) == 3
+  trials[1].finish(0.5)
+  trials[0].fail('no memory')
+  assert [t.number for t in one.over()] == [0, 1]
+  assert one.best().number == 1
+
+
+def test_a_trial_draws_the_same_whenever_it_comes(digits_config, numbers, tmp_path):
+  wanted = search_space.validate(
+    Sweep(numbers, 'random', trials=4, name='a'), digits_config
+  )
+  drawn = []
+  for path in ('one.db', 'two.db'):
+    url = f'sqlite:///{tmp_path}/{path}'
+    values = []
+    for _ in range(4):  # a process for each trial
+      study = Study(wanted, digits_config, url, 'accuracy', 'max')
+      trial = study.next()
+      values.append(tuple(trial.values.values()))
+      trial.finish(0.0)
+    assert len(set(values)) == 4
+    drawn.append(values)
+  np.testing.assert_array_equal(drawn[0], drawn[1])
+
+
+GOOD = "space={'optimizer.learning_rate': Range(0.01, 0.1)}"
+
+
+@pytest.mark.parametrize(
+  ('text', 'told'),
+  [
+    ("space={'optimizer.learning_rat': Range(0.1, 1.0)}", 'did you mean "optimizer'),
+    ("space={'model.dropuot': Range(0.1, 0.5)}", 'no field "dropuot"'),
+    ("space={'optimizer.learning_rate': Range(1.0, 0.1)}", 'it is empty'),
+    ("space={'optimizer.learning_rate': Range(0, 1, log=True)}", 'above 0'),
+    ("space={'batch_size': Choice()}", 'it is empty'),
+    ("space={'batch_size': Choice(32, 32)}", 'named twice'),
+    ("space={'batch_size': Choice(32, 5000)}", 'batch_size = 5000'),
+    ("space={'optimizer.momentum': Range(0.5, 1.5)}", 'optimizer.momentum must be'),
+    ("space={'optimizer.name': Choice('sgd', 'adamm')}", 'did you mean "adam"'),
+    ('space={}', 'the space is empty'),
+    ("space={'batch_size': 32}", 'takes Range(...) or Choice(...)'),
+    (GOOD + ", sampler='grid'", 'a grid needs values'),
+    (GOOD + ", sampler='tpee'", 'did you mean "tpe"'),
+    (GOOD + ", pruner='no'", 'pruner "no" is unknown'),
+    (GOOD + ", measure='f1'", 'there is no measure "f1"'),
+    (GOOD + ', trials=-1', 'trials must be a whole number'),
+    (GOOD + ', sidebyside=2', 'sidebyside'),
+  ],
+)
+def test_what_cannot_be_swept_is_told_in_a_line(text, told, tmp_path, capsys):
+  file = tmp_path / 'wrong.py'
+  file.write_text(FILE.replace('{0}', text))
+  arguments = ('--config=configs/digits_cnn.py', f'--sweep={file}')
+  assert main(['sweep', *arguments, f'--workdir={tmp_path / "sweep"}']) == 2
+  error = capsys.readouterr().err
+  assert told in error
+  assert error.startswith('error: ')
+  assert error.count('\n') == 1
+  assert not (tmp_path / 'sweep').exists()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'told'),
+  [
+    (('--config=configs/digits_cnn.py',), 'name the config and what is tried'),
+    (('--sweep=experiments/sweeps/digits.py',), 'name the config and what is tried'),
+    (('--config=configs/digits_cnn.py', '--sweep=no.py'), 'sweep file no.py is not'),
+    (
+      ('--config=configs/digits_cnn.py', '--sweep=configs/digits_cnn.py'),
+      'defines no function get_sweep()',
+    ),
+    (
+      (
+        '--config=configs/digits_cnn.py',
+        '--sweep=experiments/sweeps/digits.py',
+        '--storage=postgresql://me:secret@localhost:1/none',
+      ),
+      'cannot be used',
+    ),
+    (
+      (
+        '--config=configs/digits_cnn.py',
+        '--sweep=experiments/sweeps/digits.py',
+        '--storage=sqlite:////no/such/folder/sweep.db',
+      ),
+      'cannot be used',
+    ),
+  ],
+)
+def test_bad_arguments_are_told_in_a_line(
+  arguments, told, tmp_path, capsys, monkeypatch, pytestconfig
+):
+  monkeypatch.chdir(pytestconfig.rootpath)
+  assert main(['sweep', *arguments, f'--workdir={tmp_path / "sweep"}']) == 2
+  error = capsys.readouterr().err
+  assert told in error
+  assert 'secret' not in error
+  assert error.count('\n') == 1
+
+
+def test_the_sweep_file_of_the_readme_loads(pytestconfig):
+  root = pytestconfig.rootpath
+  loaded = config.load(root / 'configs' / 'digits_cnn.py')
+  found = search_space.load(root / 'experiments' / 'sweeps' / 'digits.py', loaded)
+  assert found.size == 20
+  assert found.name == 'digits_cnn-digits'

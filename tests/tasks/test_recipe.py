@@ -1,0 +1,144 @@
+"""Lookahead, freezing, alternating flips and weights that begin from the data."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvision import config as config_lib
+from jaxvision.errors import UserError
+from jaxvision.tasks.base import update_lookahead
+from jaxvision.training.build import DataFacts, make_task
+
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
+FACTS = DataFacts(
+  name='test',
+  class_names=tuple('abcde'),
+  image_shape=(8, 8, 1),
+  mean=(0.4,),
+  std=(0.3,),
+  examples={'train': 64, 'test': 16},
+)
+
+
+def batch_of(size=8, epoch=0):
+  rng = np.random.default_rng(0)
+  return {
+    'image': rng.integers(0, 256, (size, 8, 8, 1), np.uint8),
+    'label': rng.integers(0, 5, size).astype(np.int32),
+    'index': np.arange(size, dtype=np.int32),
+    'epoch': np.full(size, epoch, np.int32),
+  }
+
+
+def task_of(*assignments):
+  config = config_lib.override(
+    config_lib.base_config(),
+    ['batch_size=8', 'steps=12', 'model.name=airbench94', 'model.widths=(4,6)']
+    + list(assignments),
+  )
+  return make_task(config, FACTS)[0]
+
+
+def test_lookahead_against_a_loop():
+  rng = np.random.default_rng(0)
+  every, decay, total = 3, 0.8, 10
+  slow = fast = np.zeros(4, np.float32)
+  ours = jnp.asarray(slow), jnp.asarray(fast)
+  for step in range(1, total + 1):
+    move = rng.standard_normal(4).astype(np.float32)
+    fast = fast + move
+    if step % every == 0:
+      kept = decay * (step / total) ** 3
+      slow = kept * slow + (1 - kept) * fast
+      fast = slow
+    if step == total:
+      fast = slow
+    ours = update_lookahead(
+      ours[0], ours[1] + move, jnp.array(step), every, decay, total
+    )
+    np.testing.assert_allclose(ours[0], slow, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours[1], fast, rtol=1e-4, atol=1e-6)
+
+
+def test_lookahead_in_the_step_and_in_evaluation():
+  task = task_of('lookahead.every=2', 'lookahead.decay=0.5')
+  plain = task_of()
+  step, plain_step = jax.jit(task.train_step), jax.jit(plain.train_step)
+  state, other = task.init(jax.random.key(0)), plain.init(jax.random.key(0))
+  begun = state.ema
+  chex.assert_trees_all_equal(begun['params'], state.params)
+  state, _ = step(state, batch_of(), jax.random.key(1))
+  other, _ = plain_step(other, batch_of(), jax.random.key(1))
+  chex.assert_trees_all_equal(state.ema, begun)  # no pull yet
+  chex.assert_trees_all_close(state.params, other.params, rtol=1e-6)
+  state, _ = step(state, batch_of(), jax.random.key(2))
+  other, _ = plain_step(other, batch_of(), jax.random.key(2))
+  kept = 0.5 * (2 / 12) ** 3
+  new = {'params': other.params, 'batch_stats': other.batch_stats}
+  expected = jax.tree.map(lambda s, f: kept * s + (1 - kept) * f, begun, new)
+  chex.assert_trees_all_close(state.ema, expected, rtol=1e-5, atol=1e-6)
+  chex.assert_trees_all_equal(state.ema['params'], state.params)
+  chex.assert_trees_all_equal(state.ema['batch_stats'], state.batch_stats)
+  chex.assert_trees_all_equal(state.eval_variables, state.ema)
+
+
+def test_frozen_weights_keep_every_bit_and_the_others_move_as_before():
+  patterns = 'freeze=("whiten/.*", "group1/conv1/kernel")'
+  task = task_of(patterns, 'optimizer.weight_decay=0.1')
+  state = task.init(jax.random.key(0))
+  new, _ = jax.jit(task.train_step)(state, batch_of(), jax.random.key(1))
+  chex.assert_trees_all_equal(new.params['whiten'], state.params['whiten'])
+  kernel = state.params['group1']['conv1']['kernel']
+  chex.assert_trees_all_equal(new.params['group1']['conv1']['kernel'], kernel)
+  assert all(leaf.shape != kernel.shape for leaf in jax.tree.leaves(state.opt_state))
+  free = task_of('optimizer.weight_decay=0.1')
+  moved, _ = jax.jit(free.train_step)(
+    free.init(jax.random.key(0)), batch_of(), jax.random.key(1)
+  )
+  assert (moved.params['group1']['conv1']['kernel'] != kernel).any()
+  for name in ('group2', 'head'):
+    chex.assert_trees_all_close(
+      new.params[name], moved.params[name], rtol=1e-5, atol=1e-6
+    )
+  with pytest.raises(UserError, match='matches no parameter'):
+    task_of('freeze=("nothing",)')
+
+
+def test_alternating_flips_mirror_a_batch_in_one_of_two_epochs():
+  # Without crops, an epoch's images are the other's mirrored: same loss if mirrored.
+  task = task_of('augment.flip=True', 'augment.flip_mode=alternating')
+  plain = task_of()
+  state = task.init(jax.random.key(0))
+  step, plain_step = jax.jit(task.train_step), jax.jit(plain.train_step)
+
+  def loss(step, batch):
+    return float(step(state, batch, jax.random.key(1))[1].compute()['loss'])
+
+  first, mirrored = batch_of(epoch=0), batch_of(epoch=1)
+  mirrored['image'] = mirrored['image'][:, :, ::-1]
+  # Two turns are none, whatever an example began with.
+  np.testing.assert_allclose(loss(step, first), loss(step, mirrored), rtol=1e-6)
+  assert loss(step, batch_of(epoch=0)) != loss(step, batch_of(epoch=1))
+  assert loss(plain_step, batch_of(epoch=0)) == loss(plain_step, batch_of(epoch=1))
+
+
+@pytest.mark.parametrize('lookahead', [0, 5])
+def test_weights_that_begin_from_the_data(lookahead):
+  task = task_of(f'lookahead.every={lookahead}')
+  state = task.init(jax.random.key(0))
+  images = batch_of(64)['image']
+  new = jax.jit(task.init_from_data)(state, images)
+  before, after = state.params['whiten'], new.params['whiten']
+  assert (before['kernel'] != after['kernel']).any()
+  chex.assert_trees_all_equal(before['bias'], after['bias'])
+  chex.assert_trees_all_equal(state.params['head'], new.params['head'])
+  chex.assert_trees_all_equal(new.eval_variables['params'], new.params)
+
+
+def test_other_models_begin_without_the_data():
+  config = config_lib.base_config()
+  config.batch_size = 8
+  assert make_task(config, FACTS)[0].init_from_data is None
