@@ -71,11 +71,11 @@ class Classifying:
     """Draws a few images, the same each time, with what was made of them."""
     if not len(self._logits):
       return None
-    from jaxvision.reports import prediction_grid
+    from jaxvision.reports import image_grid
 
     source = self._dataset.splits[self.split]
     examples = [source[i] for i in self._watched]
-    return prediction_grid.predictions(
+    return image_grid.prediction_grid(
       [np.asarray(image) for image, _ in examples],
       np.array([label for _, label in examples]),
       probabilities(self._logits),

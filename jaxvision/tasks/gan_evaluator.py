@@ -156,7 +156,7 @@ class Generating:
     if self._drawn is None:
       return None
     scale = image_grid.fitting_scale(self._drawn.shape[1])
-    return self._drawn.repeat(scale, axis=0).repeat(scale, axis=1)
+    return image_grid.enlarged(self._drawn, scale)
 
   def _warn(self, step: int, diversity: float) -> None:
     """Tells, once each, what is going wrong."""

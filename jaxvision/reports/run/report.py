@@ -12,7 +12,12 @@ from PIL import Image
 
 from jaxvision.io import write_all
 from jaxvision.metrics import classification
-from jaxvision.reports import html, picture_grid, style
+from jaxvision.reports import html, image_grid, style
+from jaxvision.reports.image_grid import (
+  CaptionedImage,
+  captioned_grid,
+  captioned_prediction,
+)
 from jaxvision.reports.run import plots
 
 PAIRS = 20  # most confused pairs listed
@@ -185,21 +190,22 @@ def write_report(
   labels, probabilities = np.asarray(labels), np.asarray(probabilities)
   results = measure(labels, probabilities, class_names)
   mistakes = classification.telling_mistakes(probabilities, labels, PICTURED, PICTURES)
-  pictured = [
-    _picture(results, image_at, mistake.index, labels, probabilities)
-    for mistake in mistakes
-  ]
-  worst = pictured[: len(results.mistakes)]  # the surest come first in both
+
+  def captioned(indices: Sequence[int]) -> list[CaptionedImage]:
+    return [
+      captioned_prediction(image_at(i), labels[i], probabilities[i], class_names, i)
+      for i in indices
+    ]
+
+  pictured = captioned([mistake.index for mistake in mistakes])
+  worst = pictured[: len(results.mistakes)]  # the most confident come first in both
   sampler = np.random.default_rng(0)  # the same examples in every report on this split
-  chosen = sampler.permutation(results.examples)[:PICTURES].tolist()
-  samples = [
-    _picture(results, image_at, index, labels, probabilities) for index in chosen
-  ]
+  samples = captioned(sampler.permutation(results.examples)[:PICTURES].tolist())
   charts = _charts(results, history, split)
   images = {plot.file: plot.light for plot in charts.values()}
   if worst:
-    images['worst_mistakes.png'] = style.png(picture_grid.picture_grid(worst))
-  images['samples.png'] = style.png(picture_grid.picture_grid(samples))
+    images['worst_mistakes.png'] = image_grid.png(captioned_grid(worst))
+  images['samples.png'] = image_grid.png(captioned_grid(samples))
 
   summary, config = html.plain(summary), html.plain(config)
   values = {
@@ -213,14 +219,13 @@ def write_report(
     'versions': summary.get('versions') or {},
     'results': results,
     'charts': charts,
-    'worst': worst,
     'mistakes': mistakes,
+    'confidence': image_grid.confidence_text,
     'pictured': pictured,
     'data': _data(results),
     'ramps': {'light': style.LIGHT.ramp, 'dark': style.DARK.ramp},
     'samples': samples,
-    'thumbnail': lambda picture: html.data_uri(*_thumbnail(picture.image)),
-    'confidence': picture_grid.confidence_text,
+    'thumbnail': lambda image: html.data_uri(*_thumbnail(image)),
   }
   record = {
     'config_name': summary.get('config_name'),
@@ -237,24 +242,6 @@ def write_report(
   target = Path(directory) / 'report'
   write_all(target, files, {'curves.png', 'worst_mistakes.png'})
   return target / 'report.html'
-
-
-def _picture(
-  results: Results,
-  image_at: Callable[[int], np.ndarray],
-  index: int,
-  labels: np.ndarray,
-  probabilities: np.ndarray,
-) -> picture_grid.Picture:
-  predicted = int(probabilities[index].argmax())
-  return picture_grid.Picture(
-    image=np.asarray(image_at(index)),
-    true=results.class_names[labels[index]],
-    predicted=results.class_names[predicted],
-    confidence=float(probabilities[index, predicted]),
-    right=predicted == labels[index],
-    index=index,
-  )
 
 
 def _thumbnail(image: np.ndarray) -> tuple[bytes, str]:
