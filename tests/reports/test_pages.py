@@ -180,7 +180,7 @@ def test_a_search_narrows_the_classes(browser, hundred):
 
 def _pictured(outputs):
   labels, probabilities = outputs
-  return classification.telling_mistakes(probabilities, labels, 240, 24)
+  return classification.representative_mistakes(probabilities, labels, 240, 24)
 
 
 def _indices(mistakes):

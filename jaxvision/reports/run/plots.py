@@ -258,7 +258,7 @@ def f1_bars(
     class_names: K names.
     theme: colours.
   """
-  macro = float(classification.macro_average(scores).f1)
+  macro = float(np.mean(scores.f1))
   texts = [
     (f'{f1:.3f}', theme.ink) if support else ('no examples', theme.muted)
     for f1, support in zip(scores.f1, scores.support)

@@ -130,8 +130,8 @@ def measure(
   if not np.isfinite(probabilities).all():
     raise ValueError('probabilities hold NaN or infinity')
   predictions = probabilities.argmax(axis=1)
-  confusion = classification.confusion_matrix(labels, predictions, len(class_names))
-  scores = classification.class_scores(confusion)
+  outcome = labels, predictions, len(class_names)
+  confusion = classification.confusion_matrix(*outcome)
   correct = int(np.trace(confusion))
   return Results(
     class_names=tuple(class_names),
@@ -142,9 +142,9 @@ def measure(
     loss=classification.cross_entropy(probabilities, labels),
     ece=classification.expected_calibration_error(probabilities, labels),
     confusion=confusion,
-    scores=scores,
-    macro=classification.macro_average(scores),
-    weighted=classification.weighted_average(scores),
+    scores=classification.class_scores(*outcome),
+    macro=classification.class_scores(*outcome, 'macro'),
+    weighted=classification.class_scores(*outcome, 'weighted'),
     pairs=classification.most_confused_pairs(confusion, class_names, PAIRS),
     mistakes=classification.worst_mistakes(probabilities, labels, PICTURES),
     reliability=classification.reliability(probabilities, labels),
@@ -189,7 +189,9 @@ def write_report(
   """
   labels, probabilities = np.asarray(labels), np.asarray(probabilities)
   results = measure(labels, probabilities, class_names)
-  mistakes = classification.telling_mistakes(probabilities, labels, PICTURED, PICTURES)
+  mistakes = classification.representative_mistakes(
+    probabilities, labels, PICTURED, PICTURES
+  )
 
   def captioned(indices: Sequence[int]) -> list[CaptionedImage]:
     return [
