@@ -67,11 +67,13 @@ def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
     _log.info('comparing %s images with each other', f'{looked:,}')
   splits, signed = [], []
   for name, source in sources.items():
-    pixels = exploration.look(source, rows[name], dataset.image_shape)
+    pixels = exploration.compute_pixel_statistics(
+      source, rows[name], dataset.image_shape
+    )
     signed.append(pixels.signatures)
     labels = np.asarray(source.labels)
     splits.append(
-      exploration.measure(
+      exploration.split_statistics(
         name, labels, rows[name], pixels, dataset.image_shape, classes
       )
     )
@@ -90,7 +92,7 @@ def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
     splits=tuple(splits),
     sampled=looked < sum(sizes.values()),
     samples=exploration.draw_samples(splits[0].labels, classes, count),
-    repeats=exploration.repeats(splits, found),
+    duplicates=exploration.duplicate_report(splits, found),
     headers=headers,
     normalisation=(half, half) if config.task == 'gan' else (dataset.mean, dataset.std),
     augmented=changed,

@@ -1,4 +1,4 @@
-"""Training images as the train step sees them, beside what they were."""
+"""Training images before and after augmentation."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from jaxvision.data.dataset import Dataset, read_crops, read_many
 from jaxvision.data.order import seed_words
 from jaxvision.tasks.gan import to_pixels
 
-# Fields that say how, and hold only where another says whether.
+# Fields that apply only where another field is set.
 _MODES = {
   'flip_mode': 'flip',
   'resized_crop_ratio': 'resized_crop',
@@ -32,33 +32,33 @@ class Augmented:
   Attributes:
     originals: uint8 [n, H, W, C].
     versions: uint8 [n, v, H, W, C]; v is 0 where the config augments nothing.
-    indices: int64 [n], places in the training split.
-    what: the fields that are on, such as 'augment.flip = True'.
+    indices: int64 [n], positions in the training split.
+    fields: the augmentations of the config, such as 'augment.flip = True'.
   """
 
   originals: np.ndarray
   versions: np.ndarray
   indices: np.ndarray
-  what: tuple[str, ...]
+  fields: tuple[str, ...]
 
 
 def enabled(config: ConfigDict) -> tuple[str, ...]:
-  """Lists the fields that change training images, with their values.
+  """Lists the fields of the config that change training images, with their values.
 
   >>> from jaxvision.config import base_config, override
   >>> enabled(override(base_config(), ['augment.flip=True', 'augment.cutout=8']))
   ('augment.flip = True', 'augment.flip_mode = random', 'augment.cutout = 8', 'augment.cutout_mode = clipped')
   """
-  fields, told = config.augment, []
+  augment_fields, found = config.augment, []
   for name in FIELDS['augment']:
-    if name in _MODES or not fields[name]:
+    if name in _MODES or not augment_fields[name]:
       continue
-    told.append(f'augment.{name} = {_short(fields[name])}')
+    found.append(f'augment.{name} = {_short(augment_fields[name])}')
     modes = (mode for mode, of in _MODES.items() if of == name)
-    told += [f'augment.{mode} = {_short(fields[mode])}' for mode in modes]
+    found += [f'augment.{mode} = {_short(augment_fields[mode])}' for mode in modes]
   if config.task == 'gan' and config.gan.diffaugment:
-    told.append(f'gan.diffaugment = {tuple(config.gan.diffaugment)}')
-  return tuple(told)
+    found.append(f'gan.diffaugment = {tuple(config.gan.diffaugment)}')
+  return tuple(found)
 
 
 def _short(value: Any) -> str:
@@ -70,29 +70,29 @@ def _short(value: Any) -> str:
 def augmented(
   config: ConfigDict, dataset: Dataset, indices: np.ndarray, versions: int
 ) -> Augmented:
-  """Passes training images through the functions that the train step calls.
+  """Augments training images by the functions that the training step calls.
 
-  The crop of each is drawn at another place of the run, and everything else by another
-  key; what comes out is brought back to pixels from the normalisation.
+  Each version has its own random key and its own position in the run for the crop. The
+  normalisation is undone afterwards.
 
   Args:
-    config: the run's; reads `task`, `augment`, `gan.diffaugment`, `seed`.
-    dataset: with a training split.
-    indices: int64 [n], places in it.
-    versions: of each image.
+    config: the config; reads `task`, `augment`, `gan.diffaugment` and `seed`.
+    dataset: a data set with a training split.
+    indices: int64 [n], positions in the training split.
+    versions: number of versions of each image.
 
   Raises:
-    UserError: fields that do not suit the images.
+    UserError: a field does not suit the images.
   """
   augment.check(config.augment, dataset.image_shape)
   diffaugment.check(config.gan.diffaugment)
   source = dataset.splits['train']
   examples = read_many(source, indices.tolist())
   originals = np.stack([image for image, _ in examples])
-  told = enabled(config)
-  if not told:
+  fields = enabled(config)
+  if not fields:
     nothing = np.empty((len(indices), 0, *dataset.image_shape), np.uint8)
-    return Augmented(originals, nothing, indices, told)
+    return Augmented(originals, nothing, indices, fields)
   gan = config.task == 'gan'
   half = (0.5,) * dataset.image_shape[-1]  # as a GAN normalises
   mean, std = (half, half) if gan else (dataset.mean, dataset.std)
@@ -120,7 +120,7 @@ def augmented(
   for version in range(versions):
     images = _cropped(config, dataset, originals, indices, version)
     changed.append(np.asarray(change(jnp.int32(version), images)))
-  return Augmented(originals, np.stack(changed, axis=1), indices, told)
+  return Augmented(originals, np.stack(changed, axis=1), indices, fields)
 
 
 def _cropped(
@@ -130,7 +130,7 @@ def _cropped(
   indices: np.ndarray,
   version: int,
 ) -> np.ndarray:
-  """Returns the images after the pipeline, which crops if anything does."""
+  """Returns the images after the random resized crop of the input pipeline."""
   crop = Crop.of(config.augment)
   if crop is None:
     return originals
