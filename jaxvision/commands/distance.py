@@ -56,11 +56,15 @@ def compare_folders(
       )
     shape = judge.image_shape
   seen = [
-    generative.see(judge, _decoded(found, shape), len(found), f'{len(found):,} images')
+    generative.compute_statistics(
+      judge, _decoded(found, shape), len(found), f'{len(found):,} images'
+    )
     for found in paths
   ]
   names = [f'{Path(folder)} ({s.name})' for folder, s in zip((generated, real), seen)]
-  return generative.compare(judge, seen[0], dataclasses.replace(seen[1], name=names[1]))
+  return generative.compute_scores(
+    judge, seen[0], dataclasses.replace(seen[1], name=names[1])
+  )
 
 
 def _shape(path: Path) -> tuple[int, int, int]:

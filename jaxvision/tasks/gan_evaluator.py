@@ -14,7 +14,7 @@ from jaxvision.data.cache import directory as cache_directory
 from jaxvision.data.dataset import Dataset
 from jaxvision.errors import UserError
 from jaxvision.metrics import generative
-from jaxvision.metrics.feature_extractors import Judge
+from jaxvision.metrics.feature_extractors import FeatureExtractor
 from jaxvision.metrics.gan_diagnosis import diagnose
 from jaxvision.tasks import Task
 from jaxvision.tasks.judging import find_classifier, find_judge
@@ -38,8 +38,8 @@ class Panel:
     classifier: which says what classes are drawn.
   """
 
-  features: Judge | None
-  classifier: Judge | None
+  features: FeatureExtractor | None
+  classifier: FeatureExtractor | None
 
   @classmethod
   def of(cls, config: ConfigDict, dataset: Dataset) -> 'Panel':
@@ -98,24 +98,26 @@ class Generating:
     real = [dataset.splits['train'][i][0] for i in self._spread()]
     self._real_diversity = generative.diversity(np.stack(real))
     self._drawn: np.ndarray | None = None
-    self._seen: dict[str, generative.Seen] = {}
+    self._seen: dict[str, generative.FeatureStatistics] = {}
     self._warned: set[str] = set()
 
   def _spread(self) -> list[int]:
     count = len(self._dataset.splits['train'])
     return np.linspace(0, count - 1, min(_GRID, count)).astype(int).tolist()
 
-  def _real(self, split: str) -> generative.Seen:
+  def _real(self, split: str) -> generative.FeatureStatistics:
     if split not in self._seen:
       source = self._dataset.splits[split]
-      self._seen[split] = generative.see_split(
+      self._seen[split] = generative.split_statistics(
         self._panel.features, source, split, self._cache
       )
     return self._seen[split]
 
-  def _fake(self, judge: Judge, variables: Any, count: int) -> generative.Seen:
+  def _fake(
+    self, judge: FeatureExtractor, variables: Any, count: int
+  ) -> generative.FeatureStatistics:
     batches = self._sampler.batches(variables, count, self._config.seed)
-    return generative.see(judge, batches, count, 'samples')
+    return generative.compute_statistics(judge, batches, count, 'samples')
 
   def _grid(self, state: Any) -> np.ndarray:
     labels = self._sampler.labels(_GRID)
@@ -141,7 +143,7 @@ class Generating:
     if panel.features:
       fake = self._fake(panel.features, variables, count)
       real = self._real(wanted.reference)
-      scores = generative.compare(panel.features, fake, real, whole=False)
+      scores = generative.compute_scores(panel.features, fake, real, manifolds=False)
       values |= {'fd': scores.value, 'kid': scores.kid, 'samples': count}
     if panel.classifier:
       if panel.classifier is not panel.features:
@@ -172,7 +174,7 @@ class Generating:
 
   def scores(
     self, state: Any
-  ) -> tuple[generative.Scores | None, generative.Seen | None]:
+  ) -> tuple[generative.Scores | None, generative.FeatureStatistics | None]:
     """Measures on `evaluation.samples`: the distances, and what the classifier saw."""
     wanted, panel = self._config.evaluation, self._panel
     variables, fake, scores = state.eval_variables, None, None
@@ -183,7 +185,7 @@ class Generating:
         train, test = self._real('train'), self._real('test')
         floor = generative.frechet_distance(train.moments, test.moments)
       real = self._real(wanted.reference)
-      scores = generative.compare(panel.features, fake, real, floor)
+      scores = generative.compute_scores(panel.features, fake, real, floor=floor)
     if panel.classifier and panel.classifier is not panel.features:
       fake = self._fake(panel.classifier, variables, wanted.samples)
     return scores, fake if panel.classifier else None
@@ -235,7 +237,7 @@ class Generating:
     self,
     state: Any,
     scores: generative.Scores | None,
-    judged: generative.Seen | None,
+    judged: generative.FeatureStatistics | None,
   ) -> Callable[[dict[str, Any]], Path]:
     """Returns what writes the report, see `Outcome`."""
 
@@ -258,7 +260,7 @@ class Generating:
       opinion = None
       if judged:
         confidences = judged.probabilities.max(1)
-        opinion = report.Judged(
+        opinion = report.SampleClasses(
           self._panel.classifier.weights,
           class_counts(judged),
           float(confidences.mean()),
@@ -276,7 +278,7 @@ class Generating:
           state.eval_variables, _ROWS, _COLUMNS, self._config.seed
         ),
         neighbours=neighbours,
-        judged=opinion,
+        sample_classes=opinion,
         scores=scores.as_json() if scores else None,
         class_names=self._dataset.class_names,
         notes=[*data_notes(self._dataset), *self._diagnosis().values()],
@@ -303,7 +305,7 @@ def bring_up_to_date(
   return summary
 
 
-def class_counts(judged: generative.Seen) -> np.ndarray:
+def class_counts(judged: generative.FeatureStatistics) -> np.ndarray:
   """Returns how many samples a classifier takes for each class: int64 [K]."""
   classes = judged.probabilities.argmax(1)
   return np.bincount(classes, minlength=judged.probabilities.shape[1])

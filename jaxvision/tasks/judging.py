@@ -8,9 +8,9 @@ from jaxvision.errors import UserError
 from jaxvision.inference.loading import load_run
 from jaxvision.inference.predictor import Run
 from jaxvision.metrics.feature_extractors import (
-  Judge,
-  classifier_judge,
-  inception_judge,
+  FeatureExtractor,
+  classifier_extractor,
+  inception_extractor,
 )
 from jaxvision.training.build import make_model
 from jaxvision.weights import inception
@@ -19,7 +19,7 @@ from jaxvision.weights.tensors import fingerprint, named
 
 def find_judge(
   source: str, resizer: str, image_shape: tuple[int, int, int] | None, field: str
-) -> Judge:
+) -> FeatureExtractor:
   """Returns the judge that `evaluation.features`, or what `field` says, names.
 
   Args:
@@ -40,12 +40,12 @@ def find_judge(
       'Inception weights, nor the word inception'
     )
   variables, sha256 = inception.load('' if source == 'inception' else str(path))
-  return inception_judge(variables, sha256, resizer)
+  return inception_extractor(variables, sha256, resizer)
 
 
 def find_classifier(
   workdir: str, image_shape: tuple[int, int, int], field: str
-) -> Judge:
+) -> FeatureExtractor:
   """Returns the judge by a classifier; raises UserError where it is none."""
   path = Path(workdir).expanduser()
   if not path.is_dir():
@@ -53,7 +53,9 @@ def find_classifier(
   return _of_run(path, image_shape, field)
 
 
-def _of_run(path: Path, image_shape: tuple[int, int, int] | None, field: str) -> Judge:
+def _of_run(
+  path: Path, image_shape: tuple[int, int, int] | None, field: str
+) -> FeatureExtractor:
   run = load_run(path)
   if not isinstance(run, Run):
     raise UserError(
@@ -69,15 +71,15 @@ def _of_run(path: Path, image_shape: tuple[int, int, int] | None, field: str) ->
     )
   variables = jax.device_get(run.state.eval_variables)
   sha256 = fingerprint(named(variables), run.config.model.name)
-  return classifier_judge(
-    run.config.name or path.name,
-    f'features of {run.config.model.name} trained on {run.facts.name} '
-    f'({run.step} steps, sha256 {sha256[:8]})',
-    f'classifier {sha256} {run.facts.mean} {run.facts.std}',
+  return classifier_extractor(
     make_model(run.config, len(run.facts.class_names)),
     variables,
-    run.facts.mean,
-    run.facts.std,
-    run.facts.class_names,
-    run.facts.image_shape,
+    name=run.config.name or path.name,
+    weights=f'features of {run.config.model.name} trained on {run.facts.name} '
+    f'({run.step} steps, sha256 {sha256[:8]})',
+    identity=f'classifier {sha256} {run.facts.mean} {run.facts.std}',
+    mean=run.facts.mean,
+    std=run.facts.std,
+    class_names=run.facts.class_names,
+    image_shape=run.facts.image_shape,
   )
