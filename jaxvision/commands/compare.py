@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxvision import config as config_lib
 from jaxvision.errors import UserError
 from jaxvision.reports.comparison import groups
-from jaxvision.reports.comparison.groups import Comparison, Run
+from jaxvision.reports.comparison.groups import Comparison, FinishedRun
 from jaxvision.training.describe import flops_per_image
 from jaxvision.training.logging import read_history
 from jaxvision.training.run_directory import RunDirectory
@@ -17,10 +17,10 @@ def compare(
 ) -> tuple[Comparison, Path]:
   """Compares finished runs and writes the pages of the comparison.
 
-  Runs that differ in their seeds alone count as one entry, with a spread.
+  Runs that differ only in their seeds form one group.
 
   Args:
-    workdirs: two or more, all classifiers or all GANs.
+    workdirs: two or more, all of one task.
     output: directory for comparison.html, .csv, .json and the charts.
 
   Returns:
@@ -43,7 +43,7 @@ def compare(
   return compared, write_comparison(output, compared)
 
 
-def _read(path: Path) -> Run:
+def _read(path: Path) -> FinishedRun:
   directory = RunDirectory(path)
   config = directory.config()
   summary = directory.summary()
@@ -52,7 +52,7 @@ def _read(path: Path) -> Run:
       f'compare: the run in {path} has not finished (it has no summary.json): the train '
       'command goes on with it'
     )
-  return Run(
+  return FinishedRun(
     name=path.resolve().name,
     fields=config_lib.decisive(config),
     summary=summary,
