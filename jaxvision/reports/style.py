@@ -1,7 +1,7 @@
-"""The look that all our figures share: two themes, plain axes, crisp PNGs.
+"""Style of all figures: themes, axes, legends, PNG files.
 
-Figures are built with matplotlib's object interface and drawn by Agg, so plotting
-touches no global state, needs no display and works in any thread.
+Figures use matplotlib's object interface and Agg: no global state, no display, any
+thread.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ def colormap(theme: Theme) -> LinearSegmentedColormap:
 
 
 def new_figure(width: float, height: float, theme: Theme) -> Figure:
-  """Makes an empty figure of `width` x `height` inches that lays itself out."""
+  """Returns an empty figure of `width` x `height` inches with constrained layout."""
   figure = Figure(
     figsize=(min(width, theme.widest), height),
     dpi=PIXELS_PER_INCH,
@@ -45,13 +45,13 @@ def new_figure(width: float, height: float, theme: Theme) -> Figure:
 
 
 def tidy(axes: Axes, theme: Theme, grid: str = 'both', frame: bool = False) -> None:
-  """Gives axes our look: thin grid behind the data, no box, small muted ticks.
+  """Styles axes: thin grid behind the data, no box, small muted tick labels.
 
   Args:
-    axes: what to change.
+    axes: the axes.
     theme: colours.
     grid: 'x', 'y', 'both' or 'none'.
-    frame: whether to keep a thin box around the data.
+    frame: whether to draw a thin box around the data.
   """
   axes.set_facecolor(theme.background)
   axes.set_axisbelow(True)
@@ -70,7 +70,7 @@ def tidy(axes: Axes, theme: Theme, grid: str = 'both', frame: bool = False) -> N
 
 
 def legend(axes: Axes, theme: Theme, **options) -> None:
-  """Adds a legend without a box, in the theme's ink; on a phone in one column."""
+  """Adds a legend without a box; on a phone it has one column."""
   if theme.narrow:
     options['ncols'] = 1
   axes.legend(
@@ -80,7 +80,7 @@ def legend(axes: Axes, theme: Theme, **options) -> None:
 
 @functools.cache
 def font_families() -> list[str]:
-  """Lists matplotlib's own font, then installed ones that know more scripts."""
+  """Lists matplotlib's font and the installed fonts with East Asian characters."""
   wider = (
     'Noto Sans CJK JP',
     'Noto Sans CJK SC',
@@ -94,7 +94,7 @@ def font_families() -> list[str]:
 
 
 def class_text() -> dict:
-  """Returns the keywords for text that holds class names: all fonts, no maths.
+  """Returns keywords for text with class names: all fonts, no mathematics.
 
   Without them matplotlib reads `$5 or $10` as a formula.
   """
@@ -102,12 +102,12 @@ def class_text() -> dict:
 
 
 def png(figure: Figure) -> bytes:
-  """Draws a figure as a PNG, the same bytes for the same figure."""
+  """Encodes a figure as PNG; equal figures give equal bytes."""
   buffer = io.BytesIO()
   with warnings.catch_warnings():
-    # A script that no installed font knows becomes boxes; the tables have the names.
+    # Characters that no installed font has become boxes; the tables have the names.
     warnings.filterwarnings('ignore', message='Glyph .* missing from')
-    # Laid out once by hand: savefig would draw everything twice to the same end.
+    # Lay out once here: savefig would draw everything twice.
     if engine := figure.get_layout_engine():
       engine.execute(figure)
       figure.set_layout_engine('none')
@@ -118,10 +118,13 @@ def png(figure: Figure) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-  """One figure of a report: its file name, what it shows in words, both themes.
+  """A figure of a report as PNG.
 
   Attributes:
-    narrow: the same for phones, light and dark; empty where the figure does for both.
+    file: name of the PNG file.
+    alt: alternative text.
+    light, dark: PNG in both themes.
+    narrow: PNG for phones, light and dark; empty if one width serves both.
   """
 
   file: str
@@ -134,7 +137,7 @@ class Plot:
 def draw(
   file: str, alt: str, figure: Callable[[Theme], Figure], narrow: bool = False
 ) -> Plot:
-  """Draws a figure in both themes, with 256 colours; `narrow`: for phones as well."""
+  """Draws a figure in both themes; `narrow` adds versions for phones."""
 
   def both(widest: float = math.inf) -> tuple[bytes, bytes]:
     light, dark = (dataclasses.replace(t, widest=widest) for t in (LIGHT, DARK))
@@ -144,10 +147,9 @@ def draw(
 
 
 def reduced(chart: bytes) -> bytes:
-  """Rewrites the PNG of a chart with 256 colours: a third of the bytes.
+  """Re-encodes the PNG of a chart with 256 colours, in a third of the bytes.
 
-  Few charts have more but for the edges of letters. What there is most of, the
-  background, keeps its colour to the bit, so that it does not stand off the page.
+  The colour of the background is kept exactly, so that it matches the page.
   """
   with Image.open(io.BytesIO(chart)) as opened:
     picture = opened.convert('RGB')

@@ -7,14 +7,14 @@ import unicodedata
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-  """Colours of a figure, told apart by colour-blind readers too.
+  """Colours of a figure, distinct for colour-blind readers.
 
   Attributes:
-    background, ink, muted, grid: the page, text, lesser text and lines.
+    background, ink, muted, grid: page, text, secondary text and lines.
     train, validation, test, other: one colour per split.
-    right, wrong: correct and mistaken predictions.
+    right, wrong: correct and wrong predictions.
     ramp: colours of shares from 0 to 1.
-    widest: inches that a figure may take; the page of a phone has fewer.
+    widest: maximum width of a figure in inches; smaller on phones.
   """
 
   background: str
@@ -32,7 +32,7 @@ class Theme:
 
   @property
   def narrow(self) -> bool:
-    """Whether figures are for phones."""
+    """Returns whether figures are for phones."""
     return self.widest < math.inf
 
   def split(self, name: str) -> str:
@@ -77,9 +77,9 @@ def text_width(text: str) -> int:
 
 
 def short_name(name: str, length: int = 20) -> str:
-  """Fits a class name onto a plot: one line, at most `length` columns.
+  """Shortens a name to one line of at most `length` columns.
 
-  The middle goes, for names of one family often differ at their end.
+  The middle is cut, because names of related classes often differ at the end.
 
   >>> short_name('German short-haired pointer', 12)
   'German …nter'

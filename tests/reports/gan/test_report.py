@@ -78,11 +78,15 @@ def test_report_is_complete(full):
     *('neighbours', 'interpolation', 'config'),
   }
   for said in (
-    *('41.23 FD-resnet20, lower is better', 'floor 3.12', 'Not FID'),
+    *('41.23 FD-resnet20, lower is better', 'floor 3.12', 'This is not FID'),
     *('370,624', '167,808', '50,000', '64', '1 h 6 min', '903', '0.732', '0.212'),
-    *('Some GPU (gpu)', 'float32', '0123456789', 'learnt from mnist'),
+    *('Some GPU (gpu)', 'float32', '0123456789', 'trained on mnist'),
     *('0.0341 ± 0.0021', '0.500', '0.250', '0.875', '0.750', '12.3', '56.8'),
-    *('Synthetic: nothing here is real.', '99 of 100 classes', 'confidence of 60.0%'),
+    *(
+      'Synthetic: nothing here is real.',
+      '99 of 100 classes',
+      'Mean confidence: 60.0%',
+    ),
   ):
     assert said in read.text, said
   assert 'Inception Score' not in read.text  # None is not measured
@@ -194,7 +198,7 @@ def test_names_cannot_break_out(tmp_path):
   assert len(read.all('script')) == 1
   assert read.text.count(hostile) == 5  # title, heading, subject, note, weights
   assert 'floor' not in read.text
-  assert 'Not FID' not in read.text
+  assert 'This is not FID' not in read.text
   assert '<script>' not in path.with_suffix('.md').read_text(encoding='utf-8')
   assert 'resizingnone' in read.text
 

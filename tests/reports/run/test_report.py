@@ -197,7 +197,7 @@ def test_no_mistake_is_said_and_old_pictures_go(tmp_path):
   assert not (path.parent / 'curves.png').exists()
   record = json.loads((path.parent / 'report.json').read_text(encoding='utf-8'))
   assert record['worst_mistakes'] == record['most_confused_pairs'] == []
-  assert 'all 12 examples are right' in Page(path).text
+  assert 'all 12 predictions are correct' in Page(path).text
 
 
 def test_same_inputs_give_the_same_bytes(tmp_path):
