@@ -13,6 +13,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from jaxvision.reports.theme import DARK, LIGHT, css_variables
+
 _HERE = Path(__file__).parent
 MISSING = '\N{EN DASH}'  # shown for a value that was not measured
 
@@ -170,6 +172,10 @@ def render(template: str, **values: Any) -> str:
     data_uri,
     png_size,
   )
+  environment.globals['chart_colors'] = {
+    name: '; '.join(f'{key}: {color}' for key, color in css_variables(theme).items())
+    for name, theme in (('light', LIGHT), ('dark', DARK))
+  }
   environment.filters |= {function.__name__: function for function in functions}
   return environment.get_template(template).render(**values)
 

@@ -7,9 +7,10 @@ thread.
 import dataclasses
 import functools
 import io
-import math
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 from matplotlib import font_manager
@@ -17,9 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image
 
-from jaxvision.reports.theme import DARK, LIGHT, Theme
+from jaxvision.reports.theme import DARK, LIGHT, VARIABLE, Theme, css_variables
 
 PIXELS_PER_INCH = 192  # twice the 96 that a browser counts: sharp on any screen
 SMALL, NORMAL = 8.0, 9.5  # font sizes in points
@@ -116,34 +118,90 @@ def png(figure: Figure) -> bytes:
   return buffer.getvalue()
 
 
+# In the SVG that matplotlib writes: ids of clip paths and markers, which are random; what a
+# page does not need; attributes with coordinates, in points.
+_RANDOM_ID = re.compile(r'\b[mp][0-9a-f]{10}\b')
+_UNUSED = re.compile(
+  r'<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|(?<=>)\s+'
+  r'| id="[a-z.]+\d?[a-z]*_\d+"',
+  re.DOTALL,
+)
+_COORDINATES = re.compile(r' (?:d|x|y)="[^"]*"')
+
+
+def svg(figure: Figure, name: str) -> str | None:
+  """Encodes a figure drawn in `VARIABLE` as SVG that takes its colours from the page.
+
+  Text is drawn as paths, because browsers have other fonts than matplotlib.
+
+  Args:
+    figure: the figure.
+    name: prefix of ids, which must be unique in a page.
+
+  Returns:
+    None for a figure with images, or with colours that are not those of the theme.
+  """
+  if figure.findobj(AxesImage):
+    return None
+  buffer = io.StringIO()
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', message='Glyph .* missing from')
+    figure.savefig(buffer, format='svg', metadata={'Date': None})
+  text = buffer.getvalue()
+  start = text.index('>', text.index('<svg')) + 1
+  body = _UNUSED.sub('', text[start : text.rindex('</svg>')])
+
+  def rounded(attribute: re.Match) -> str:
+    return re.sub(r'\d+\.\d+', lambda n: f'{float(n[0]):.1f}', attribute[0])
+
+  body = _COORDINATES.sub(rounded, body)
+  for number, own in enumerate(dict.fromkeys(_RANDOM_ID.findall(body))):
+    body = body.replace(own, f'{name}-{number}')
+  body = re.sub(r'(id="|href="#)(?=[A-Z])', rf'\1{name}-', body)  # of glyphs
+  for variable, color in css_variables(VARIABLE).items():
+    body = body.replace(color, f'var({variable})')
+  if re.search('#[0-9a-f]{6}', body):
+    return None
+  width, height = (96 * side for side in figure.get_size_inches())  # CSS pixels
+  return (
+    f'<svg viewBox="0 0 {0.75 * width:g} {0.75 * height:g}" width="{width:.0f}" '
+    f'height="{height:.0f}" style="--width: {width:.0f}px; stroke-linejoin: round">'
+    f'{body}</svg>'
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Plot:
-  """A figure of a report as PNG.
+  """A figure of a report.
 
   Attributes:
     file: name of the PNG file.
     alt: alternative text.
-    light, dark: PNG in both themes.
-    narrow: PNG for phones, light and dark; empty if one width serves both.
+    light: PNG in the light theme.
+    dark: PNG in the dark theme; empty if there is `svg`.
+    svg: SVG that follows the colours of the page; empty for figures with images.
+    narrow: the same for phones; empty if one width serves both.
   """
 
   file: str
   alt: str
   light: bytes
-  dark: bytes
-  narrow: tuple[bytes, ...] = ()
+  dark: bytes = b''
+  svg: str = ''
+  narrow: str = ''
 
 
 def draw(
   file: str, alt: str, figure: Callable[[Theme], Figure], narrow: bool = False
 ) -> Plot:
-  """Draws a figure in both themes; `narrow` adds versions for phones."""
-
-  def both(widest: float = math.inf) -> tuple[bytes, bytes]:
-    light, dark = (dataclasses.replace(t, widest=widest) for t in (LIGHT, DARK))
-    return reduced(png(figure(light))), reduced(png(figure(dark)))
-
-  return Plot(file, alt, *both(), narrow=both(PHONE) if narrow else ())
+  """Draws a figure as a PNG file and for a page; `narrow` adds a version for phones."""
+  light, name = reduced(png(figure(LIGHT))), Path(file).stem
+  drawn = svg(figure(VARIABLE), name)
+  if drawn is None:
+    return Plot(file, alt, light, dark=reduced(png(figure(DARK))))
+  phone = dataclasses.replace(VARIABLE, widest=PHONE)
+  small = svg(figure(phone), f'{name}-narrow') if narrow else None
+  return Plot(file, alt, light, svg=drawn, narrow=small or '')
 
 
 def reduced(chart: bytes) -> bytes:

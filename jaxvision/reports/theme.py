@@ -71,6 +71,26 @@ DARK = Theme(
 )
 
 
+def css_variables(theme: Theme) -> dict[str, str]:
+  """Returns the colours of a theme as CSS variables: '--chart-ink' -> '#1b1f24'.
+
+  >>> css_variables(LIGHT)['--chart-ramp-0']
+  '#ffffff'
+  """
+  colors = dataclasses.asdict(theme)
+  del colors['widest']
+  colors |= {f'ramp-{i}': color for i, color in enumerate(colors.pop('ramp'))}
+  return {f'--chart-{name}': color for name, color in colors.items()}
+
+
+# Placeholders for the colours of a theme, which `style.svg` replaces by CSS variables.
+_NAMES = [field.name for field in dataclasses.fields(Theme) if field.name != 'widest']
+VARIABLE = Theme(
+  **{name: f'#fe00{i:02x}' for i, name in enumerate(_NAMES) if name != 'ramp'},
+  ramp=tuple(f'#fe01{i:02x}' for i in range(len(LIGHT.ramp))),
+)
+
+
 def text_width(text: str) -> int:
   """Counts the columns of a text, two for each wide (East Asian) character."""
   return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in text)
