@@ -1,4 +1,4 @@
-"""The commands as functions: train, evaluate, compare, sweep, export, and the others."""
+"""The commands, one file each: what it prints, and the function that Python calls."""
 
 from jaxvision.commands.benchmark import benchmark
 from jaxvision.commands.compare import compare
@@ -6,7 +6,7 @@ from jaxvision.commands.distance import compare_folders
 from jaxvision.commands.eval import evaluate, evaluate_weights
 from jaxvision.commands.explore import explore
 from jaxvision.commands.export import export
-from jaxvision.commands.sample import generator, sample
+from jaxvision.commands.sample import sample
 from jaxvision.commands.sweep import sweep
 from jaxvision.commands.train import train
 from jaxvision.config import load as load_config
@@ -21,7 +21,6 @@ __all__ = [
   'evaluate_weights',
   'explore',
   'export',
-  'generator',
   'load_config',
   'load_generator',
   'load_run',

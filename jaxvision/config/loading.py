@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvision.config.schema import FIELDS, Field, Groups, Open
 from jaxvision.errors import UserError, closest
@@ -159,13 +159,31 @@ def _typed(path: str, value: Any, default: Any) -> Any:
 
 
 def validate(config: ConfigDict) -> ConfigDict:
-  """Checks every field of `config` and returns it complete and typed.
+  """Checks every field of `config` and returns a complete and typed copy.
 
-  Missing fields take their defaults. Raises UserError, in one line, for the first
-  unknown field, wrong type or impossible value.
+  A frozen config has been checked before and is returned as it is. Missing fields take
+  their defaults. Raises UserError, in one line, for the first unknown field, wrong type
+  or impossible value.
   """
+  if isinstance(config, FrozenConfigDict):
+    return config
   full = _complete(config)
   _cross_checks(full)
+  return full
+
+
+def freeze(config: ConfigDict) -> FrozenConfigDict:
+  """Validates a config and returns it immutable, so that nobody need check it again."""
+  if isinstance(config, FrozenConfigDict):
+    return config
+  return FrozenConfigDict(validate(config))
+
+
+def thaw(config: ConfigDict) -> ConfigDict:
+  """Returns a mutable copy of a valid config, without checking it again."""
+  full = base_config()
+  for path, value in walk(config):
+    put(full, path, value)
   return full
 
 
@@ -225,8 +243,6 @@ def _cross_checks(config: ConfigDict) -> None:
       'config: lookahead.every and ema_decay both say which weights evaluation uses: '
       'set one of them to 0'
     )
-  if config.task == 'gan':
-    _gan_checks(config)
   if bool(config.data.mean) != bool(config.data.std):
     raise UserError('config: set data.mean and data.std together, or neither')
   if any(s == 0 for s in config.data.std):
@@ -235,32 +251,6 @@ def _cross_checks(config: ConfigDict) -> None:
     raise UserError(
       'config: data.name is folder: say which with --config.data.root=DIR '
       '(DIR/{train,test}/CLASS/*.png|jpg|webp, or DIR/CLASS/*)'
-    )
-
-
-def _gan_checks(config: ConfigDict) -> None:
-  default = base_config()
-  for path, what in (
-    ('grad_accumulation', 'a GAN takes its batch in one part'),
-    ('lookahead.every', 'the generator is averaged by ema_decay'),
-    ('freeze', 'all of a GAN trains'),
-    ('init.pretrained', 'a GAN starts from random weights'),
-    ('data.mean', 'a GAN takes images in [-1, 1]'),
-    ('optimizer.groups', 'both networks have one optimiser each'),
-    ('optimizer.layer_decay', 'both networks have one rate each'),
-  ):
-    node, *keys = path.split('.')
-    value, empty = config[node], default[node]
-    for key in keys:
-      value, empty = value[key], empty[key]
-    if value != empty:
-      raise UserError(
-        f'config: {path} does not hold for task gan: {what}; leave it out'
-      )
-  if config.label_smoothing and config.gan.loss not in ('bce', 'least_squares'):
-    raise UserError(
-      f'config: label_smoothing moves the targets of bce and least_squares, and gan.loss '
-      f'{config.gan.loss} has none: set it to 0'
     )
 
 
@@ -282,8 +272,9 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
       f'config file {path}: get_config() must return base_config() with changes, '
       f'not {type(config).__name__}'
     )
-  if not config.get('name'):
-    config.name = path.stem
+  config = _complete(config)
+  config.name = config.name or path.stem
+  config.directory = config.directory or str(path.resolve().parent)
   return override(config, overrides)
 
 
@@ -335,12 +326,11 @@ def _raised(path: Path, error: BaseException, kind: str) -> str:
 
 
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
-  """Returns `config` with 'path=value' assignments applied and checked.
+  """Applies 'path=value' assignments to a valid config and checks the result.
 
   >>> override(base_config(), ['data.name=mnist', 'seed=3']).data.name
   'mnist'
   """
-  config = _complete(config)
   for assignment in assignments:
     path, equals, text = assignment.partition('=')
     field, is_open = _known(path)
@@ -357,7 +347,8 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
       text = 'True'
     value = _parse(path, text, field)
     put(config, path, value)
-  return validate(config)
+  _cross_checks(config)
+  return config
 
 
 def _parse(path: str, text: str, field: Field | None) -> Any:

@@ -54,7 +54,14 @@ class Groups(Open):
 FIELDS: dict[str, Any] = {
   'name': Field('', 'Name of the run; empty: the stem of the config file.'),
   'task': Field(
-    'classification', 'What is trained.', **one_of('classification', 'gan')
+    'classification',
+    'What is trained: classification, multilabel, regression or gan, or a class of your '
+    'own, package.module:Task.',
+  ),
+  'directory': Field(
+    '',
+    'Directory that file.py:attribute names are relative to; set by the config file.',
+    free=True,
   ),
   'seed': Field(
     0,
@@ -177,9 +184,9 @@ FIELDS: dict[str, Any] = {
     traced=True,
     **at_least(0),
   ),
-  'log_every_steps': Field(100, 'Steps between log points.', **at_least(1)),
+  'log_every_steps': Field(100, 'Steps between log points.', free=True, **at_least(1)),
   'eval_every_steps': Field(
-    0, 'Steps between evaluations; 0: once an epoch.', **at_least(0)
+    0, 'Steps between evaluations; 0: once an epoch.', free=True, **at_least(0)
   ),
   'report': Field(
     True, 'Whether the run ends with its report; `eval` writes it later.', free=True
@@ -199,7 +206,11 @@ FIELDS: dict[str, Any] = {
     **at_least(0),
   ),
   'data': {
-    'name': Field('digits', 'digits, folder, synthetic, or any TFDS set.'),
+    'name': Field(
+      'digits',
+      'digits, folder, synthetic, any TFDS set, or a function of your own that returns '
+      'a data set or arrays, file.py:function.',
+    ),
     'dir': Field(
       '', 'TFDS directory; empty: $TFDS_DATA_DIR, then the default.', free=True
     ),
@@ -360,10 +371,49 @@ FIELDS: dict[str, Any] = {
     'contrast': Field(0.0, 'As `brightness`.', **at_least(0)),
     'saturation': Field(0.0, 'As `brightness`.', **at_least(0)),
     'hue': Field(0.0, 'Largest turn of the hue circle.', **between(0, 0.5)),
+    'custom': Field(
+      (),
+      'Functions of your own, (key, images [B, H, W, C] in [0, 255]) -> images.',
+      **all_strings(),
+    ),
   },
-  'model': Open({'name': Field('digits_cnn', 'A name out of `jaxvision.models`.')}),
+  'model': Open(
+    {
+      'name': Field(
+        'digits_cnn',
+        'A model of `jaxvision.models`, or a linen module of your own, file.py:Net; '
+        'model.* are its arguments.',
+      )
+    }
+  ),
+  'loss': Open(
+    {
+      'name': Field(
+        '',
+        'cross_entropy, focal, binary_cross_entropy, mean_squared_error, huber, or a '
+        'function of your own, (logits, labels) -> float [B]; empty: that of the task; '
+        'loss.* are its arguments.',
+      )
+    }
+  ),
+  'metrics': Field(
+    (),
+    'Further metrics: clu Metric classes of your own, file.py:Metric.',
+    **all_strings(),
+  ),
+  'callbacks': Field(
+    ('tensorboard',),
+    'Loggers (tensorboard, wandb, mlflow, trackio) and callbacks of your own, '
+    'file.py:Callback.',
+    free=True,
+    **all_strings(),
+  ),
   'optimizer': {
-    'name': Field('sgd', 'Any optimiser of optax by its name, or muon.'),
+    'name': Field(
+      'sgd',
+      'An optimiser of optax, muon, or a constructor of your own, file.py:optimizer; '
+      'optimizer.options.* are its arguments.',
+    ),
     'learning_rate': Field(
       0.1, 'The peak of the schedule.', traced=True, **at_least(0)
     ),
@@ -391,8 +441,8 @@ FIELDS: dict[str, Any] = {
   'schedule': {
     'name': Field(
       'cosine',
-      'How the learning rate goes over the run.',
-      **one_of('constant', 'cosine', 'step', 'one_cycle', 'linear'),
+      'Learning rate over the run: constant, cosine, step, one_cycle, linear, or a '
+      'function of your own, (peak, total_steps) -> optax schedule.',
     ),
     'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **at_least(0)),
     'warmup_epochs': Field(
@@ -423,10 +473,10 @@ FIELDS: dict[str, Any] = {
   },
   'checkpoint': {
     'every_steps': Field(
-      0, 'Steps between checkpoints; 0: at every evaluation.', **at_least(0)
+      0, 'Steps between checkpoints; 0: at every evaluation.', free=True, **at_least(0)
     ),
     'keep': Field(
-      2, 'Newest checkpoints kept; the best is kept besides.', **at_least(1)
+      2, 'Newest checkpoints kept, besides the best.', free=True, **at_least(1)
     ),
   },
   'parallel': {

@@ -34,7 +34,7 @@ _TEST_DRAW, _VALIDATION_DRAW, _SAMPLE_DRAW, _CLASS_DRAW = range(4)
 _log = logging.getLogger(__name__)
 
 
-def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
+def load(data: str | ConfigDict, source=None, **overrides: Any) -> Dataset:
   """Loads an image classification set.
 
   A set from TFDS or from a folder is decoded once and cached; the next start maps the
@@ -65,6 +65,8 @@ def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
   >>> dataset.image_shape, dataset.num_classes
   ((8, 8, 1), 10)
   """
+  if isinstance(source, Dataset):
+    return source
   fields = {'name': data} if isinstance(data, str) else data.to_dict()
   fields = config.validate(ConfigDict({'data': fields | overrides})).data
   if fields.name == 'digits':

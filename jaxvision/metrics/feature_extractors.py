@@ -21,7 +21,7 @@ _BATCH, _INCEPTION_BATCH_ON_CPU = 100, 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judge:
+class FeatureExtractor:
   """A network whose features are compared.
 
   Attributes:
@@ -68,7 +68,7 @@ def _padded(program: Callable, variables: object, size: int) -> Callable:
   return look
 
 
-def classifier_judge(
+def classifier_extractor(
   name: str,
   weights: str,
   identity: str,
@@ -78,12 +78,12 @@ def classifier_judge(
   std: tuple[float, ...],
   class_names: tuple[str, ...],
   image_shape: tuple[int, int, int],
-) -> Judge:
+) -> FeatureExtractor:
   """Returns a judge by the features before the last layer of a classifier of ours.
 
   Args:
     name: of the run.
-    weights, identity: see `Judge`.
+    weights, identity: see `FeatureExtractor`.
     model, variables: of the classifier.
     mean, std: its normalisation, in units of [0, 1].
     class_names: its classes.
@@ -96,12 +96,14 @@ def classifier_judge(
     return features, jax.nn.softmax(logits)
 
   look = _padded(program, variables, _BATCH)
-  return Judge(
+  return FeatureExtractor(
     f'FD-{name}', weights, '', identity, class_names, look, _BATCH, image_shape
   )
 
 
-def inception_judge(variables: object, sha256: str, resizer: str) -> Judge:
+def inception_extractor(
+  variables: object, sha256: str, resizer: str
+) -> FeatureExtractor:
   """Returns the judge that FID, KID and Inception Score are defined by.
 
   Args:
@@ -119,7 +121,7 @@ def inception_judge(variables: object, sha256: str, resizer: str) -> Judge:
 
   size = _INCEPTION_BATCH_ON_CPU if jax.default_backend() == 'cpu' else _BATCH
   known = '' if sha256 == SHA256 else ' (not the published file)'
-  return Judge(
+  return FeatureExtractor(
     'FID',
     f'Inception-v3 2015-12-05, sha256 {sha256[:8]}{known}',
     resizer,

@@ -28,7 +28,7 @@ from jaxvision.metrics.distances import (
   kernel_distance,
   precision_recall,
 )
-from jaxvision.metrics.feature_extractors import Judge
+from jaxvision.metrics.feature_extractors import FeatureExtractor
 
 KEPT = 10_000
 _SUBSET = 1000  # images in a subset of KID, as its authors have it
@@ -36,7 +36,7 @@ _CHUNK = 500  # images of a split at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Seen:
+class FeatureStatistics:
   """What a judge saw of a set of images.
 
   Attributes:
@@ -52,7 +52,9 @@ class Seen:
   probabilities: np.ndarray | None = None
 
 
-def see(judge: Judge, batches: Iterable[np.ndarray], count: int, name: str) -> Seen:
+def compute_statistics(
+  judge: FeatureExtractor, batches: Iterable[np.ndarray], count: int, name: str
+) -> FeatureStatistics:
   """Shows images to a judge.
 
   Args:
@@ -73,7 +75,7 @@ def see(judge: Judge, batches: Iterable[np.ndarray], count: int, name: str) -> S
     first += len(features)
   if moments is None:
     raise UserError(f'there are no images to measure: {name} is empty')
-  return Seen(
+  return FeatureStatistics(
     name, moments.result(), np.concatenate(kept), np.concatenate(probabilities)
   )
 
@@ -89,7 +91,9 @@ def images_of(source: Source) -> Iterator[np.ndarray]:
       yield np.stack([source[i][0] for i in range(start, end)])
 
 
-def see_split(judge: Judge, source: Source, split: str, cache: Path) -> Seen:
+def split_statistics(
+  judge: FeatureExtractor, source: Source, split: str, cache: Path
+) -> FeatureStatistics:
   """Shows a split to a judge, or remembers what it saw of the same images before.
 
   Args:
@@ -108,23 +112,23 @@ def see_split(judge: Judge, source: Source, split: str, cache: Path) -> Seen:
     known = _read(file)
     if known:
       return dataclasses.replace(known, name=name)
-  seen = see(judge, images_of(source), len(source), name)
+  seen = compute_statistics(judge, images_of(source), len(source), name)
   seen = dataclasses.replace(seen, probabilities=None)
   if file:
     _write(file, seen)
   return seen
 
 
-def _read(file: Path) -> Seen | None:
+def _read(file: Path) -> FeatureStatistics | None:
   try:
     with np.load(file, allow_pickle=False) as arrays:
       moments = Moments(int(arrays['count']), arrays['mean'], arrays['covariance'])
-      return Seen('', moments, arrays['features'])
+      return FeatureStatistics('', moments, arrays['features'])
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None  # not there, or damaged: it is made anew
 
 
-def _write(file: Path, seen: Seen) -> None:
+def _write(file: Path, seen: FeatureStatistics) -> None:
   moments, buffer = seen.moments, io.BytesIO()
   np.savez(
     buffer,
@@ -204,7 +208,11 @@ class Scores:
 
 
 def compare(
-  judge: Judge, fake: Seen, real: Seen, floor: float | None = None, whole: bool = True
+  judge: FeatureExtractor,
+  fake: FeatureStatistics,
+  real: FeatureStatistics,
+  floor: float | None = None,
+  whole: bool = True,
 ) -> Scores:
   """Measures generated images against real ones.
 

@@ -53,8 +53,11 @@ def decay_mask(params):
 def make_optimizer(
   optimizer: ConfigDict,
   learning_rate: optax.ScalarOrSchedule,
-  grad_clip: float = 0.0,
   *,
+  weight_decay: Any = None,
+  momentum: Any = None,
+  grad_clip: Any = 0.0,
+  constructor: Any = None,
   schedule: Callable[..., optax.Schedule] | None = None,
   freeze: Sequence[str] = (),
   params: Any = None,
@@ -102,6 +105,12 @@ def make_optimizer(
   >>> updates['bias'].tolist()  # Nesterov: (1 + 0.9) x 0.5
   [-0.949999988079071, -0.949999988079071]
   """
+  numbers_ = {
+    'weight_decay': weight_decay,
+    'momentum': momentum,
+    'constructor': constructor,
+  }
+  optimizer = _Section(optimizer, numbers_)
   parts = [optax.clip_by_global_norm(grad_clip)] if switched_on(grad_clip) else []
   base = _single(optimizer, learning_rate, decay_mask)
   named = {name: dict(group) for name, group in optimizer.groups.items()}
@@ -126,6 +135,30 @@ def make_optimizer(
   if params is not None:
     labels(params)
   return optax.chain(*parts, optax.partition(transforms, labels), *last)
+
+
+class _Section:
+  def __init__(self, section, numbers):
+    self._section, self._numbers = (
+      section,
+      {k: v for k, v in numbers.items() if v is not None},
+    )
+
+  def __getattr__(self, name):
+    if name == 'constructor':
+      return self._numbers.get('constructor')
+    return (
+      self._numbers[name] if name in self._numbers else getattr(self._section, name)
+    )
+
+  def __getitem__(self, name):
+    return getattr(self, name)
+
+  def __contains__(self, name):
+    return name in self._section
+
+  def to_dict(self):
+    return self._section.to_dict()
 
 
 def _scale_by_layer(
@@ -211,6 +244,9 @@ def _single(
 ) -> list[optax.GradientTransformation]:
   """Returns one optimiser and its weight decay, over the leaves that `decayed` says."""
   name = optimizer.name
+  own_ = getattr(optimizer, 'constructor', None)
+  if own_ is not None:
+    return [own_(learning_rate=learning_rate, **dict(optimizer.options))]
   if name not in OPTIMIZERS:
     raise UserError(
       f'config: there is no optimizer.name "{name}"{closest(name, OPTIMIZERS)} '

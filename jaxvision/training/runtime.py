@@ -2,15 +2,18 @@
 
 import functools
 import importlib.util
+import logging
 import os
 import platform
 import resource
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain')
 
@@ -30,6 +33,21 @@ def configure(deterministic: bool) -> None:
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'xla'))
     # The default of a second would leave out the small programs of a short run.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) -> None:
+  """Starts the backend as a config wants it: what every command does first.
+
+  Args:
+    config: valid.
+    say: prints the line about the devices.
+  """
+  configure(config.deterministic)
+  warning = missing_accelerator()
+  if warning:
+    logging.getLogger('jaxvision').warning(warning)
+  compiler_options()
+  say(f'devices: {describe()}')
 
 
 def missing_accelerator() -> str | None:

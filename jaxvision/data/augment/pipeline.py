@@ -288,6 +288,7 @@ def make_augment(
   mean: Sequence[float],
   std: Sequence[float],
   dtype: str | np.dtype = 'float32',
+  custom=(),
 ) -> Callable[..., jax.Array]:
   """Returns the function that turns a batch of pixels into the network's input.
 
@@ -323,6 +324,8 @@ def make_augment(
       images = random_rotation(jax.random.fold_in(key, _ROTATION), images, c.rotation)
     if any(jitter):
       images = color_jitter(jax.random.fold_in(key, _COLOR), images, *jitter)
+    for number, function in enumerate(custom):
+      images = function(jax.random.fold_in(key, 100 + number), images)
     images = normalize(images, mean, std, dtype)
     if c.cutout:
       cutout_key = jax.random.fold_in(key, _CUTOUT)

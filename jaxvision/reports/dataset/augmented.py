@@ -9,12 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.config.schema import FIELDS
-from jaxvision.data import augment, resident, streaming
-from jaxvision.data.augment import diffaugment
+from jaxvision.data import resident, streaming
+from jaxvision.data.augment import alternating_flips
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import Dataset, read_crops, read_many
 from jaxvision.data.order import seed_words
-from jaxvision.tasks.gan import to_pixels
+from jaxvision.tasks.base import Task
 
 # Fields that say how, and hold only where another says whether.
 _MODES = {
@@ -56,8 +56,6 @@ def enabled(config: ConfigDict) -> tuple[str, ...]:
     told.append(f'augment.{name} = {_short(fields[name])}')
     modes = (mode for mode, of in _MODES.items() if of == name)
     told += [f'augment.{mode} = {_short(fields[mode])}' for mode in modes]
-  if config.task == 'gan' and config.gan.diffaugment:
-    told.append(f'gan.diffaugment = {tuple(config.gan.diffaugment)}')
   return tuple(told)
 
 
@@ -68,7 +66,7 @@ def _short(value: Any) -> str:
 
 
 def augmented(
-  config: ConfigDict, dataset: Dataset, indices: np.ndarray, versions: int
+  task: Task, dataset: Dataset, indices: np.ndarray, versions: int
 ) -> Augmented:
   """Passes training images through the functions that the train step calls.
 
@@ -76,28 +74,19 @@ def augmented(
   key; what comes out is brought back to pixels from the normalisation.
 
   Args:
-    config: the run's; reads `task`, `augment`, `gan.diffaugment`, `seed`.
+    task: of the run.
     dataset: with a training split.
     indices: int64 [n], places in it.
     versions: of each image.
-
-  Raises:
-    UserError: fields that do not suit the images.
   """
-  augment.check(config.augment, dataset.image_shape)
-  diffaugment.check(config.gan.diffaugment)
+  config = task.config
   source = dataset.splits['train']
   examples = read_many(source, indices.tolist())
   originals = np.stack([image for image, _ in examples])
-  told = enabled(config)
-  if not told:
+  fields = (*enabled(config), *task.enabled_augmentations())
+  if not fields:
     nothing = np.empty((len(indices), 0, *dataset.image_shape), np.uint8)
-    return Augmented(originals, nothing, indices, told)
-  gan = config.task == 'gan'
-  half = (0.5,) * dataset.image_shape[-1]  # as a GAN normalises
-  mean, std = (half, half) if gan else (dataset.mean, dataset.std)
-  policy = tuple(config.gan.diffaugment) if gan else ()
-  run = augment.make_augment(config.augment, mean, std)
+    return Augmented(originals, nothing, indices, fields)
   alternating = config.augment.flip and config.augment.flip_mode == 'alternating'
   words = jax.random.key_data(jax.random.key(config.seed))
 
@@ -105,22 +94,16 @@ def augmented(
   def change(version: jax.Array, images: jax.Array) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(config.seed), version)
     flips = None
-    if alternating and not gan:
+    if alternating:
       index = jnp.asarray(indices, jnp.int32)
-      flips = augment.alternating_flips(words, index, jnp.full_like(index, version))
-    images = run(key, images, flips)
-    if policy:
-      images = diffaugment.diff_augment(jax.random.fold_in(key, 1), images, policy)
-    if gan:
-      return to_pixels(images)
-    pixels = 255 * (images * jnp.array(std) + jnp.array(mean))
-    return jnp.round(jnp.clip(pixels, 0, 255)).astype(jnp.uint8)
+      flips = alternating_flips(words, index, jnp.full_like(index, version))
+    return task.augmented(key, images, flips)
 
   changed = []
   for version in range(versions):
     images = _cropped(config, dataset, originals, indices, version)
     changed.append(np.asarray(change(jnp.int32(version), images)))
-  return Augmented(originals, np.stack(changed, axis=1), indices, told)
+  return Augmented(originals, np.stack(changed, axis=1), indices, fields)
 
 
 def _cropped(

@@ -1,11 +1,11 @@
 """The report of a GAN: complete, whole in itself, no number without its protocol."""
 
-from html.parser import HTMLParser
 import io
 import itertools
 import json
 import os
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest

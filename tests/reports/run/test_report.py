@@ -1,9 +1,9 @@
 """The report of a run: complete, readable by programs, safe whatever the names."""
 
-from html.parser import HTMLParser
 import json
 import os
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxvision.training.build import DataFacts, first_images, make_task
 from ml_collections import ConfigDict
 
 from jaxvision.data import resident
@@ -24,7 +25,6 @@ from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.order import seed_words
 from jaxvision.errors import UserError
-from jaxvision.training.build import DataFacts, first_images, make_task
 from jaxvision.training.step import Compiler, step_key
 
 
