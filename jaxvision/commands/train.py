@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 import dataclasses
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jaxvision.training import parts as parts_lib
 from jaxvision.training import pretrained, runtime
 from jaxvision.training.callbacks import Callback, CallbackList, TrainContext
 from jaxvision.training.checkpoints import Checkpoints
-from jaxvision.training.evaluation import FinalEvaluation, RunEvaluator
+from jaxvision.training.evaluation import RunEvaluator
 from jaxvision.training.features import precompute
 from jaxvision.training.logging import (
   JsonLinesLogger,
@@ -108,8 +109,9 @@ def train(
       write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
     write_json(directory.dataset_file, dataclasses.asdict(info))
     with _checkpoints(run) as checkpoints:
-      session = _Session(run, dataset, checkpoints, listeners, RunTimer(begun), say)
-      return session.run(stop, start, loaded)
+      timer = RunTimer(begun)
+      session = _Session(run, dataset, checkpoints, listeners, timer, start, say)
+      return session.run(stop, loaded)
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -208,51 +210,43 @@ class _Session:
   checkpoints: Checkpoints
   callbacks: CallbackList
   timer: RunTimer
-  say: Any
+  start: pretrained.PretrainedStart | None
+  say: Callable[[str], None]
 
-  def run(
-    self,
-    stop: Any,
-    start: pretrained.PretrainedStart | None,
-    loaded: Any,
-  ) -> dict[str, Any] | None:
-    """Trains to the end, or to a signal, and finishes the run."""
+  def __post_init__(self):
+    self._provenance = runtime.facts()  # of the machine, as it is when the run begins
+    compiler = self.context.compiler
+    self._compiled = compiler.programs, compiler.seconds
+
+  def run(self, stop: threading.Event, loaded: Any) -> dict[str, Any] | None:
+    """Trains to the end, or to a signal, and finishes the run.
+
+    Args:
+      stop: is set by a signal.
+      loaded: pretrained weights for the model; None where there are none.
+    """
     run, plan = self.context, self.context.plan
-    directory = run.directory
-    assert directory
-    compile_seconds = run.compiler.seconds
-    compiled = run.compiler.programs
-    provenance = runtime.facts()
-    state, metrics, record = self._begin(start, loaded)
+    state, metrics, record = self._begin(loaded)
     step = record.get('step', 0)
     params = run.task.count_parameters(state.params)
-    known = directory.summary()
+    known = run.directory.summary()
     over = step == plan.total_steps or bool(record.get('stopped_by'))
-    finished = over and known is not None
-    self._announce(step, params, finished, bool(record))
-
+    self._announce(
+      step, params, finished=over and known is not None, resumed=bool(record)
+    )
     inputs = self._inputs(state)
     # A run that was killed between its last step and its summary has only that to do.
     trainer = None
     if not over:
       trainer = run.trainer(inputs, state, record.get('position'), step)
-      metrics = trainer.empty_metrics() if metrics is None else metrics
     evaluator = run.task.evaluator(run, self.dataset, inputs, state)
-    if not finished:
+    if not over or known is None:
       evaluator.compile()
-    self.timer.compile += run.compiler.seconds - compile_seconds
-    if not finished:
-      programs = run.compiler.programs - compiled
-      self.say(f'compiled {programs} programs in {duration(self.timer.compile)}')
-
-    stopped_by, summary = record.get('stopped_by'), None
+      self._count_compilation()
     if trainer is None:
-      summary = self._finish(
-        evaluator, state, step, params, start, provenance, known, stopped_by
-      )
-      return summary
+      return self._finish(evaluator, state, step, known, record.get('stopped_by'))
     context = TrainContext(
-      directory=directory.path,
+      directory=run.directory.path,
       config=run.config,
       info=run.info,
       start_step=step,
@@ -260,33 +254,31 @@ class _Session:
       steps_per_epoch=plan.steps_per_epoch,
       params=params,
     )
-    self.callbacks.restore(record.get('callbacks') or {})
-    self.callbacks.on_train_begin(context)
-    loop = TrainLoop(
-      run, trainer, evaluator, self.checkpoints, self.callbacks, self.timer
-    )
+    metrics = trainer.empty_metrics() if metrics is None else metrics
+    summary = None
     try:
+      self.callbacks.restore(record.get('callbacks') or {})
+      self.callbacks.on_train_begin(context)
+      loop = TrainLoop(
+        run, trainer, evaluator, self.checkpoints, self.callbacks, self.timer
+      )
       with traced(trainer, run, self.say):
         state, step = loop.run(state, metrics, step, stop)
+      where = f'at step {step} of {plan.total_steps}'
       if stop.is_set():
         self.say(
-          f'stopped by a signal at step {step} of {plan.total_steps}; saved: the same '
-          'command goes on from here'
+          f'stopped by a signal {where}; saved: the same command goes on from here'
         )
         return None
       if context.stop_reason:
-        self.say(f'stopped at step {step} of {plan.total_steps}: {context.stop_reason}')
-      summary = self._finish(
-        evaluator, state, step, params, start, provenance, None, context.stop_reason
-      )
+        self.say(f'stopped {where}: {context.stop_reason}')
+      summary = self._finish(evaluator, state, step, None, context.stop_reason)
       return summary
     finally:
       trainer.close()
       self.callbacks.on_train_end(step, summary)
 
-  def _begin(
-    self, start: pretrained.PretrainedStart | None, loaded: Any
-  ) -> tuple[PyTree, Any, dict[str, Any]]:
+  def _begin(self, loaded: Any) -> tuple[PyTree, Any, dict[str, Any]]:
     """Returns (state, metrics under way, record of the checkpoint or {})."""
     run = self.context
     restored = self.checkpoints.restore(run.checkpoint_tree())
@@ -297,12 +289,13 @@ class _Session:
       self.timer.resume(record['clock'])
       return run.from_checkpoint(tree), tree['metrics'], record
     state = run.init(self.dataset.splits['train'])
-    if start:
-      state = pretrained.insert(state, loaded or pretrained.match_again(start, run))
+    if self.start:
+      loaded = loaded or pretrained.match_again(self.start, run)
+      state = pretrained.insert(state, loaded)
     return state, None, {}
 
   def _announce(
-    self, step: int, params: dict[str, int], finished: bool, resumed: bool
+    self, step: int, params: dict[str, int], *, finished: bool, resumed: bool
   ) -> None:
     run, plan = self.context, self.context.plan
     if finished:
@@ -316,6 +309,15 @@ class _Session:
       f'{plan.total_steps} steps of {plan.images_per_step} images '
       f'({plan.total_steps / plan.steps_per_epoch:.1f} epochs)'
       + (f'; resumed at step {step}' if resumed else '')
+    )
+
+  def _count_compilation(self) -> None:
+    programs, seconds = self._compiled
+    compiler = self.context.compiler
+    self.timer.compile += compiler.seconds - seconds
+    self.say(
+      f'compiled {compiler.programs - programs} programs in '
+      f'{duration(compiler.seconds - seconds)}'
     )
 
   def _inputs(self, state: PyTree) -> Dataset:
@@ -336,27 +338,31 @@ class _Session:
     evaluator: RunEvaluator,
     state: PyTree,
     step: int,
-    params: dict[str, int],
-    start: pretrained.PretrainedStart | None,
-    provenance: dict[str, Any],
     known: dict[str, Any] | None,
     stopped_by: str | None,
   ) -> dict[str, Any]:
-    """Evaluates the run and writes its summary and its report."""
+    """Evaluates the run and writes its summary and its report.
+
+    Args:
+      evaluator: of the run.
+      state: the last.
+      step: of the state.
+      known: summary.json, where the run had ended before.
+      stopped_by: why a callback ended it early, or None.
+    """
     run = self.context
-    assert run.directory
-    final: FinalEvaluation = evaluator.final(state)
+    final = evaluator.final(state)
     if known is None:
       summary = summarize(
         run,
         step=step,
-        params=params,
+        params=run.task.count_parameters(state.params),
         timer=self.timer,
         values=final.values,
         training_values=evaluator.training_values,
         best_step=self.checkpoints.best_step(),
-        provenance=provenance,
-        pretrained=start.origin.short() if start else None,
+        provenance=self._provenance,
+        pretrained=self.start.origin.short() if self.start else None,
         stopped_by=stopped_by,
       )
       write_json(run.directory.summary_file, summary)

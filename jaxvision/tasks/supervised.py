@@ -7,7 +7,6 @@ optimiser groups and freezing, averages of the weights, evaluation.
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from clu import metrics as clu_metrics
 
 from jaxvision import models, optim
-from jaxvision.config import parts as parts_lib
 from jaxvision.config.limits import switched_on
 from jaxvision.data.augment import (
   alternating_flips,
@@ -30,13 +27,14 @@ from jaxvision.data.augment import (
   normalize,
 )
 from jaxvision.data.dataset import Dataset
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError
 from jaxvision.inference.predictor import Predictor
 from jaxvision.models import own
 from jaxvision.models.summary import summarize
 from jaxvision.optim.averaging import update_ema, update_lookahead
 from jaxvision.reports.run import generic
 from jaxvision.tasks import freezing, tta
+from jaxvision.tasks.assembly import check_step, make_loss, make_metrics
 from jaxvision.tasks.base import Batch, PyTree, Task, TaskContext, TrainState, copied
 from jaxvision.tasks.losses import LOSSES
 from jaxvision.training.evaluation import Evaluation, SupervisedEvaluator
@@ -53,12 +51,14 @@ class SupervisedTask(Task):
     losses: names of the losses that suit the task; the first is the default.
     label_kinds: kinds of labels that it takes, see `DatasetInfo.label_kind`.
     measures: names of the means over examples that `example_measures` returns.
+    checks_outputs: whether a model of the user's own must return [B, num_outputs].
     model: the linen module, called as `model.apply(variables, images, train=...)`.
   """
 
   losses: ClassVar[tuple[str, ...]] = tuple(LOSSES)
   label_kinds: ClassVar[tuple[str, ...]] = ('class', 'multilabel', 'regression')
   measures: ClassVar[tuple[str, ...]] = ()
+  checks_outputs: ClassVar[bool] = True
 
   def __init__(self, context: TaskContext):
     super().__init__(context)
@@ -75,13 +75,13 @@ class SupervisedTask(Task):
     self._augment = make_augment(
       config.augment, info.mean, info.std, self.dtype, custom=self.parts.augment
     )
-    self._loss = self._make_loss()
-    self.metrics = self._make_metrics()
+    self._loss, self._smoothed = make_loss(config, self.parts.loss, self.losses)
+    self.metrics = make_metrics(self.measures, self.parts.metrics)
     self.model = self.make_model()
     self._averaged = switched_on(config.ema_decay) or bool(config.lookahead.every)
     self._first_steps, self._layers = self._check_parameters()
     self.make_optimizer({})  # finds what is wrong with its options
-    self._check_user_parts()
+    check_step(self)
 
   @staticmethod
   def _other_task(kind: str) -> str:
@@ -266,13 +266,25 @@ class SupervisedTask(Task):
     Returns:
       (float32 scalar, (new batch statistics, metrics)).
     """
-    outputs, targets, batch_stats = self._forward(params, state, batch, key, frozen)
+    outputs, targets, batch_stats = self.forward(params, state, batch, key, frozen)
     smoothing = self.number(state, 'label_smoothing')
     losses = self.example_losses(outputs, targets, smoothing)
     metrics = self._measure(losses, outputs, targets)
     return losses.mean(), (batch_stats, metrics)
 
-  def _forward(self, params, state, batch, key, frozen):
+  def forward(
+    self,
+    params: PyTree,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    frozen: PyTree = None,
+  ) -> tuple[jax.Array, jax.Array, PyTree]:
+    """Applies the model to a training batch; arguments as for `loss`.
+
+    Returns:
+      (outputs [B, ...], targets [B, ...], new batch statistics).
+    """
     key_augment, key_dropout = jax.random.split(key)
     norms: contextlib.AbstractContextManager = contextlib.nullcontext()
     if frozen is not None:
@@ -459,46 +471,6 @@ class SupervisedTask(Task):
 
   # How it is put together.
 
-  def _make_loss(self) -> Callable[..., jax.Array]:
-    options = dict(self.config.loss)
-    name = options.pop('name') or self.losses[0]
-    loss = self.parts.loss
-    if loss is None:
-      if name not in LOSSES:
-        raise UserError(
-          f'config: there is no loss.name "{name}"{closest(name, LOSSES)} (known: '
-          f'{", ".join(LOSSES)}, or file.py:function)'
-        )
-      if name not in self.losses:
-        raise UserError(
-          f'config: loss.name {name} does not suit task {self.config.task}: take '
-          f'{" or ".join(self.losses)}, or set task'
-        )
-      loss = LOSSES[name]
-    takes = list(inspect.signature(loss).parameters)[2:]
-    known = [option for option in takes if option != 'label_smoothing']
-    for option in options:
-      if option not in known:
-        raise UserError(
-          f'config: loss {name} has no option "{option}"{closest(option, known)} '
-          f'(options: {", ".join(known) or "none"})'
-        )
-    self._smoothed = 'label_smoothing' in takes
-    if self.config.label_smoothing and not self._smoothed:
-      raise UserError(
-        f'config: label_smoothing does not hold for loss {name}: set it to 0'
-      )
-    return functools.partial(loss, **options)
-
-  def _make_metrics(self) -> type[clu_metrics.Collection]:
-    means = {
-      name: clu_metrics.Average.from_output(name) for name in ('loss', *self.measures)
-    }
-    clash = means.keys() & self.parts.metrics.keys()
-    if clash:
-      raise UserError(f'config: metrics: there is a measure "{min(clash)}" already')
-    return clu_metrics.Collection.create(**means, **self.parts.metrics)
-
   def _measure(
     self,
     losses: jax.Array,
@@ -537,44 +509,3 @@ class SupervisedTask(Task):
         'leave out the head, as in (?!head/).*'
       )
     return first, layers
-
-  checks_outputs: ClassVar[bool] = True  # whether the model returns [B, num_outputs]
-
-  def _check_user_parts(self) -> None:
-    """Runs a step on abstract arrays where any part of it is the user's own."""
-    parts = self.parts
-    if not any((parts.loss, parts.optimizer, parts.augment, parts.metrics, parts.task)):
-      return
-    size = 4 * self.config.grad_accumulation
-    batch = {
-      'image': jax.ShapeDtypeStruct((size, *self.info.image_shape), np.uint8),
-      'label': jax.ShapeDtypeStruct((size, *self._label_shape()), self._label_dtype()),
-      'index': jax.ShapeDtypeStruct((size,), np.int32),
-      'epoch': jax.ShapeDtypeStruct((size,), np.int32),
-    }
-
-    def step(batch):
-      state = self.init(jax.random.key(0))
-      state, _ = self.train_step(state, batch, jax.random.key(1))
-      losses = self.loss(state.params, state, batch, jax.random.key(1))
-      batch = {**batch, 'mask': jnp.ones(size, bool)}
-      outputs, targets, _ = self._forward(
-        state.params, state, batch, jax.random.key(1), None
-      )
-      per_example = self.example_losses(outputs, targets)
-      if per_example.shape != (size,):
-        raise UserError(
-          f'config: loss.name: {parts_lib.describe(parts.loss or self._loss.func)} returned shape '
-          f'{per_example.shape} for a batch of {size}, not ({size},): it must return the '
-          'loss of each example'
-        )
-      return losses, self.eval_step(state, batch)
-
-    parts_lib.call('a part of your own', jax.eval_shape, step, batch)
-
-  def _label_shape(self) -> tuple[int, ...]:
-    kind, count = self.info.label_kind, len(self.info.class_names)
-    return () if kind == 'class' or (kind == 'regression' and count == 1) else (count,)
-
-  def _label_dtype(self) -> Any:
-    return np.int32 if self.info.label_kind == 'class' else np.float32
