@@ -297,6 +297,7 @@ def _per_class(
 ) -> np.ndarray:
   """Returns which training images stay: data.examples_per_class of each class."""
   count = fields.examples_per_class
+  kept = draw_per_class(labels, count, (fields.split_seed, _CLASS_DRAW))
   there = np.bincount(labels, minlength=len(class_names))
   if there.min() < count:
     rarest = int(np.argmin(there))
@@ -304,7 +305,7 @@ def _per_class(
       f'config: data.examples_per_class is {count}, and class "{class_names[rarest]}" '
       f'has {there[rarest]} training images: ask for at most as many'
     )
-  return draw_per_class(labels, count, (fields.split_seed, _CLASS_DRAW))
+  return kept
 
 
 def _take_splits(pools: Mapping[str, Source], splits: _Splits) -> dict[str, Source]:

@@ -8,12 +8,15 @@ import pytest
 
 from jaxvision.data.dataset import (
   ArraySource,
+  Dataset,
   SubsetSource,
+  draw_per_class,
   mean_std,
   moments,
   read_many,
   stratified_split,
 )
+from jaxvision.errors import UserError
 
 
 def _noise(n, shape=(4, 3, 2), seed=0):
@@ -53,6 +56,42 @@ def test_split_leaves_a_class_of_one_where_it_is():
   kept, held = stratified_split(np.array([0, 1, 1]), 0.5)
   assert 0 in kept
   assert len(held) == 1
+
+
+LABELS = {
+  'class': np.arange(20, dtype=np.int32) % 3,
+  'multilabel': np.eye(4, dtype=np.uint8)[np.arange(20) % 4],
+  'regression': np.linspace(0, 1, 20, dtype=np.float32),
+  'several outputs': np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize('kind', ['multilabel', 'regression', 'several outputs'])
+def test_other_labels_are_split_without_strata_by_the_same_draw(kind):
+  kept, held = stratified_split(LABELS[kind], 0.25, 3)
+  expected = stratified_split(np.zeros(20, np.int32), 0.25, 3)
+  chex.assert_trees_all_equal((kept, held), expected)
+
+
+@pytest.mark.parametrize('kind', ['multilabel', 'regression'])
+def test_examples_per_class_needs_classes(kind):
+  with pytest.raises(UserError, match=r'data\.examples_per_class.*not class numbers'):
+    draw_per_class(LABELS[kind], 2)
+
+
+@pytest.mark.parametrize('kind', LABELS)
+def test_labels_of_any_kind_are_read_and_taken(kind):
+  labels = LABELS[kind]
+  source = ArraySource(_noise(20), labels)
+  taken, subset = source.take(np.array([3, 5])), SubsetSource(source, np.array([3, 5]))
+  for part in (taken, subset):
+    assert part.labels.dtype == labels.dtype
+    chex.assert_trees_all_equal(part.labels, labels[[3, 5]])
+    chex.assert_trees_all_equal(np.asarray(part[1][1]), labels[5])
+  dataset = Dataset(
+    'x', {'train': source}, ('a',), (4, 3, 2), (0.0,), (1.0,), 'resident'
+  )
+  assert dataset.label_shape == labels.shape[1:]
 
 
 def test_mean_and_std_match_numpy_exactly_enough():
