@@ -6,6 +6,8 @@ only: worker processes import this module, and should start fast.
 """
 
 import dataclasses
+import hashlib
+import json
 import mmap
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxvision.data.decode import PLAIN, BoxOf, Resizing, fit_image
-from jaxvision.errors import UserError
 
 LABEL_KINDS = ('class', 'multilabel', 'regression')
 
@@ -230,86 +231,27 @@ class Dataset:
     return self.splits['train'].labels.shape[1:]
 
 
-def are_classes(labels: np.ndarray) -> bool:
-  """Returns whether labels are class numbers: one integer for each example."""
-  return labels.ndim == 1 and labels.dtype.kind != 'f'
-
-
-def stratified_split(
-  labels: np.ndarray, fraction: float, seed: int | Sequence[int] = 0
-) -> tuple[np.ndarray, np.ndarray]:
-  """Holds out `fraction` of the examples, the same share of every class.
-
-  The number held out is `round(fraction * n)`, spread over the classes by largest
-  remainder; a class of two or more examples keeps at least one on each side, and a
-  class of one stays. Labels other than class numbers are not stratified. The draw uses
-  the raw output of PCG64, which NumPy promises never to change, so a seed always gives
-  the same split.
+def fingerprint(
+  class_names: Sequence[str],
+  image_shape: Sequence[int],
+  label_kind: str,
+  labels: Mapping[str, np.ndarray],
+  content: str = '',
+) -> str:
+  """Returns a SHA-256, in hexadecimal, that identifies a data set; see `Dataset`.
 
   Args:
-    labels: int [n], or [n, ...] of any other kind.
-    fraction: share to hold out, above 0 and below 1.
-    seed: one or more non-negative integers.
-
-  Returns:
-    (kept, held): int64 indices, each ascending; together every index once.
-
-  >>> kept, held = stratified_split(np.repeat([0, 1], [8, 4]), 0.25)
-  >>> len(kept), np.repeat([0, 1], [8, 4])[held].tolist()
-  (9, [0, 0, 1])
+    class_names, image_shape, label_kind: see `Dataset`.
+    labels: split -> labels, in the order of the examples.
+    content: identifies the files or the pixels, where they are known.
   """
-  labels = np.asarray(labels)
-  if not are_classes(labels):
-    labels = np.zeros(len(labels), np.int32)
-  _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-  exact = counts * fraction
-  quota = np.floor(exact).astype(np.int64)
-  left = round(len(labels) * fraction) - int(quota.sum())
-  quota[np.argsort(quota - exact, kind='stable')[: max(left, 0)]] += 1
-  quota = np.clip(quota, np.minimum(1, counts - 1), counts - 1)
-  draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
-  by_class = np.lexsort((draws, inverse))
-  starts = np.cumsum(counts) - counts
-  held = np.concatenate(
-    [by_class[start : start + n] for start, n in zip(starts, quota)]
-    or [np.zeros(0, np.int64)]
-  )
-  mask = np.ones(len(labels), bool)
-  mask[held] = False
-  return np.flatnonzero(mask), np.sort(held)
-
-
-def draw_per_class(
-  labels: np.ndarray, count: int, seed: int | Sequence[int] = 0
-) -> np.ndarray:
-  """Draws `count` examples of each class, or all of a class that has fewer.
-
-  The examples of a smaller count are among those of a larger one.
-
-  Args:
-    labels: int [n], class numbers.
-    count: examples of each class.
-    seed: as in `stratified_split`.
-
-  Returns:
-    int64, ascending indices.
-
-  Raises:
-    UserError: the labels are not class numbers.
-
-  >>> draw_per_class(np.array([0, 1, 0, 1, 1, 0]), 2)
-  array([0, 1, 2, 3])
-  """
-  if not are_classes(labels):
-    raise UserError(
-      'config: data.examples_per_class draws images of each class, and the labels are '
-      'not class numbers: set it to 0'
-    )
-  draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
-  by_class = np.lexsort((draws, labels))
-  _, counts = np.unique(labels, return_counts=True)
-  rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-  return np.sort(by_class[rank < count])
+  known = [list(class_names), list(image_shape), label_kind, content]
+  digest = hashlib.sha256(json.dumps(known).encode())
+  for split in sorted(labels):
+    array = np.ascontiguousarray(labels[split])
+    digest.update(f'{split} {array.dtype.str} {array.shape}'.encode())
+    digest.update(array.data)
+  return digest.hexdigest()
 
 
 def moments(images: np.ndarray) -> np.ndarray:
