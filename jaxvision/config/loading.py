@@ -1,4 +1,4 @@
-"""The configuration of a run: load, override, validate, compare. Fields: `fields.py`.
+"""The configuration of a run: load, override, validate, compare. Fields: `schema.py`.
 
 A config file is a Python file with a docstring that makes the claim and a function
 `get_config()` that returns `base_config()` with what differs:
@@ -11,7 +11,7 @@ A config file is a Python file with a docstring that makes the claim and a funct
       config.model.name = 'small_filters_cnn'
       return config
 
-Everything here works without JAX, so that a mistake is told before any work begins.
+Everything here works without JAX, so that a mistake shows before any work begins.
 """
 
 import ast
@@ -84,6 +84,7 @@ def documentation() -> str:
     limits = f' ({field.limits})' if field.limits else ''
     lines.append(f'{path} = {field.default!r}: {field.doc}{limits}')
   lines.append('model.*: any field of the model; `jaxvision summary` shows them.')
+  lines.append('loss.*: any further argument of the loss, such as loss.gamma of focal.')
   lines.append('optimizer.options.*: any further argument of the optax optimiser.')
   lines.append(
     'optimizer.groups.NAME.*: match (regular expression for whole parameter paths), and '

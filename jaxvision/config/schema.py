@@ -1,6 +1,6 @@
 """Every field of a config: its default, its meaning, its limits.
 
-The one place where a field is documented; `jaxvision train --help-config` prints it.
+`jaxvision train --help-config` prints this table.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ FIELDS: dict[str, Any] = {
   ),
   'batch_size': Field(
     128,
-    'Images per optimiser step, over all devices; of each of `gan.d_steps`.',
+    'Images per optimiser step, over all devices; in a GAN for each of `gan.d_steps`.',
     **at_least(1),
   ),
   'eval_batch_size': Field(
@@ -88,8 +88,8 @@ FIELDS: dict[str, Any] = {
   ),
   'label_smoothing': Field(
     0.0,
-    'Share of the target spread evenly over all classes; of a GAN, how far below 1 '
-    'the target of real images lies.',
+    'Share of the target that is spread evenly over all classes; in a GAN, how far '
+    'below 1 the target of real images lies.',
     traced=True,
     **between(0, 1, open_end=True),
   ),
@@ -130,14 +130,13 @@ FIELDS: dict[str, Any] = {
     ),
     'class_weight': Field(
       1.0,
-      "Weight in the generator's loss of the class that the discriminator sees "
-      '(model.class_head classifier).',
+      "Weight of the class loss in the generator's loss (model.class_head classifier).",
       **at_least(0),
     ),
     'diffaugment': Field(
       (),
-      'What the discriminator sees changed, real and generated alike (DiffAugment): '
-      'color, translation, cutout.',
+      'Augmentation of the images that the discriminator sees, real and generated '
+      '(DiffAugment): color, translation, cutout.',
       **all_strings(),
     ),
   },
@@ -150,8 +149,8 @@ FIELDS: dict[str, Any] = {
     ),
     'decay': Field(
       0.95**5,
-      'Share of the slow average kept at a pull late in the run; it rises there as the '
-      'cube of the share done.',
+      'Share of the slow average that is kept at a pull at the end of the run; it grows '
+      'with the cube of the share of the run that is done.',
       **between(0, 1),
     ),
   },
@@ -164,19 +163,21 @@ FIELDS: dict[str, Any] = {
     ),
     'skip': Field(
       (),
-      'Patterns of what is not taken from there and starts at random: head, stage4_.*, '
-      'or the names there (fc, layer4).',
+      'Patterns of parameters that start at random instead: head, stage4_.*, or the '
+      'names in the file (fc, layer4).',
       **all_strings(),
     ),
   },
   'freeze': Field(
     (),
-    'Patterns (regular expressions) of the paths of parameters that stay as they are; '
+    'Patterns (regular expressions) of the paths of parameters that are not trained; '
     'their batch norm stays in inference mode.',
     **all_strings(),
   ),
   'grad_accumulation': Field(
-    1, 'Parts that a batch is computed in, one after another.', **at_least(1)
+    1,
+    'Parts that a batch is split into; their gradients are added up before the step.',
+    **at_least(1),
   ),
   'grad_clip': Field(
     0.0,
@@ -189,7 +190,7 @@ FIELDS: dict[str, Any] = {
     0, 'Steps between evaluations; 0: once an epoch.', free=True, **at_least(0)
   ),
   'report': Field(
-    True, 'Whether the run ends with its report; `eval` writes it later.', free=True
+    True, 'Write the report at the end of the run; `eval` writes it later.', free=True
   ),
   'steps_per_dispatch': Field(
     0,
@@ -197,11 +198,12 @@ FIELDS: dict[str, Any] = {
     **at_least(0),
   ),
   'deterministic': Field(
-    False, 'Only deterministic kernels (GPU), so that two runs agree to the bit.'
+    False, 'Use deterministic kernels only (GPU), so that two runs agree bit for bit.'
   ),
   'profile': Field(
     0,
-    'Steps, after the first few, whose trace is written to WORKDIR/profile; 0: none.',
+    'Steps, after the first few, to trace with the profiler into WORKDIR/profile; 0: '
+    'none.',
     free=True,
     **at_least(0),
   ),
@@ -214,10 +216,10 @@ FIELDS: dict[str, Any] = {
     'dir': Field(
       '', 'TFDS directory; empty: $TFDS_DATA_DIR, then the default.', free=True
     ),
-    'root': Field('', 'Image folder, for name=folder.'),
+    'root': Field('', 'Directory of the images of data.name=folder.'),
     'cache_dir': Field(
       '',
-      'Decoded sets; empty: $JAXVISION_CACHE, then ~/.cache/jaxvision.',
+      'Directory of decoded sets; empty: $JAXVISION_CACHE, then ~/.cache/jaxvision.',
       free=True,
     ),
     'train_fraction': Field(
@@ -229,13 +231,13 @@ FIELDS: dict[str, Any] = {
     ),
     'test_fraction': Field(
       0.2,
-      'Share that becomes the test split of a set that has none.',
+      'Share of the training images that becomes the test split where there is none.',
       valid=lambda v: 0 < v < 1,
       limits='above 0 and below 1',
     ),
     'split_seed': Field(
       0,
-      'Seed of these splits, apart from `seed`, so that seeds share them.',
+      'Seed of the splits, apart from `seed`, so that runs of several seeds share them.',
       **at_least(0),
     ),
     'examples_per_class': Field(
@@ -266,11 +268,15 @@ FIELDS: dict[str, Any] = {
     ),
     'mean': Field(
       (),
-      'Per channel, in units of [0, 1]; empty: of the pretrained weights, else measured '
-      'on the training split.',
+      'Mean of each channel, in units of [0, 1]; empty: that of the pretrained weights, '
+      'else measured on the training split.',
       **all_numbers(0),
     ),
-    'std': Field((), 'As `mean`.', **all_numbers(0)),
+    'std': Field(
+      (),
+      'Standard deviation of each channel, in units of [0, 1]; empty: as for data.mean.',
+      **all_numbers(0),
+    ),
     'pipeline': Field(
       'auto',
       'resident: uint8 on the device; streaming: decoded as it goes; auto: by size.',
@@ -281,29 +287,32 @@ FIELDS: dict[str, Any] = {
     ),
     'workers': Field(
       -1,
-      'Processes that decode a streamed set; -1: by the cores, 0: none.',
+      'Processes that decode a streamed set; -1: by the number of cores, 0: threads.',
       free=True,
       **at_least(-1),
     ),
     'skip_unreadable': Field(
-      False, 'Pass over and count unreadable images instead of stopping.'
+      False, 'Skip and count unreadable images instead of stopping.'
     ),
     'synthetic_examples': Field(
-      1024, 'Training images of name=synthetic.', **at_least(2)
+      1024, 'Number of training images of data.name=synthetic.', **at_least(2)
     ),
-    'synthetic_classes': Field(10, 'Classes of name=synthetic.', **at_least(2)),
+    'synthetic_classes': Field(
+      10, 'Number of classes of data.name=synthetic.', **at_least(2)
+    ),
   },
   'evaluation': {
     'tta': Field(
       'none',
-      'Views of each image whose logits are averaged: flip: with its mirror image; '
-      'flip_shift: with those of two shifts by a pixel too.',
+      'Test-time augmentation, whose logits are averaged: flip: the image and its mirror '
+      'image; flip_shift: those of two shifts by a pixel too.',
       **one_of('none', 'flip', 'flip_shift'),
     ),
     'features': Field(
       '',
-      'What a GAN is measured with: inception (its weights are downloaded), the file of '
-      'these weights, or the workdir of a classifier of ours; empty: nothing.',
+      'Feature extractor for the measures of a GAN: inception (its weights are '
+      'downloaded), the file of these weights, or the workdir of a classifier; empty: '
+      'none.',
       free=True,
     ),
     'reference': Field(
@@ -331,8 +340,8 @@ FIELDS: dict[str, Any] = {
     ),
     'classifier': Field(
       '',
-      'Workdir of a classifier of ours that tells which classes a GAN draws; empty: that '
-      'of `features`, if it is one.',
+      'Workdir of a classifier of the classes that a GAN draws; empty: that of '
+      'evaluation.features, if it is one.',
       free=True,
     ),
   },
@@ -345,32 +354,49 @@ FIELDS: dict[str, Any] = {
     ),
     'resized_crop': Field(
       (),
-      'Share of the area that a random crop takes, from and to, such as (0.08, 1); it is '
-      'resized to the image; empty: off.',
+      'Smallest and largest share of the area of a random resized crop, such as '
+      '(0.08, 1); empty: off.',
       **interval(1, may_be_empty=True),
     ),
     'resized_crop_ratio': Field(
-      (0.75, 4 / 3), 'Its width over its height, from and to.', **interval(float('inf'))
+      (0.75, 4 / 3),
+      'Smallest and largest ratio of width to height of a random resized crop.',
+      **interval(float('inf')),
     ),
     'crop_padding': Field(
-      0, 'Pad by so many pixels and crop back at random; 0: off.', **at_least(0)
+      0,
+      'Pixels of padding on each side before a random crop of the original size; 0: '
+      'off.',
+      **at_least(0),
     ),
     'crop_mode': Field(
-      'reflect', 'What the padding holds.', **one_of('reflect', 'constant')
+      'reflect',
+      'Padding of random crops: reflect, or constant (zeros).',
+      **one_of('reflect', 'constant'),
     ),
     'cutout': Field(
-      0, 'Side in pixels of a square blanked at random; 0: off.', **at_least(0)
+      0,
+      'Side in pixels of a square that is set to the mean colour; 0: off.',
+      **at_least(0),
     ),
     'cutout_mode': Field(
       'clipped',
       'clipped: the centre lies anywhere in the image; inside: the whole square does.',
       **one_of('clipped', 'inside'),
     ),
-    'rotation': Field(0.0, 'Largest rotation in degrees.', **between(0, 180)),
-    'brightness': Field(0.0, 'Strength, as in torchvision ColorJitter.', **at_least(0)),
-    'contrast': Field(0.0, 'As `brightness`.', **at_least(0)),
-    'saturation': Field(0.0, 'As `brightness`.', **at_least(0)),
-    'hue': Field(0.0, 'Largest turn of the hue circle.', **between(0, 0.5)),
+    'rotation': Field(0.0, 'Largest random rotation in degrees.', **between(0, 180)),
+    'brightness': Field(
+      0.0, 'Strength of brightness jitter, as in torchvision.', **at_least(0)
+    ),
+    'contrast': Field(
+      0.0, 'Strength of contrast jitter, as in torchvision.', **at_least(0)
+    ),
+    'saturation': Field(
+      0.0, 'Strength of saturation jitter, as in torchvision.', **at_least(0)
+    ),
+    'hue': Field(
+      0.0, 'Largest shift of the hue, in turns of the colour wheel.', **between(0, 0.5)
+    ),
     'custom': Field(
       (),
       'Functions of your own, (key, images [B, H, W, C] in [0, 255]) -> images.',
@@ -415,23 +441,28 @@ FIELDS: dict[str, Any] = {
       'optimizer.options.* are its arguments.',
     ),
     'learning_rate': Field(
-      0.1, 'The peak of the schedule.', traced=True, **at_least(0)
+      0.1, 'Learning rate at the peak of the schedule.', traced=True, **at_least(0)
     ),
     'weight_decay': Field(
-      0.0, 'Never applied to biases and normalisation.', traced=True, **at_least(0)
+      0.0,
+      'Weight decay of kernels; biases and normalisation layers have none.',
+      traced=True,
+      **at_least(0),
     ),
     'momentum': Field(
       0.9,
-      'Of sgd, lars and muon; others take it in `optimizer.options`.',
+      'Momentum of sgd, lars and muon; others take it in optimizer.options.',
       traced=True,
       **between(0, 1, open_end=True),
     ),
     'nesterov': Field(
-      True, 'Of sgd, lars and muon; others take it in `optimizer.options`.'
+      True,
+      'Use Nesterov momentum (sgd, lars, muon); others take it in optimizer.options.',
     ),
     'layer_decay': Field(
       1.0,
-      'Learning rate of a layer over that of the next one towards the head.',
+      'Learning rate of each layer, as a fraction of that of the next one towards the '
+      'head.',
       valid=lambda v: 0 < v <= 1,
       limits='above 0 and at most 1',
     ),
@@ -446,27 +477,38 @@ FIELDS: dict[str, Any] = {
     ),
     'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **at_least(0)),
     'warmup_epochs': Field(
-      0.0, 'The same in epochs, where `warmup_steps` is 0.', **at_least(0)
+      0.0,
+      'Epochs of linear warm-up, where schedule.warmup_steps is 0.',
+      **at_least(0),
     ),
     'start_factor': Field(
-      0.0, 'Learning rate at the start of the warm-up over the peak.', **between(0, 1)
+      0.0,
+      'Learning rate at the start of the warm-up, as a fraction of the peak.',
+      **between(0, 1),
     ),
     'end_factor': Field(
-      0.0, 'Final over peak learning rate (cosine, linear).', **between(0, 1)
+      0.0,
+      'Learning rate at the end, as a fraction of the peak (cosine, linear).',
+      **between(0, 1),
     ),
     'boundaries': Field(
       (0.3, 0.6, 0.8),
-      'Where `step` multiplies by `factor`, as shares of the run.',
+      'Shares of the run at which the schedule step multiplies the learning rate by '
+      'schedule.factor.',
       valid=lambda v: (
         all(isinstance(b, int | float) and 0 < b < 1 for b in v)
         and list(v) == sorted(v)
       ),
       limits='a rising tuple of shares between 0 and 1',
     ),
-    'factor': Field(0.2, 'See `boundaries`.', **between(0, 1)),
+    'factor': Field(
+      0.2,
+      'Factor of the learning rate at each of schedule.boundaries (step).',
+      **between(0, 1),
+    ),
     'peak': Field(
       0.3,
-      'Share of the run at which `one_cycle` peaks.',
+      'Share of the run at which the schedule one_cycle reaches its peak.',
       valid=lambda v: 0 < v < 1,
       limits='between 0 and 1',
     ),
@@ -482,11 +524,13 @@ FIELDS: dict[str, Any] = {
   'parallel': {
     'data': Field(
       -1,
-      'Devices that share the batch; -1: all that are left.',
+      'Number of devices that share each batch; -1: all that parallel.fsdp leaves.',
       valid=lambda v: v == -1 or v >= 1,
       limits='-1 or at least 1',
       free=True,
     ),
-    'fsdp': Field(1, 'Devices that share each parameter.', free=True, **at_least(1)),
+    'fsdp': Field(
+      1, 'Number of devices that share each large parameter.', free=True, **at_least(1)
+    ),
   },
 }
