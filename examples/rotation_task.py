@@ -23,7 +23,7 @@ class Rotation(SupervisedTask):
   best = ('accuracy', 'max')
   losses = ('cross_entropy',)
   measures = ('accuracy',)
-  num_outputs = len(TURNS)
+  output_names = TURNS
 
   def inputs_and_targets(self, batch, key, train):
     images = batch['image']

@@ -21,6 +21,12 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   paths = find_images(options.inputs)
   run = load_run_that('predict', workdir, options.checkpoint)
   predictions = run.predict(paths)
+  if predictions.probabilities.ndim != 2:
+    raise UserError(
+      f'predict: task {run.config.task} has outputs of shape '
+      f'{list(predictions.probabilities.shape[1:])} for an image, which are no classes: '
+      'jaxvision.load_run(workdir).predict(images) returns them in Python'
+    )
   share = run.info.label_kind != 'regression'
   rows = list(zip(map(str, paths), predictions.top(options.top)))
   if options.json:

@@ -17,6 +17,7 @@ from jaxvision.config.parts import is_own
 from jaxvision.config.schema import FIELDS
 
 _TRACED = tuple(path for path, field in walk(FIELDS) if field.traced and path != 'seed')
+_FREE = tuple(path for path, field in walk(FIELDS) if field.free)
 _OF_MODELS = ('model.dropout',)  # an open part: what may be traced of it
 
 
@@ -64,6 +65,10 @@ def program_signature(config: ConfigDict) -> str:
   False
   """
   numbers = hparams(config)
-  free = {'seed', 'name', *numbers}
-  rest = {path: value for path, value in walk(config) if path not in free}
+  # The data are arguments; what a program is built from of them is in `DatasetInfo`.
+  rest = {
+    path: value
+    for path, value in walk(config)
+    if path not in {'seed', 'name', *numbers, *_FREE} and not path.startswith('data.')
+  }
   return json.dumps([sorted(numbers), rest], sort_keys=True, default=str)

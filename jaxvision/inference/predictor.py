@@ -81,7 +81,7 @@ class Predictor:
     Raises:
       UserError: a file is no image, or an array has another shape or dtype.
     """
-    names = self.info.class_names
+    names = self.task.output_names
     found = self._batched('predict', self._probabilities, images, batch_size)
     if found is None:
       return Predictions(np.zeros((0, len(names)), np.float32), names)

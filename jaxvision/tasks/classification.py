@@ -57,7 +57,7 @@ class Classification(SupervisedTask):
   ) -> np.ndarray | None:
     """Draws images with the predicted class, and the true one where it differs."""
     shares = np.asarray(self.probabilities(outputs))
-    return image_grid.prediction_grid(images, labels, shares, self.info.class_names)
+    return image_grid.prediction_grid(images, labels, shares, self.output_names)
 
   def write_report(
     self, directory: Path, evaluation: Evaluation, summary: dict[str, Any]
@@ -70,7 +70,7 @@ class Classification(SupervisedTask):
       history=evaluation.history,
       labels=evaluation.labels,
       probabilities=np.asarray(self.probabilities(evaluation.outputs)),
-      class_names=self.info.class_names,
+      class_names=self.output_names,
       image_at=evaluation.image_at,
       split=evaluation.split,
       notes=evaluation.notes,

@@ -47,7 +47,7 @@ class MultiLabel(SupervisedTask):
       history=evaluation.history,
       labels=evaluation.labels,
       probabilities=np.asarray(self.probabilities(evaluation.outputs)),
-      class_names=self.info.class_names,
+      class_names=self.output_names,
       image_at=evaluation.image_at,
       split=evaluation.split,
       notes=evaluation.notes,

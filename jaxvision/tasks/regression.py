@@ -42,7 +42,7 @@ class Regression(SupervisedTask):
       history=evaluation.history,
       targets=np.reshape(evaluation.labels, evaluation.outputs.shape),
       predictions=evaluation.outputs,
-      names=self.info.class_names,
+      names=self.output_names,
       image_at=evaluation.image_at,
       split=evaluation.split,
       notes=evaluation.notes,

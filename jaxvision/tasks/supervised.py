@@ -93,9 +93,14 @@ class SupervisedTask(Task):
   # What a task of one's own may override.
 
   @property
+  def output_names(self) -> tuple[str, ...]:
+    """The names of the model's outputs: those of the classes, labels or values."""
+    return self.info.class_names
+
+  @property
   def num_outputs(self) -> int:
     """The number of outputs of the model per image."""
-    return len(self.info.class_names)
+    return len(self.output_names)
 
   def make_model(self) -> nn.Module:
     """Returns the network that the config names."""
