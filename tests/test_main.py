@@ -273,22 +273,42 @@ def test_summary_of_a_config_and_of_a_run(call, finished):
   )
 
 
-def test_the_program_starts_anew_once_for_huge_pages(monkeypatch):
+def test_training_starts_anew_once_for_huge_pages(monkeypatch, capsys):
   started = []
+  arguments = ['train', '--config=missing.py']
   monkeypatch.setattr('os.execv', lambda path, arguments: started.append(arguments))
-  monkeypatch.setattr('sys.argv', ['jaxvision', '--version'])
-  monkeypatch.setattr('sys.orig_argv', ['python', '-m', 'jaxvision.main', '--version'])
-  monkeypatch.setattr('sys.platform', 'linux')
+  monkeypatch.setattr('sys.argv', ['jaxvision', *arguments])
+  monkeypatch.setattr('sys.orig_argv', ['python', '-m', 'jaxvision.main', *arguments])
+  monkeypatch.setattr(command_line, '_huge_pages_on_request', lambda: True)
   monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.arena_max=2')
-  with pytest.raises(SystemExit):
-    command_line.cli()
-  assert started == [[sys.executable, '-m', 'jaxvision.main', '--version']]
+  assert command_line.cli() == 2
+  assert started == [[sys.executable, '-m', 'jaxvision.main', *arguments]]
   assert os.environ['GLIBC_TUNABLES'] == (
     'glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1'
   )
-  with pytest.raises(SystemExit):
-    command_line.cli()
+  assert command_line.cli() == 2
   assert len(started) == 1
+  assert 'missing.py' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'on_request', 'code'),
+  [
+    (['--version'], True, 0),
+    (['train', '--help'], True, 0),
+    (['predict'], True, 2),
+    (['train', '--config=missing.py'], False, 2),
+  ],
+)
+def test_nothing_else_starts_anew(arguments, on_request, code, monkeypatch, capsys):
+  monkeypatch.setattr('os.execv', lambda *_: pytest.fail('started anew'))
+  monkeypatch.setattr('sys.argv', ['jaxvision', *arguments])
+  monkeypatch.setattr(command_line, '_huge_pages_on_request', lambda: on_request)
+  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+  with pytest.raises(SystemExit) as stop:
+    sys.exit(command_line.cli())
+  assert stop.value.code == code
+  assert capsys.readouterr() != ('', '')
 
 
 def test_importing_is_light():

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import sys
 import threading
 
 import numpy as np
@@ -140,3 +141,8 @@ def test_repositories_that_cannot_be_read(hub):
   hub['some/net', 'config.json'] = b'{'
   assert 'config.json' in refused('some/net')
   assert 'no such file' in refused('a/b/c')
+
+
+def test_without_huggingface_hub_the_message_says_how_to_install_it(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+  assert "pip install 'jaxvision[hub]'" in refused('some/net')
