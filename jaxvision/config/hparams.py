@@ -64,6 +64,7 @@ def program_signature(config: ConfigDict) -> str:
   False
   """
   numbers = hparams(config)
-  free = {'seed', 'name', *numbers}
+  # The draw of the examples is no part of a program.
+  free = {'seed', 'data.split_seed', 'name', *numbers}
   rest = {path: value for path, value in walk(config) if path not in free}
   return json.dumps([sorted(numbers), rest], sort_keys=True, default=str)
