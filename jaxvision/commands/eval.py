@@ -80,6 +80,11 @@ def evaluate(
     facts = pretrained.WeightsSource.from_dict(origin).facts
     changed = pretrained.adopt(changed, facts)
   parts = resolve_recorded(directory, config)
+  if trained_on.fingerprint and data is None and parts.data is None:
+    raise UserError(
+      f'eval: {workdir} was trained on arrays that were passed from Python: pass them '
+      'again, as in jaxvision.evaluate(workdir, data=...)'
+    )
   dataset = data_lib.load(changed.data, source=parts.data if data is None else data)
   info = DatasetInfo.of(dataset)
   _check_same_kind(workdir, info, trained_on)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data as data_lib
+from jaxvision.config.parts import source_of
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
@@ -61,8 +62,8 @@ def train(
     overwrite: replace a run of another config, or start this one anew.
     quiet: print nothing.
     callbacks: called while the run trains, beside those that the config names.
-    data: a `Dataset`, as from `jaxvision.data.from_arrays`, in the place of what
-      `config.data` names.
+    data: a `Dataset`, as from `jaxvision.data.from_arrays`, (images, labels), or a
+      function that returns either, in the place of what `config.data` names.
     compiler: keeps the programs that runs in this process share; None: a new one.
     **parts: parts of your own as objects: `model` (a linen module class, a function
       that returns a module, or a module), `loss`, `optimizer`, `schedule`, `augment` (a
@@ -168,14 +169,15 @@ def with_parts(config: ConfigDict, parts: Mapping[str, Any], data: Any) -> Confi
         f'train() takes no argument "{name}" (parts of your own: {", ".join(known)})'
       )
   names = parts_lib.names_of(parts)
-  if isinstance(data, Dataset):
-    names['data.name'] = data.name
+  if callable(data):
+    names['data.name'] = source_of(data).name
+  elif data is not None:
+    names['data.name'] = data.name if isinstance(data, Dataset) else 'arrays'
   if not names:
     return config
   config = config_lib.thaw(config_lib.validate(config))
   for path, name in names.items():
     config_lib.put(config, path, name)
-    # The object has the fields of its own; those of the base config's model go.
   return config
 
 
