@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxvision import config as config_lib
 from jaxvision.cli import COMMANDS, parse

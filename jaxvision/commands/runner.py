@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jaxvision.commands.train import train
@@ -61,6 +62,7 @@ class Programs:
       while len(self._compilers) >= _KEPT:
         oldest = self._compilers.pop(next(iter(self._compilers)))
         self._dropped += oldest.programs
+        jax.clear_caches()  # the operations outside of the programs fill memory, too
       self._compilers[key] = Compiler()
     return self._compilers[key]
 

@@ -151,9 +151,10 @@ def train_seeds(
     own = config_lib.thaw(config)
     own.seed = seed
     trials.append(Trial(f'seed {seed}', own, stem.with_name(f'{stem.name}-seed{seed}')))
-  finished = run_trials(trials, overwrite=overwrite)
-  if finished:
-    print(spread([trial.directory.summary() for trial in trials]))
+  run_trials(trials, overwrite=overwrite)
+  summaries = [trial.directory.summary() for trial in trials]
+  if None not in summaries:  # another process may train some of them
+    print(spread(summaries))
   return 0
 
 

@@ -1,4 +1,4 @@
-"""The studies under experiments/: what they ask for, train, record and show."""
+"""The studies under experiments/: their variants, runs, records and pages."""
 
 import dataclasses
 import json
@@ -12,20 +12,23 @@ import chex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
-from jaxvision import commands, config
-from jaxvision.training.build import abstract_variables, make_model
+from jaxvision import config, models
+from jaxvision.commands import runner
+from jaxvision.training.callbacks import Callback
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / 'experiments'))
+sys.path.append(str(Path(__file__).resolve().parents[2] / 'experiments'))
 import results
-import study_main
+import study as study_lib
 import study_report
-import study_runs
+import transfer
 from study import Axis, Budget, Study, Variant
 
-ROOT = Path(__file__).resolve().parent.parent
-CASES = [(name, budget) for name in results.NAMES for budget in ('cpu', 'full')]
+ROOT = study_lib.ROOT
+STUDIES = [name for name in results.NAMES if name != 'transfer']
+CASES = [(name, budget) for name in STUDIES for budget in ('cpu', 'full')]
 
 
 @pytest.mark.parametrize(('name', 'budget'), CASES)
@@ -40,7 +43,7 @@ def test_a_study_is_well_formed(name, budget):
   assert study.reference in ('', *labels)
   assert set(study.plots) <= study_report.PLOTS.keys()
   assert f'python experiments/{name}.py' in sys.modules[name].__doc__
-  loaded = [study_runs.resolve(v, study.budget(budget), 1) for v in study.variants]
+  loaded = [study_lib.resolve(v, study.budget(budget), 1) for v in study.variants]
   assert all((c.seed, c.data.split_seed) == (1, 1) for c in loaded)
   # A comparison marks runs of unequal length, and says nothing of them.
   assert len({(c.steps, c.epochs, c.data.examples_per_class) for c in loaded}) == 1
@@ -55,11 +58,14 @@ def test_a_study_is_well_formed(name, budget):
 def test_the_variants_of_the_small_cnn_change_one_thing_each():
   study = results.load('smallcnn_activations')
   loaded = {
-    v.label: study_runs.resolve(v, study.budget('cpu'), 0) for v in study.variants
+    v.label: study_lib.resolve(v, study.budget('cpu'), 0) for v in study.variants
   }
   params = {}
   for label, one in loaded.items():
-    shapes = abstract_variables(make_model(one, 100), (32, 32, 3))['params']
+    fields = dict(one.model)
+    model = models.create(fields.pop('name'), 100, one.dtype, **fields)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), 'float32')
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
     params[label] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
   assert params.pop('attention') == 57_332 + 742
   assert set(params.values()) == {57_332}
@@ -72,7 +78,7 @@ def test_the_variants_of_the_small_cnn_change_one_thing_each():
   whole = config.load(ROOT / 'configs' / 'cifar100_smallcnn.py')
   best = next(v for v in study.variants if v.label == 'Swish + augmentation')
   assert (
-    config.differences(whole, study_runs.resolve(best, study.budget('full'), 0)) == []
+    config.differences(whole, study_lib.resolve(best, study.budget('full'), 0)) == []
   )
 
 
@@ -114,7 +120,7 @@ class Session:
 
   def call(self, *arguments):
     where = [f'--workdir={self.folder}/runs', f'--output={self.folder}/studies']
-    return study_main.main(TINY, [*where, *arguments])
+    return study_lib.main(TINY, [*where, *arguments])
 
   @property
   def file(self):
@@ -125,18 +131,21 @@ class Session:
 def session(tmp_path_factory):
   """Stops the tiny study in its second run, and has the same command go on."""
   session = Session(tmp_path_factory.mktemp('study'))
-  calls, train = [], commands.train
+  calls, train = [], runner.train
 
-  def stopped_in_the_second(loaded, workdir):
+  class Stop(Callback):
+    def on_log(self, step, measures):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  def stopped_in_the_second(loaded, workdir, **options):
     calls.append(workdir)
-    stop = len(calls) == 2
-    watch = (lambda *_: os.kill(os.getpid(), signal.SIGTERM)) if stop else None
-    return train(loaded, workdir, watch=watch)
+    stop = [Stop()] if len(calls) == 2 else []
+    return train(loaded, workdir, callbacks=stop, **options)
 
   before = jax.config.read('jax_disable_most_optimizations')
   jax.config.update('jax_disable_most_optimizations', True)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(commands, 'train', stopped_in_the_second)
+    patch.setattr(runner, 'train', stopped_in_the_second)
     assert session.call() == 0
     assert len(calls) == 2
     assert not session.file.exists()
@@ -157,7 +166,7 @@ def test_a_stopped_run_goes_on_where_it_was(session):
 
 def test_a_finished_study_trains_nothing(session, monkeypatch, capsys):
   before = session.file.read_bytes()
-  monkeypatch.setattr(commands, 'train', None)
+  monkeypatch.setattr(runner, 'train', None)
   assert session.call() == 0
   assert session.file.read_bytes() == before
   assert 'written' in capsys.readouterr().out
@@ -176,12 +185,12 @@ def test_the_record_has_every_run_with_what_it_was_measured_with(session):
     if run['diverged']:
       continue
     kept = json.loads(summary.read_text())
-    assert {k: run[k] for k in study_runs.KEPT} == {k: kept[k] for k in study_runs.KEPT}
-    assert None not in [run[k] for k in study_runs.KEPT if k != 'git_commit']
+    assert {k: run[k] for k in study_lib.KEPT} == {k: kept[k] for k in study_lib.KEPT}
+    assert None not in [run[k] for k in study_lib.KEPT if k != 'git_commit']
     assert run['history']['step'] == [3, 6]
     assert run['history']['accuracy'][-1] == run['test_accuracy']
   for variant, wanted in zip(measured['variants'], TINY.variants):
-    whole = dict(config.walk(study_runs.resolve(wanted, TINY.budget('cpu'), 0)))
+    whole = dict(config.walk(study_lib.resolve(wanted, TINY.budget('cpu'), 0)))
     recorded = variant['config']
     assert set(recorded) == set(whole) - {'seed', 'data.split_seed'}
     numbers = {k: v for k, v in whole.items() if isinstance(v, float) and k in recorded}
@@ -198,8 +207,8 @@ def test_the_record_names_no_path_of_this_machine(session):
 
 def test_redrawing_needs_the_record_alone(session, tmp_path, monkeypatch, capsys):
   (tmp_path / session.file.name).write_bytes(session.file.read_bytes())
-  monkeypatch.setattr(commands, 'train', None)
-  assert study_main.main(TINY, ['--redraw', f'--output={tmp_path}']) == 0
+  monkeypatch.setattr(runner, 'train', None)
+  assert study_lib.main(TINY, ['--redraw', f'--output={tmp_path}']) == 0
   drawn = {path.name: path.read_bytes() for path in session.file.parent.iterdir()}
   again = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
   assert drawn == again
@@ -236,11 +245,10 @@ def test_runs_of_another_config_are_not_taken_for_the_studys(session, capsys):
 
 def test_what_another_process_trains_is_left_to_it(tmp_path, capsys):
   budget = TINY.budget('cpu')
-  loaded = study_runs.resolve(TINY.variants[0], budget, 0)
-  run = study_runs.Run(TINY.variants[0], 0, loaded, tmp_path / 'tiny-cpu' / 'rate-0.05')
+  run = study_lib.trials(TINY, budget, [0], tmp_path)[0]
   with run.directory.locked():
     arguments = [f'--workdir={tmp_path}', '--only=rate 0.05', '--seeds=0-0']
-    assert study_main.main(TINY, arguments) == 0
+    assert study_lib.main(TINY, arguments) == 0
   printed = capsys.readouterr().out
   assert 'another process trains it' in printed
   assert 'still to come' in printed
@@ -248,21 +256,23 @@ def test_what_another_process_trains_is_left_to_it(tmp_path, capsys):
 
 
 def test_a_trial_is_not_written_over_the_study(session, tmp_path, monkeypatch):
-  monkeypatch.setattr(study_main, 'STUDIES', tmp_path / 'studies')
-  monkeypatch.setattr(study_runs, 'train', lambda runs: True)
-  monkeypatch.setattr(study_runs.Run, 'finished', True)
-  monkeypatch.setattr(study_runs, 'as_json', lambda *_: '{}')
-  monkeypatch.setattr(study_main, 'redraw', lambda *_: '')
-  assert study_main.main(TINY, [f'--workdir={tmp_path}', '--set', 'steps=2']) == 0
+  monkeypatch.setattr(study_lib, 'STUDIES', tmp_path / 'studies')
+  monkeypatch.setattr(study_lib, 'train', lambda runs: True)
+  monkeypatch.setattr(study_lib.StudyTrial, 'finished', True)
+  monkeypatch.setattr(study_lib, 'record', lambda *_: {})
+  monkeypatch.setattr(study_lib, 'redraw', lambda *_: '')
+  assert study_lib.main(TINY, [f'--workdir={tmp_path}', '--set', 'steps=2']) == 0
   assert not (tmp_path / 'studies').exists()
   assert (tmp_path / 'tiny-cpu.json').exists()
 
 
 @pytest.mark.parametrize('wrong', ['--only=rate 0.5', '--seeds=3-1', '--seeds=x'])
-def test_a_mistake_on_the_command_line_is_told(wrong, capsys):
-  with pytest.raises(SystemExit) as error:
-    study_main.main(TINY, [wrong])
-  assert error.value.code == 2
+def test_a_mistake_on_the_command_line_has_exit_code_2(wrong, capsys):
+  try:
+    code = study_lib.main(TINY, [wrong])
+  except SystemExit as error:  # out of the parser
+    code = error.code
+  assert code == 2
   assert wrong.split('=')[1] in capsys.readouterr().err
 
 
@@ -271,14 +281,14 @@ def made_up(study, accuracies, diverged=()):
   rates = {v.label: v.overrides[:1] for v in study.variants}
   variants, runs = [], []
   for variant in study.variants:
-    one = study_runs.resolve(variant, study.budgets[0], 0)
+    one = study_lib.resolve(variant, study.budgets[0], 0)
     fields = dict(config.walk(one))
     paths = [text.partition('=')[0] for text in rates[variant.label]]
     paths += [study.axis.field, *filter(None, [study.axis.lines])]
     variants.append({'label': variant.label, 'flops': 7, 'config': fields})
     for seed, accuracy in enumerate(accuracies[variant.label]):
       gone = (variant.label, seed) in diverged
-      kept = dict.fromkeys(study_runs.KEPT) | {
+      kept = dict.fromkeys(study_lib.KEPT) | {
         'task': 'classification',
         'dataset': 'digits',
         'params': 10,
@@ -361,7 +371,7 @@ def test_a_variant_is_held_against_the_reference():
   assert f'| -9.67 (p = {corrected[1]:.2g}) |' in page
 
 
-@pytest.mark.parametrize('name', results.NAMES)
+@pytest.mark.parametrize('name', STUDIES)
 def test_the_pages_of_a_study_say_what_its_record_says(name):
   study = results.load(name)
   for file in results.measured(name):
@@ -380,11 +390,65 @@ def test_a_measured_study_comes_into_the_readme(session, monkeypatch):
   before = (ROOT / 'README.md').read_text()
   text = before + '<!-- study tiny: begin -->\nold\n<!-- study tiny: end -->\n'
   assert '\nold\n' not in results.readme(text)
-  transfer = results.STUDIES / 'transfer.json'
-  (session.file.parent / 'transfer.json').write_bytes(transfer.read_bytes())
   monkeypatch.setattr(results, 'STUDIES', session.file.parent)
   section = study_report.section(TINY, json.loads(session.file.read_text()))
   assert section in results.readme(text)
-  (session.file.parent / 'transfer.json').unlink()
   with pytest.raises(ValueError, match='no markers'):
     results.results_table.replaced(before, '', 'study tiny')
+
+
+def test_transfer_is_trained_recorded_and_drawn_like_any_study(
+  tmp_path, monkeypatch, capsys, quick_compile
+):
+  rng = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    for name in ('a', 'b'):
+      folder = tmp_path / 'photos' / split / name
+      folder.mkdir(parents=True)
+      for i in range(4):
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{i}.png')
+  monkeypatch.setattr(transfer, 'METHODS', {'scratch': transfer.METHODS['scratch']})
+  arguments = [
+    f'--root={tmp_path}/photos',
+    f'--pretrained={tmp_path}/weights.pth',
+    '--image_size=32',
+    '--per_class=2,4',
+    '--steps=1',
+    '--seeds=2',
+    f'--workdir={tmp_path}/runs',
+    f'--output={tmp_path}',
+  ]
+  for change in (
+    'model.stages=1',
+    'batch_size=4',
+    'schedule.warmup_steps=0',
+    'parallel.data=1',
+    'report=False',
+  ):
+    arguments += ['--set', change]
+  assert transfer.main(arguments) == 0
+  file = tmp_path / 'transfer.json'
+  measured = json.loads(file.read_text())
+  found = [(run['method'], run['per_class'], run['seed']) for run in measured['runs']]
+  assert found == [('scratch', n, seed) for seed in (0, 1) for n in (2, 4)]
+  assert str(tmp_path) not in file.read_text()
+  table = file.with_suffix('.md').read_text()
+  assert '| test accuracy, % | 2 per class | 4 per class |' in table
+  accuracies = [
+    100 * r['test_accuracy'] for r in measured['runs'] if r['per_class'] == 2
+  ]
+  assert f'| from scratch | {np.mean(accuracies):.1f} ± ' in table
+  assert file.with_suffix('.png').stat().st_size > 1000
+  capsys.readouterr()
+  assert transfer.main(['--redraw', f'--output={tmp_path}']) == 0
+  assert capsys.readouterr().out == table
+
+
+def test_the_stored_transfer_study_is_drawn_from_its_file():
+  file = study_lib.STUDIES / 'transfer.json'
+  drawn = transfer.table(transfer.STUDY, json.loads(file.read_text())) + '\n'
+  assert file.with_suffix('.md').read_text() == drawn
+  study = transfer.made(root='photos', pretrained='weights.pth')
+  for variant in study.variants:
+    study_lib.resolve(variant, study.budget(''), 1)
