@@ -79,7 +79,7 @@ class Counting:
     return np.zeros((4, 4, 1), np.uint8), index % 10
 
 
-def test_streaming_reads_a_bounded_number_of_batches_ahead():
+def test_streaming_prefetches_a_bounded_number_of_batches():
   import time
 
   from jaxvision.data.streaming import train_stream
@@ -95,7 +95,7 @@ def test_streaming_reads_a_bounded_number_of_batches_ahead():
   assert source.reads - taken <= 8 * 16
 
 
-def test_stream_goes_on_where_its_state_says():
+def test_stream_resumes_from_its_state():
   from jaxvision.data.streaming import train_stream
 
   for workers in (0, 2):
@@ -118,7 +118,7 @@ def test_stream_goes_on_where_its_state_says():
       np.testing.assert_array_equal(ours['label'], expected['label'])
 
 
-def test_hosts_share_each_batch():
+def test_hosts_split_each_batch():
   from jaxvision.data.streaming import train_stream
 
   whole = train_stream(Counting(50), 0, 8, 3, 0)
