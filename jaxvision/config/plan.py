@@ -50,7 +50,8 @@ class RunPlan:
         )
       )
       raise UserError(
-        f'config: {what} larger than the training split, which has {examples} images'
+        f'config: {what} larger than the training split of {config.data.name}, which has '
+        f'{examples} images'
       )
     per_epoch = examples / images
     total = config.steps or max(1, round(config.epochs * per_epoch))

@@ -1,22 +1,17 @@
-"""Training through the API: what a run computes, whatever it runs on."""
+"""Training runs compute the same on any pipeline, dispatch and number of devices."""
 
 import json
 import logging
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvision import commands, data
 from jaxvision.config import to_json
 from jaxvision.errors import TrainingDiverged, UserError
-from jaxvision.training import step as programs
-from jaxvision.training.build import DataFacts, make_task
-from jaxvision.training.logging import read_history
-from jaxvision.training.loop import Plan
-from jaxvision.training.mesh import make_mesh, state_shardings
+from jaxvision.training.run_directory import read_history
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
@@ -30,7 +25,7 @@ def losses(workdir, split='train'):
   return [p['loss'] for p in history if p['split'] == split]
 
 
-def test_same_config_gives_the_same_bits(digits_config, tmp_path):
+def test_deterministic_runs_are_bit_identical(digits_config, tmp_path):
   digits_config.deterministic = True
   for name in ('a', 'b'):
     commands.train(digits_config, tmp_path / name, quiet=True)
@@ -47,7 +42,7 @@ def test_another_seed_gives_other_weights(digits_config, tmp_path):
   )
 
 
-def test_streaming_takes_the_same_batches_as_resident(digits_config, tmp_path):
+def test_streaming_matches_resident_bit_for_bit(digits_config, tmp_path):
   commands.train(digits_config, tmp_path / 'resident', quiet=True)
   digits_config.data.pipeline = 'streaming'
   digits_config.data.workers = 0
@@ -57,7 +52,7 @@ def test_streaming_takes_the_same_batches_as_resident(digits_config, tmp_path):
   )
 
 
-def test_many_steps_per_dispatch_are_the_same_steps(digits_config, tmp_path):
+def test_steps_per_dispatch_does_not_change_the_losses(digits_config, tmp_path):
   digits_config.log_every_steps = 1
   digits_config.checkpoint.every_steps = 12
   commands.train(digits_config, tmp_path / 'one', quiet=True)
@@ -70,7 +65,7 @@ def test_many_steps_per_dispatch_are_the_same_steps(digits_config, tmp_path):
 
 
 @pytest.mark.parametrize('fsdp', [1, 2])
-def test_eight_devices_compute_what_one_computes(digits_config, tmp_path, fsdp):
+def test_eight_devices_match_one(digits_config, tmp_path, fsdp):
   digits_config.log_every_steps = 1
   digits_config.steps = 8
   commands.train(digits_config, tmp_path / 'one', quiet=True)
@@ -85,44 +80,6 @@ def test_eight_devices_compute_what_one_computes(digits_config, tmp_path, fsdp):
   )
 
 
-def test_the_batch_splits_over_the_devices(digits_config):
-  dataset = data.load(digits_config.data)
-  task, _ = make_task(digits_config, DataFacts.of(dataset))
-  mesh = make_mesh()
-  assert mesh.size == 8
-  seen = []
-
-  def spy(state, batch, key):
-    jax.debug.inspect_array_sharding(batch['image'], callback=seen.append)
-    return task.train_step(state, batch, key)
-
-  compiler = programs.Compiler()
-  state = programs.init_state(task, mesh, 0, compiler)
-  programs.ResidentTrainer(
-    task._replace(train_step=spy),
-    mesh,
-    dataset.splits['train'],
-    state,
-    0,
-    digits_config.batch_size,
-    1,
-    compiler,
-  )
-  shard = seen[0].shard_shape((digits_config.batch_size, 8, 8, 1))
-  assert shard == (digits_config.batch_size // 8, 8, 8, 1)
-
-
-def test_fsdp_splits_large_parameters():
-  mesh = make_mesh(data=4, fsdp=2)
-  shapes = {
-    'large': jax.ShapeDtypeStruct((3, 3, 64, 128), jnp.float32),
-    'small': jax.ShapeDtypeStruct((64,), jnp.float32),
-  }
-  shardings = state_shardings(mesh, shapes)
-  assert shardings['large'].shard_shape((3, 3, 64, 128)) == (3, 3, 64, 64)
-  assert shardings['small'].is_fully_replicated
-
-
 def test_each_program_compiles_once(digits_config, tmp_path, caplog):
   # 359 test images in batches of 100: the last is odd. 12 steps, 3 evaluations.
   digits_config.eval_batch_size = 100
@@ -133,12 +90,12 @@ def test_each_program_compiles_once(digits_config, tmp_path, caplog):
     for r in caplog.records
     if 'Finished XLA compilation' in r.getMessage()
   ]
-  assert sum('jit(one)' in line for line in compiled) == 1, compiled
-  assert sum('jit(from_split)' in line for line in compiled) == 1, compiled
+  assert sum('jit(train_step)' in line for line in compiled) == 1, compiled
+  assert sum('jit(eval_from_split)' in line for line in compiled) == 1, compiled
   assert sum('jit(init)' in line for line in compiled) == 1, compiled
 
 
-def test_accumulated_parts_give_the_gradient_of_the_whole(digits_config, tmp_path):
+def test_grad_accumulation_matches_the_whole_batch(digits_config, tmp_path):
   # Without batch statistics, dropout and augmentation the parts see what the whole sees.
   digits_config.augment.crop_padding = 0
   digits_config.model = {'name': 'small_filters_cnn'}
@@ -153,7 +110,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole(digits_config, tmp_pat
   )
 
 
-def test_evaluation_uses_the_average_of_the_weights(digits_config, tmp_path):
+def test_evaluation_uses_the_ema_weights(digits_config, tmp_path):
   digits_config.ema_decay = 0.9
   summary = commands.train(digits_config, tmp_path / 'run', quiet=True)
   run = commands.load_run(tmp_path / 'run')
@@ -169,9 +126,7 @@ def test_evaluation_uses_the_average_of_the_weights(digits_config, tmp_path):
   assert correct.mean() == pytest.approx(summary['test_accuracy'], abs=1e-6)
 
 
-def test_a_diverged_run_stops_and_keeps_its_last_good_checkpoint(
-  digits_config, tmp_path
-):
+def test_diverged_run_keeps_its_last_good_checkpoint(digits_config, tmp_path):
   commands.train(digits_config, tmp_path / 'run', quiet=True)  # exits well at this rate
   digits_config.optimizer.learning_rate = 1e18
   digits_config.checkpoint.every_steps = 1
@@ -183,7 +138,7 @@ def test_a_diverged_run_stops_and_keeps_its_last_good_checkpoint(
   assert not (tmp_path / 'bad' / 'summary.json').exists()
 
 
-def test_summary_and_files_of_the_contract(digits_config, tmp_path):
+def test_run_writes_its_files_and_its_summary(digits_config, tmp_path):
   digits_config.data.train_fraction = 0.9
   digits_config.report = True
   summary = commands.train(digits_config, tmp_path / 'run', quiet=True)
@@ -231,7 +186,9 @@ def test_summary_and_files_of_the_contract(digits_config, tmp_path):
     ({'steps': 2**31}, 'more than the'),
   ],
 )
-def test_mistakes_are_told_before_any_work(digits_config, tmp_path, fields, message):
+def test_config_mistake_is_one_line_before_any_work(
+  digits_config, tmp_path, fields, message
+):
   with digits_config.unlocked():
     for path, value in fields.items():
       node = digits_config
@@ -244,18 +201,3 @@ def test_mistakes_are_told_before_any_work(digits_config, tmp_path, fields, mess
   assert message in str(error.value)
   assert '\n' not in str(error.value)
   assert not (tmp_path / 'run').exists()
-
-
-def test_plan_counts_epochs_and_stops():
-  from jaxvision.config import base_config
-
-  config = base_config()
-  config.batch_size, config.epochs = 100, 2.5
-  config.log_every_steps = 3
-  plan = Plan.of(config, 1000)
-  assert (plan.total, plan.eval_every, plan.save_every) == (25, 10, 10)
-  stops, step = [], 0
-  while step < plan.total:
-    step = plan.next_stop(step)
-    stops.append(step)
-  assert stops == [3, 6, 9, 10, 12, 15, 18, 20, 21, 24, 25]

@@ -47,7 +47,7 @@ def variables(workdir, checkpoint='last'):
   return commands.load_run(workdir, checkpoint).state.eval_variables
 
 
-def test_a_run_starts_from_another_ones_weights(config, first_run, tmp_path):
+def test_run_starts_from_the_weights_of_another_run(config, first_run, tmp_path):
   config.optimizer.learning_rate = 0.0
   summary = commands.train(config, tmp_path / 'run', quiet=True)
   new, old = variables(tmp_path / 'run')['params'], variables(first_run[0])['params']
@@ -61,11 +61,11 @@ def test_a_run_starts_from_another_ones_weights(config, first_run, tmp_path):
   assert summary['pretrained']['source'] == str(first_run[0])
   assert len(summary['pretrained']['sha256']) == 64
   # Its normalisation came along.
-  facts = commands.load_run(tmp_path / 'run').facts
-  assert (facts.mean, facts.std) == ((0.4,), (0.5,))
+  info = commands.load_run(tmp_path / 'run').info
+  assert (info.mean, info.std) == ((0.4,), (0.5,))
 
 
-def test_whole_weights_evaluate_as_their_run_does(
+def test_exported_weights_evaluate_as_their_run(
   config, first_run, tmp_path, capsys, monkeypatch
 ):
   path = tmp_path / 'weights.safetensors'
@@ -81,9 +81,9 @@ def test_whole_weights_evaluate_as_their_run_does(
   assert result['loss'] == pytest.approx(first_run[1]['test_loss'], rel=1e-5)
 
 
-def test_classes_in_another_order_are_refused(config, first_run, tmp_path, capsys):
+def test_classes_in_another_order_are_refused(config, first_run, tmp_path, caplog):
   run = commands.load_run(first_run[0])
-  facts = pretrained.facts_of(run.facts)
+  facts = pretrained.facts_of(run.info)
   for names, refused in ((facts.class_names[::-1], True), (tuple('abcdefghij'), False)):
     path = tmp_path / 'weights.safetensors'
     other = dataclasses.replace(facts, class_names=names)
@@ -94,10 +94,10 @@ def test_classes_in_another_order_are_refused(config, first_run, tmp_path, capsy
         commands.evaluate_weights(config, quiet=True)
     else:
       commands.evaluate_weights(config, quiet=True)
-      assert 'class 0 is "a"' in capsys.readouterr().err
+      assert 'class 0 is "a"' in caplog.text
 
 
-def test_a_stopped_run_goes_on_without_the_weights(config, first_run, tmp_path):
+def test_resumed_run_does_not_need_its_pretrained_weights(config, first_run, tmp_path):
   source = tmp_path / 'source'
   shutil.copytree(first_run[0], source)
   config = override(
@@ -127,7 +127,7 @@ def test_a_stopped_run_goes_on_without_the_weights(config, first_run, tmp_path):
     commands.train(config, tmp_path / 'another', quiet=True)
 
 
-def test_only_what_a_config_leaves_open_is_taken_over(digits_config):
+def test_adopt_sets_only_the_fields_that_the_config_leaves_open(digits_config):
   facts = Facts((0.1,), (0.2,), 16, 0.9, 'bicubic')
   taken = pretrained.adopt(digits_config, facts).data
   assert (taken.mean, taken.std, taken.image_size) == ((0.1,), (0.2,), 16)
@@ -147,12 +147,10 @@ def test_only_what_a_config_leaves_open_is_taken_over(digits_config):
   assert pretrained.adopt(own, Facts()).to_dict() == own.to_dict()
 
 
-def test_the_run_directory_says_where_the_weights_came_from(
-  config, first_run, tmp_path
-):
+def test_run_directory_records_the_source_of_the_weights(config, first_run, tmp_path):
   commands.train(config, tmp_path / 'run', quiet=True)
   kept = json.loads((tmp_path / 'run' / 'pretrained.json').read_text())
-  origin = pretrained.Origin.from_dict(kept)
+  origin = pretrained.WeightsSource.from_dict(kept)
   assert origin.facts.image_size == 8
   assert origin.facts.class_names == tuple('0123456789')
   RunDirectory(tmp_path / 'run').open(config, overwrite=True)
@@ -170,7 +168,7 @@ def test_the_run_directory_says_where_the_weights_came_from(
     (['freeze=.*'], ['every parameter']),
   ],
 )
-def test_bad_input_is_one_line_before_any_work(
+def test_bad_pretrained_input_is_one_line_before_any_work(
   more, words, first_run, tmp_path, capsys
 ):
   overrides = [f'--config.{m.format(run=first_run[0])}' for m in more]

@@ -11,7 +11,7 @@ import pytest
 
 from jaxvision import commands
 from jaxvision.training.checkpoints import Checkpoints
-from jaxvision.training.logging import read_history
+from jaxvision.training.run_directory import read_history
 
 ARGUMENTS = (
   '--config=configs/digits_cnn.py',
@@ -57,9 +57,7 @@ def uninterrupted(tmp_path_factory, command):
 
 
 @pytest.mark.parametrize('pipeline', ['resident', 'streaming'])
-def test_killed_at_any_moment_it_ends_bit_identical(
-  command, tmp_path, uninterrupted, pipeline
-):
+def test_killed_run_resumes_bit_identical(command, tmp_path, uninterrupted, pipeline):
   workdir = tmp_path / 'run'
   arguments = [*ARGUMENTS, f'--workdir={workdir}', f'--config.data.pipeline={pipeline}']
   if pipeline == 'streaming':
@@ -136,22 +134,21 @@ def good(tmp_path_factory, short_run):
 
 
 @pytest.mark.parametrize('damage', [truncate, flip_bits, lose_the_record, empty])
-def test_a_damaged_checkpoint_is_passed_over_with_a_word(
-  digits_config, good, tmp_path, capsys, damage
+def test_damaged_checkpoint_is_skipped_with_a_warning(
+  digits_config, good, tmp_path, capsys, caplog, damage
 ):
   workdir = shutil.copytree(good, tmp_path / 'run')
   # As if it had been killed after the save of step 12: that one is damaged, 8 is whole.
   (workdir / 'summary.json').unlink()
   damage(workdir / 'checkpoints' / '12')
   commands.train(digits_config, workdir)
-  captured = capsys.readouterr()
-  assert 'checkpoint of step 12 is damaged' in captured.err
-  assert 'resumed at step 8' in captured.out
+  assert 'checkpoint of step 12 is damaged' in caplog.text
+  assert 'resumed at step 8' in capsys.readouterr().out
   assert (workdir / 'checkpoints' / 'damaged-12').is_dir()
   chex.assert_trees_all_equal(final_state(workdir), final_state(good))
 
 
-def test_a_half_written_checkpoint_is_no_checkpoint(good, tmp_path):
+def test_half_written_checkpoint_is_ignored(good, tmp_path):
   workdir = shutil.copytree(good, tmp_path / 'run')
   before = final_state(workdir)
   half = workdir / 'checkpoints' / '99.orbax-checkpoint-tmp'
@@ -173,14 +170,14 @@ def test_newest_and_best_are_kept(tmp_path):
   checkpoints.close()
 
 
-def test_state_that_is_not_finite_is_not_written(tmp_path):
+def test_checkpoint_of_a_state_that_is_not_finite_is_refused(tmp_path):
   checkpoints = Checkpoints(tmp_path)
   assert not checkpoints.save(1, {'w': np.array([1.0, np.nan], np.float32)}, {})
   assert checkpoints.steps() == []
   checkpoints.close()
 
 
-def test_a_finished_run_says_so_and_evaluates(digits_config, tmp_path, capsys):
+def test_finished_run_is_evaluated_again(digits_config, tmp_path, capsys):
   first = commands.train(digits_config, tmp_path / 'run', quiet=True)
   again = commands.train(digits_config, tmp_path / 'run')
   assert again == first
