@@ -113,10 +113,10 @@ def summarize(runs: list[dict[str, float]]) -> dict[str, Any]:
 def ours(options: argparse.Namespace, config: Any, result: Result) -> list[dict]:
   """Trains the seeds one group after the other and returns a row for each."""
   import jax
+  from jaxvision.training.speedrun import SpeedRun
 
   from jaxvision import data
   from jaxvision.training import runtime
-  from jaxvision.training.speedrun import SpeedRun
 
   runtime.configure(config.deterministic)
   speedrun = SpeedRun(config, data.load(config.data), options.together)

@@ -12,10 +12,10 @@ import chex
 import jax
 import numpy as np
 import pytest
+from jaxvision.training.build import abstract_variables, make_model
 from scipy import stats
 
 from jaxvision import commands, config
-from jaxvision.training.build import abstract_variables, make_model
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / 'experiments'))
 import results

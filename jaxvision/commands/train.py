@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
@@ -16,6 +17,7 @@ from jaxvision import data as data_lib
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
+from jaxvision.models import own
 from jaxvision.tasks.base import Parts, PyTree
 from jaxvision.training import parts as parts_lib
 from jaxvision.training import pretrained, runtime
@@ -78,7 +80,7 @@ def train(
   """
   begun = time.perf_counter()
   say = speaker(quiet)
-  config = config_lib.freeze(with_parts(config, parts, data))
+  config, parts = with_parts(config, parts, data)
   runtime.start(config, say)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
   directory.check(config, overwrite)
@@ -156,8 +158,14 @@ def train_seeds(
   return 0
 
 
-def with_parts(config: ConfigDict, parts: Mapping[str, Any], data: Any) -> ConfigDict:
-  """Returns the config with the names of the parts that were passed as objects."""
+def with_parts(
+  config: ConfigDict, parts: Mapping[str, Any], data: Any
+) -> tuple[ConfigDict, dict[str, Any]]:
+  """Returns the config, frozen, with the names of parts passed as objects; and the parts.
+
+  A module becomes its class and fields of the config, from which eval and predict build
+  it again.
+  """
   known = [
     f.name for f in dataclasses.fields(Parts) if f.name not in ('data', 'callbacks')
   ]
@@ -166,16 +174,19 @@ def with_parts(config: ConfigDict, parts: Mapping[str, Any], data: Any) -> Confi
       raise TypeError(
         f'train() takes no argument "{name}" (parts of your own: {", ".join(known)})'
       )
-  names = parts_lib.names_of(parts)
+  parts, values = dict(parts), {}
+  if isinstance(parts.get('model'), nn.Module):
+    values = {f'model.{k}': v for k, v in own.fields_of(parts['model']).items()}
+    parts['model'] = type(parts['model'])
+  values |= parts_lib.names_of(parts)
   if isinstance(data, Dataset):
-    names['data.name'] = data.name
-  if not names:
-    return config
+    values['data.name'] = data.name
+  if not values:
+    return config_lib.freeze(config), parts
   config = config_lib.thaw(config_lib.validate(config))
-  for path, name in names.items():
-    config_lib.put(config, path, name)
-    # The object has the fields of its own; those of the base config's model go.
-  return config
+  for path, value in values.items():
+    config_lib.put(config, path, value)
+  return config_lib.freeze(config), parts
 
 
 def check_same_data(directory: RunDirectory, info: DatasetInfo) -> None:

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxvision.training.build import DataFacts, make_task
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from jaxvision import config as config_lib
 from jaxvision.tasks.base import update_ema
 from jaxvision.tasks.classification import cross_entropy, in_top_k
-from jaxvision.training.build import DataFacts, make_task
 
 FACTS = DataFacts(
   name='test',

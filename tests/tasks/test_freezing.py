@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jaxvision.training.build import DataFacts, make_task
 
 from jaxvision import config as config_lib
 from jaxvision.errors import UserError
 from jaxvision.tasks import freezing
-from jaxvision.training.build import DataFacts, make_task
 
 FACTS = DataFacts(
   name='test',

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxvision.training.build import DataFacts, make_task
 
 from jaxvision import config as config_lib
 from jaxvision.errors import UserError
 from jaxvision.tasks.base import update_lookahead
-from jaxvision.training.build import DataFacts, make_task
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 

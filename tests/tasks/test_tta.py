@@ -61,8 +61,9 @@ def test_evaluation_and_prediction_average(mode, digits_config, tmp_path):
   shown = jaxvision.data.load('digits').splits['test'].images[:8]
   got = run.predict(shown).probabilities
 
-  from jaxvision.data.augment import normalize
   from jaxvision.training.build import make_model, make_task
+
+  from jaxvision.data.augment import normalize
 
   task, _ = make_task(run.config, run.facts)
   model = make_model(run.config, 10)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxvision.training.build import DataFacts, make_task
 
 from jaxvision import commands, data
 from jaxvision.config import to_json
 from jaxvision.errors import TrainingDiverged, UserError
 from jaxvision.training import step as programs
-from jaxvision.training.build import DataFacts, make_task
 from jaxvision.training.logging import read_history
 from jaxvision.training.loop import Plan
 from jaxvision.training.mesh import make_mesh, state_shardings

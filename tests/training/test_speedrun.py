@@ -8,12 +8,12 @@ import chex
 import jax
 import numpy as np
 import pytest
+from jaxvision.training.speedrun import SpeedRun, statistics
 
 import jaxvision
 from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.errors import UserError
-from jaxvision.training.speedrun import SpeedRun, statistics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TINY = (

@@ -12,10 +12,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from jaxvision.training.build import DataFacts, fresh_state, make_task, make_trainer
 
 from jaxvision import data
 from jaxvision.training import step as programs
-from jaxvision.training.build import DataFacts, fresh_state, make_task, make_trainer
 from jaxvision.training.loop import Clock, Loop, Plan
 from jaxvision.training.mesh import make_mesh
 

@@ -5,14 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxvision.training.build import DataFacts, fresh_state, make_task, make_trainer
+from jaxvision.training.slots import Slots, share_programs
 
 from jaxvision import config as config_lib
 from jaxvision import data, optim
 from jaxvision.optim import OPTIMIZERS
 from jaxvision.training import tuning
-from jaxvision.training.build import DataFacts, fresh_state, make_task, make_trainer
 from jaxvision.training.mesh import make_mesh
-from jaxvision.training.slots import Slots, share_programs
 from jaxvision.training.step import Compiler
 
 
