@@ -114,7 +114,8 @@ def make_callbacks(config: ConfigDict) -> list[Callback]:
     made = parts_lib.call(f'callbacks {name}', part) if isinstance(part, type) else part
     if not isinstance(made, Callback):
       raise UserError(
-        f'config: callbacks: {name} is no jaxvision.training.callbacks.Callback'
+        f'config: callbacks: {parts_lib.describe(part)} is no '
+        'jaxvision.training.callbacks.Callback'
       )
     found.append(made)
   return found
