@@ -45,7 +45,7 @@ class Rotation(SupervisedTask):
   def picture(self, images, labels, outputs):
     del labels
     shares = np.asarray(jax.nn.softmax(outputs))
-    return image_grid.predictions(images, shares.argmax(-1), shares, TURNS)
+    return image_grid.prediction_grid(images, shares.argmax(-1), shares, TURNS)
 
 
 def turned(images: jax.Array, turns: jax.Array) -> jax.Array:

@@ -34,10 +34,10 @@ def compare(
 
   Args:
     workdirs: two or more, all classifiers or all GANs.
-    output: directory for groups.html, .md, .csv, .json and the charts.
+    output: directory for comparison.html, .csv, .json and the charts.
 
   Returns:
-    (the comparison, path of groups.html).
+    (the comparison, path of comparison.html).
 
   Raises:
     UserError: a directory that holds no finished run, or the same run twice.

@@ -46,7 +46,7 @@ def explore(
 
   Args:
     config: whose data, augmentation and normalisation are looked at.
-    output: directory for explore.html, .md, .json and the pictures; None:
+    output: directory for explore.html, .json and the pictures; None:
       exploration/<config name>.
     images: look at the pixels of so many images at most, over all splits, drawn at
       random; 0: of 100,000, or where they stream 20,000.

@@ -1,12 +1,13 @@
-"""What a classifier got right and wrong, as pure functions of NumPy arrays.
+"""Metrics of single-label classification, as pure functions of NumPy arrays.
 
-Everything here takes the whole split at once (labels int [n], probabilities float
-[n, K]) and follows scikit-learn's definitions, with `zero_division=0`: a class that
-never occurs, or that was never predicted, scores 0 rather than NaN.
+Every function takes the whole split at once: labels int [n] and probabilities float
+[n, K]. scikit-learn and scipy, which take seconds to import, are imported where they are
+called.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,28 +17,28 @@ class ClassScores:
   """Scores of every class, or (as scalars) their average over the classes.
 
   Attributes:
-    precision: float64 [K]; of the examples called this class, the share that is.
-    recall: float64 [K]; of the examples of this class, the share that was found.
-    f1: float64 [K]; the harmonic mean of precision and recall.
-    support: int64 [K]; the number of examples of this class.
+    precision: float64 [K], true positives / predicted positives.
+    recall: float64 [K], true positives / examples of the class.
+    f1: float64 [K], harmonic mean of precision and recall.
+    support: int64 [K], examples of the class.
   """
 
-  precision: np.ndarray
-  recall: np.ndarray
-  f1: np.ndarray
-  support: np.ndarray
+  precision: Any
+  recall: Any
+  f1: Any
+  support: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class ConfusedPair:
-  """Two classes taken for each other; `first` has the lower index.
+  """Two classes that are confused with each other; `first` has the lower index.
 
   Attributes:
     first, second: names of the classes.
     count: mistakes in both directions.
-    first_as_second: examples of `first` that were called `second`.
-    second_as_first: the other way round.
-    rate: `count` over the number of examples of the two classes.
+    first_as_second: examples of `first` predicted as `second`.
+    second_as_first: examples of `second` predicted as `first`.
+    rate: `count` / examples of the two classes.
   """
 
   first: str
@@ -55,8 +56,8 @@ class Mistake:
   Attributes:
     index: position of the example in the split.
     true, predicted: class indices.
-    confidence: probability given to `predicted`.
-    true_probability: probability given to `true`.
+    confidence: predicted probability of `predicted`.
+    true_probability: predicted probability of `true`.
   """
 
   index: int
@@ -71,10 +72,10 @@ class Reliability:
   """Accuracy against confidence, in equal-width bins of confidence.
 
   Attributes:
-    edges: float64 [bins + 1]; bin i holds confidences in (edges[i], edges[i + 1]].
-    count: int64 [bins]; examples in the bin.
-    confidence: float64 [bins]; their mean confidence, NaN where there are none.
-    accuracy: float64 [bins]; the share of them that is right, NaN likewise.
+    edges: float64 [bins + 1], bin i holds confidences in (edges[i], edges[i + 1]].
+    count: int64 [bins], examples in the bin.
+    confidence: float64 [bins], their mean confidence; NaN in an empty bin.
+    accuracy: float64 [bins], their accuracy; NaN in an empty bin.
   """
 
   edges: np.ndarray
@@ -86,7 +87,7 @@ class Reliability:
 def confusion_matrix(
   labels: np.ndarray, predictions: np.ndarray, num_classes: int
 ) -> np.ndarray:
-  """Counts how often each true class (row) was called each class (column).
+  """Counts the examples of each true class (row) by predicted class (column).
 
   Args:
     labels: integer [n], true classes in [0, num_classes).
@@ -114,72 +115,53 @@ def confusion_matrix(
       raise ValueError(
         f'{name} span {values.min()} to {values.max()}, outside [0, {num_classes})'
       )
-  # int64 first: the product would overflow a uint8 or int32 of many classes.
-  cells = labels.astype(np.int64) * num_classes + predictions.astype(np.int64)
-  counts = np.bincount(cells, minlength=num_classes * num_classes)
-  return counts.reshape(num_classes, num_classes).astype(np.int64)
+  from sklearn import metrics
+
+  return metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divides, with 0 where the denominator is 0."""
-  result = np.zeros(np.shape(denominator), np.float64)
-  return np.divide(numerator, denominator, out=result, where=denominator != 0)
+def class_scores(
+  labels: np.ndarray,
+  predictions: np.ndarray,
+  num_classes: int,
+  average: Literal['macro', 'weighted'] | None = None,
+) -> ClassScores:
+  """Computes precision, recall, F1 and support of every class, or their average.
 
-
-def class_scores(confusion: np.ndarray) -> ClassScores:
-  """Computes precision, recall, F1 and support of every class.
+  A class that never occurs, or that is never predicted, scores 0.
 
   Args:
-    confusion: integer [K, K], rows are the true classes.
+    labels: integer [n], true classes in [0, num_classes).
+    predictions: integer [n], predicted classes in the same range.
+    num_classes: K.
+    average: None for arrays [K]; 'macro' for the mean over classes; 'weighted' for the
+      mean weighted by support, whose recall is the accuracy.
 
-  Returns:
-    ClassScores of arrays [K].
-
-  >>> class_scores(np.array([[1, 1], [0, 1]])).precision
+  >>> class_scores([0, 0, 1], [0, 1, 1], num_classes=2).precision
   array([1. , 0.5])
   """
-  right = np.diagonal(confusion)
-  support = confusion.sum(axis=1)
-  predicted = confusion.sum(axis=0)
-  return ClassScores(
-    precision=_ratio(right, predicted),
-    recall=_ratio(right, support),
-    # 2 tp / (2 tp + fp + fn), which unlike 2pr / (p + r) needs no second guard.
-    f1=_ratio(2 * right, support + predicted),
-    support=support,
+  from sklearn import metrics
+
+  precision, recall, f1, support = metrics.precision_recall_fscore_support(
+    labels,
+    predictions,
+    labels=np.arange(num_classes),
+    average=average,
+    zero_division=0,
   )
-
-
-def macro_average(scores: ClassScores) -> ClassScores:
-  """Averages over the classes, each counting the same; support is the total."""
-  return _average(scores, np.ones(len(scores.support)))
-
-
-def weighted_average(scores: ClassScores) -> ClassScores:
-  """Averages over the classes, each by its support; recall is then the accuracy."""
-  return _average(scores, scores.support)
-
-
-def _average(scores: ClassScores, weights: np.ndarray) -> ClassScores:
-  total = weights.sum()
-  return ClassScores(
-    precision=_ratio(scores.precision @ weights, total),
-    recall=_ratio(scores.recall @ weights, total),
-    f1=_ratio(scores.f1 @ weights, total),
-    support=scores.support.sum(),
-  )
+  return ClassScores(precision, recall, f1, len(labels) if average else support)
 
 
 def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
   """Computes the share of examples whose true class is among the k most probable.
 
-  Equal probabilities rank by class index, the lowest first, as `argmax` and
-  `jax.lax.top_k` do; k = 1 is therefore exactly the accuracy of `argmax`.
+  Ties go to the lower class index, as in `argmax` and `jax.lax.top_k`, so that k = 1 is
+  the accuracy of `argmax`. (scikit-learn gives them to the higher index.)
 
   Args:
-    probabilities: float [n, K]; any scores that rank the classes will do.
+    probabilities: float [n, K], or any scores that rank the classes.
     labels: integer [n].
-    k: at least 1; from K on, the result is 1.
+    k: at least 1; the result is 1 from k = K on.
 
   >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), [0, 2], k=2)
   0.5
@@ -197,8 +179,8 @@ def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> flo
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
   """Computes the mean of -log p(true class), in nats.
 
-  A probability that float32 rounded to 0 counts as the smallest normal float32,
-  so one hopeless example costs 87 nats and not infinity.
+  Probabilities are clipped at the smallest normal float32, so that an example costs at
+  most 87 nats. (`sklearn.metrics.log_loss` clips at 1.2e-7: 16 nats.)
 
   Args:
     probabilities: float [n, K].
@@ -210,12 +192,12 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def accuracy_interval(
-  correct: int, total: int, z: float = 1.959964
+  correct: int, total: int, confidence: float = 0.95
 ) -> tuple[float, float]:
   """Computes the Wilson score interval of an accuracy measured on `total` examples.
 
-  It tells how far the test set's size alone lets the accuracy move (95 % for the
-  default z); the spread between seeds comes on top of it.
+  The interval covers the sampling error of the test set. The variation between seeds
+  is not part of it.
 
   References:
     Wilson, "Probable inference, the law of succession, and statistical inference",
@@ -224,28 +206,25 @@ def accuracy_interval(
   >>> [round(bound, 3) for bound in accuracy_interval(350, 360)]
   [0.95, 0.985]
   """
-  if not 0 <= correct <= total or not total:
-    raise ValueError(f'{correct} right of {total} examples is no accuracy')
-  share = correct / total
-  scale = 1 + z**2 / total
-  centre = (share + z**2 / (2 * total)) / scale
-  spread = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / scale
-  return max(0.0, float(centre - spread)), min(1.0, float(centre + spread))
+  from scipy import stats
+
+  test = stats.binomtest(correct, total)
+  interval = test.proportion_ci(confidence, method='wilson')
+  return float(interval.low), float(interval.high)
 
 
 def most_confused_pairs(
   confusion: np.ndarray, class_names: Sequence[str], n: int
 ) -> list[ConfusedPair]:
-  """Lists the pairs of classes most often taken for each other.
+  """Lists the pairs of classes that are most often confused.
 
   Args:
     confusion: integer [K, K], rows are the true classes.
     class_names: K names.
-    n: at most so many pairs.
+    n: most pairs to list.
 
   Returns:
-    Pairs with at least one mistake, the most mistakes first; equal counts in the
-    order of the classes.
+    Pairs with at least one mistake, by falling `count`, ties in the order of classes.
 
   >>> pairs = most_confused_pairs(np.array([[3, 1], [2, 4]]), ['cat', 'dog'], n=5)
   >>> pairs[0].count, pairs[0].first_as_second, pairs[0].rate
@@ -277,10 +256,10 @@ def worst_mistakes(
   Args:
     probabilities: float [n, K].
     labels: integer [n].
-    n: at most so many.
+    n: most mistakes to list.
 
   Returns:
-    Mistakes, the most confident first; equal confidence in the order of the split.
+    Mistakes by falling confidence, ties in the order of the split.
   """
   labels = np.asarray(labels)
   predictions = probabilities.argmax(axis=1)
@@ -299,22 +278,23 @@ def worst_mistakes(
   ]
 
 
-def telling_mistakes(
-  probabilities: np.ndarray, labels: np.ndarray, n: int, surest: int
+def representative_mistakes(
+  probabilities: np.ndarray, labels: np.ndarray, n: int, most_confident: int
 ) -> list[Mistake]:
-  """Lists mistakes that show every kind of them: what a reader can look for is there.
+  """Lists mistakes of every true class and of every frequent pair of classes.
 
-  First the most confident of all, then the most confident of each true class, then
-  the two most confident of each pair (true, predicted), the most frequent pairs first.
+  They are chosen in this order: the most confident of all, the most confident of each
+  true class, the two most confident of each pair (true, predicted) from the most
+  frequent pair on, and the rest by confidence.
 
   Args:
     probabilities: float [n, K].
     labels: integer [n].
-    n: at most so many, all mistakes where there are no more.
-    surest: how many come by their confidence alone.
+    n: most mistakes to list.
+    most_confident: how many to choose by confidence alone.
 
   Returns:
-    Mistakes, the most confident first.
+    Mistakes by falling confidence.
   """
   ranked = worst_mistakes(probabilities, labels, len(labels))
   classes: dict[int, list[int]] = {}
@@ -324,7 +304,7 @@ def telling_mistakes(
     pairs.setdefault((mistake.true, mistake.predicted), []).append(place)
   frequent = sorted(pairs.values(), key=len, reverse=True)
   wanted = [
-    *range(min(surest, len(ranked))),
+    *range(min(most_confident, len(ranked))),
     *(places[0] for places in classes.values()),
     *(place for places in frequent for place in places[:2]),
     *range(len(ranked)),
@@ -334,11 +314,11 @@ def telling_mistakes(
 
 
 def confusion_order(confusion: np.ndarray) -> np.ndarray:
-  """Orders classes so that those taken for each other stand side by side.
+  """Orders classes such that confused classes are neighbours.
 
-  Average linkage over 1 - (share of i called j + share of j called i) / 2, with the
-  leaves in the order of least distance between neighbours; above 300 classes, where
-  that takes minutes, as the clustering left them.
+  Hierarchical clustering (average linkage) of the distance
+  1 - (p(j | i) + p(i | j)) / 2, where p(j | i) is the share of class i predicted as j,
+  with optimal leaf ordering up to 300 classes (above it takes minutes).
 
   Args:
     confusion: integer [K, K], rows are the true classes.
@@ -357,11 +337,9 @@ def confusion_order(confusion: np.ndarray) -> np.ndarray:
   number = len(confusion)
   if number < 3:
     return np.arange(number)
-  from scipy.cluster import hierarchy  # here: a report is all that needs it
+  from scipy.cluster import hierarchy
 
-  share = _ratio(
-    confusion, np.broadcast_to(confusion.sum(axis=1)[:, None], confusion.shape)
-  )
+  share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
   distance = 1 - (share + share.T) / 2
   condensed = distance[np.triu_indices(number, k=1)]
   tree = hierarchy.linkage(condensed, 'average', optimal_ordering=number <= 300)
@@ -399,7 +377,7 @@ def reliability(
 def expected_calibration_error(
   probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
 ) -> float:
-  """Computes the mean gap between accuracy and confidence, over bins of confidence.
+  """Computes the expected calibration error (ECE), over bins of equal width.
 
       ECE = sum_b (count_b / n) |accuracy_b - confidence_b|
 

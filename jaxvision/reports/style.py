@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import io
 import math
-import unicodedata
 import warnings
 from collections.abc import Callable
 
@@ -20,80 +19,17 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxvision.reports.theme import DARK, LIGHT, Theme
+
 PIXELS_PER_INCH = 192  # twice the 96 that a browser counts: sharp on any screen
 SMALL, NORMAL = 8.0, 9.5  # font sizes in points
 PHONE = 3.7  # inches of a page on a phone
 
 
-@dataclasses.dataclass(frozen=True)
-class Theme:
-  """Colours of a figure, told apart by colour-blind readers too.
-
-  Attributes:
-    background, ink, muted, grid: the page, text, lesser text and lines.
-    train, validation, test, other: one colour per split.
-    right, wrong: correct and mistaken predictions.
-    ramp: colours of shares from 0 to 1.
-    widest: inches that a figure may take; the page of a phone has fewer.
-  """
-
-  background: str
-  ink: str
-  muted: str
-  grid: str
-  train: str
-  validation: str
-  test: str
-  other: str
-  right: str
-  wrong: str
-  ramp: tuple[str, ...]
-  widest: float = math.inf
-
-  @property
-  def narrow(self) -> bool:
-    """Whether figures are for phones."""
-    return self.widest < math.inf
-
-  def split(self, name: str) -> str:
-    """Returns the colour of the split called `name`."""
-    named = {'train': self.train, 'validation': self.validation, 'test': self.test}
-    return named.get(name, self.other)
-
-  def colormap(self) -> LinearSegmentedColormap:
-    """Returns the ramp as a colormap; cells without a value are drawn in `grid`."""
-    colormap = LinearSegmentedColormap.from_list('share', self.ramp)
-    return colormap.with_extremes(bad=self.grid)
-
-
-# The hues are those of Okabe and Ito, "Color Universal Design", 2008: blue against
-# vermilion and green stay apart under every common colour-vision deficiency.
-LIGHT = Theme(
-  background='#ffffff',
-  ink='#1b1f24',
-  muted='#5b6470',
-  grid='#e3e6ea',
-  train='#0072b2',
-  validation='#009e73',
-  test='#d55e00',
-  other='#9a5b93',
-  right='#0072b2',
-  wrong='#c84e00',
-  ramp=('#ffffff', '#dcebf7', '#9cc9e8', '#3f94cc', '#0b5c9b', '#08305f'),
-)
-DARK = Theme(
-  background='#161a20',
-  ink='#e8ebef',
-  muted='#9aa4b1',
-  grid='#2c333d',
-  train='#56b4e9',
-  validation='#2cc99b',
-  test='#ff9350',
-  other='#d7a0d0',
-  right='#56b4e9',
-  wrong='#ff9350',
-  ramp=('#161a20', '#17344e', '#1d5b8c', '#3f94cc', '#8fcbf0', '#e6f5ff'),
-)
+def colormap(theme: Theme) -> LinearSegmentedColormap:
+  """Returns the theme's ramp; cells without a value are drawn in `theme.grid`."""
+  ramp = LinearSegmentedColormap.from_list('share', theme.ramp)
+  return ramp.with_extremes(bad=theme.grid)
 
 
 def new_figure(width: float, height: float, theme: Theme) -> Figure:
@@ -155,34 +91,6 @@ def font_families() -> list[str]:
   )
   installed = {font.name for font in font_manager.fontManager.ttflist}
   return ['DejaVu Sans', *(name for name in wider if name in installed)]
-
-
-def text_width(text: str) -> int:
-  """Counts the columns of a text, two for each wide (East Asian) character."""
-  return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in text)
-
-
-def short_name(name: str, length: int = 20) -> str:
-  """Fits a class name onto a plot: one line, at most `length` columns.
-
-  The middle goes, for names of one family often differ at their end.
-
-  >>> short_name('German short-haired pointer', 12)
-  'German …nter'
-  """
-  printable = ''.join(
-    ' ' if unicodedata.category(character).startswith('C') else character
-    for character in name
-  )
-  line = ' '.join(printable.split())
-  if text_width(line) <= length:
-    return line
-  head, tail = line, ''
-  while text_width(tail) < length // 3:
-    head, tail = head[:-1], head[-1] + tail
-  while text_width(head) + 1 + text_width(tail) > length:
-    head = head[:-1]
-  return f'{head}…{tail}'
 
 
 def class_text() -> dict:

@@ -57,7 +57,7 @@ class Classification(SupervisedTask):
   ) -> np.ndarray | None:
     """Draws images with the predicted class, and the true one where it differs."""
     shares = np.asarray(self.probabilities(outputs))
-    return image_grid.predictions(images, labels, shares, self.info.class_names)
+    return image_grid.prediction_grid(images, labels, shares, self.info.class_names)
 
   def write_report(
     self, directory: Path, evaluation: Evaluation, summary: dict[str, Any]

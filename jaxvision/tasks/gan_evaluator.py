@@ -153,7 +153,7 @@ class GanEvaluator:
     if self._drawn is None:
       return None
     scale = image_grid.fitting_scale(self._drawn.shape[1])
-    return self._drawn.repeat(scale, axis=0).repeat(scale, axis=1)
+    return image_grid.enlarged(self._drawn, scale)
 
   def _warn(self, step: int, diversity: float) -> None:
     """Warns once of each thing that goes wrong."""

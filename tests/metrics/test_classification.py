@@ -65,40 +65,29 @@ def test_confusion_matrix_refuses_what_does_not_fit(labels, predictions):
     classification.confusion_matrix(np.array(labels), np.array(predictions), 3)
 
 
-def test_scores_and_averages_equal_sklearn(case):
+def test_scores_are_shares_of_the_confusion_matrix(case):
   num_classes, labels, probabilities = case
   predictions = probabilities.argmax(axis=1)
   confusion = classification.confusion_matrix(labels, predictions, num_classes)
-  scores = classification.class_scores(confusion)
-  averages = {
-    None: scores,
-    'macro': classification.macro_average(scores),
-    'weighted': classification.weighted_average(scores),
-  }
-  for average, ours in averages.items():
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
-      labels,
-      predictions,
-      labels=range(num_classes),
-      average=average,
-      zero_division=0,
-    )
-    np.testing.assert_allclose(ours.precision, precision, rtol=1e-12)
-    np.testing.assert_allclose(ours.recall, recall, rtol=1e-12)
-    np.testing.assert_allclose(ours.f1, f1, rtol=1e-12)
-    if average is None:
-      np.testing.assert_array_equal(ours.support, support)
-    else:
-      assert ours.support == len(labels)
-
-
-def test_scores_of_an_empty_matrix_are_zero():
-  scores = classification.class_scores(np.zeros((3, 3), np.int64))
-  for average in (
-    classification.macro_average(scores),
-    classification.weighted_average(scores),
+  right, support = np.diagonal(confusion), confusion.sum(axis=1)
+  predicted = confusion.sum(axis=0)
+  scores = classification.class_scores(labels, predictions, num_classes)
+  np.testing.assert_array_equal(scores.support, support)
+  for ours, numerator, denominator in (
+    (scores.precision, right, predicted),
+    (scores.recall, right, support),
+    (scores.f1, 2 * right, support + predicted),
   ):
-    assert (average.precision, average.recall, average.f1) == (0, 0, 0)
+    # A class that never occurs or is never predicted scores 0.
+    expected = np.where(denominator, numerator / np.maximum(denominator, 1), 0)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+  for average, weights in (('macro', None), ('weighted', support)):
+    ours = classification.class_scores(labels, predictions, num_classes, average)
+    for name in ('precision', 'recall', 'f1'):
+      expected = np.average(getattr(scores, name), weights=weights)
+      assert getattr(ours, name) == pytest.approx(expected, rel=1e-12)
+    assert ours.support == len(labels)
+  assert ours.recall == pytest.approx(np.mean(predictions == labels))
 
 
 @pytest.mark.parametrize('k', [1, 2, 5])
@@ -241,14 +230,14 @@ def test_calibration_error_of_known_cases():
   )
 
 
-def test_telling_mistakes_show_every_class_and_the_frequent_pairs():
+def test_representative_mistakes_show_every_class_and_the_frequent_pairs():
   rng = np.random.default_rng(3)
   labels = rng.integers(0, 8, 400)
   probabilities = rng.dirichlet(np.full(8, 0.3), 400)
   probabilities[labels == 5, 5] *= 0.01  # nearly always wrong, and never sure of it
   probabilities[labels == 5] = 0.7 * probabilities[labels == 5] + 0.3 / 8
   every = classification.worst_mistakes(probabilities, labels, 400)
-  chosen = classification.telling_mistakes(probabilities, labels, 60, 10)
+  chosen = classification.representative_mistakes(probabilities, labels, 60, 10)
   assert len(chosen) == 60
   assert chosen[:10] == every[:10]
   assert [m.confidence for m in chosen] == sorted(
@@ -262,7 +251,7 @@ def test_telling_mistakes_show_every_class_and_the_frequent_pairs():
     assert shown[: len(first)] == first
     assert count >= 2
   # Where all fit, all are there.
-  assert classification.telling_mistakes(probabilities, labels, 400, 10) == every
+  assert classification.representative_mistakes(probabilities, labels, 400, 10) == every
 
 
 def test_confused_classes_stand_side_by_side():

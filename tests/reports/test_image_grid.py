@@ -2,12 +2,14 @@
 
 import io
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from jaxvision.reports import image_grid
+from jaxvision.reports import image_grid, theme
 
 
 def _numbered(count, height=3, width=4, channels=1):
@@ -153,3 +155,46 @@ def test_frames_of_another_size_are_left_out():
   assert _opened(image_grid.animation([other, *_frames(3)]))[0].n_frames == 3
   with pytest.raises(ValueError):
     image_grid.animation([])
+
+
+@pytest.mark.parametrize('shape', [(8, 8, 1), (32, 24, 3), (300, 400, 3)])
+def test_captioned_images_are_shown_whole_in_their_aspect_ratio(shape):
+  image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+  item = image_grid.CaptionedImage(image, ('a caption',))
+  picture = image_grid.captioned_grid([item], scale=2)
+  height, width = (round(side * 224 / max(shape)) for side in shape[:2])
+  top, left = 20 + (224 - height) // 2, 20 + (224 - width) // 2
+  shown = picture[top : top + height, left : left + width]
+  if max(shape) <= 224:  # enlarged without smoothing: no colour that was not there
+    assert len(np.unique(shown)) <= len(np.unique(image))
+  assert abs(shown.mean() - image.mean()) < 6
+  around = picture[20:244, 20:244].astype(int).copy()
+  around[top - 20 : top - 20 + height, left - 20 : left - 20 + width] = 255
+  assert (around == 255).all()
+
+
+def test_captions_have_the_colour_of_correct_and_wrong():
+  image = np.zeros((8, 8, 1), np.uint8)
+  names = ['cat', 'dog' * 40]
+  right, wrong = (
+    image_grid.captioned_prediction(image, label, np.array([0.99999, 1e-5]), names)
+    for label in (0, 1)
+  )
+  assert right.lines == ('✓ cat', '>99.9%')
+  assert wrong.lines == ('✗ cat', '>99.9%', 'true: ' + names[1])
+  for colors in (theme.LIGHT, theme.DARK):
+    picture = image_grid.captioned_grid([right] * 7 + [wrong], colors)
+    found = {'#' + bytes(pixel).hex() for pixel in picture.reshape(-1, 3)}
+    assert {colors.right, colors.wrong, colors.background} <= found
+    last = picture[picture.shape[0] // 2 :, picture.shape[1] // 3 :]
+    assert (last == last[0, 0]).all()  # two images in the second row, and no text
+
+
+def test_grids_are_drawn_without_matplotlib():
+  code = (
+    'import sys, numpy as np\n'
+    'from jaxvision.reports import image_grid\n'
+    'image_grid.prediction_grid([np.zeros((4, 4, 1), np.uint8)], [0], np.eye(2), "ab")\n'
+    'assert "matplotlib" not in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)

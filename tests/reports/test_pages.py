@@ -5,10 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_evaluation_comparison as comparisons
-import test_evaluation_generation_report as generations
-import test_evaluation_report as reports
 from PIL import Image
+from report_samples import (
+  HISTORY,
+  SCORES,
+  classifier_outputs,
+  finished_run,
+  gan_history,
+  judged_samples,
+  write_gan_report,
+  write_run_report,
+)
 
 from jaxvision import commands, config
 from jaxvision.config.search_space import Choice, Range
@@ -29,13 +36,13 @@ CARDS = '#pictured > li'
 @pytest.fixture(scope='module')
 def hostile(tmp_path_factory):
   directory = tmp_path_factory.mktemp('hostile')
-  return reports._write(directory, class_names=HOSTILE, history=reports.HISTORY)
+  return write_run_report(directory, class_names=HOSTILE, history=HISTORY)
 
 
 @pytest.fixture(scope='module')
 def outputs():
   """Labels and probabilities of 100 classes; class 0 is often taken for class 1."""
-  labels, probabilities = reports._outputs(100, examples=2000)
+  labels, probabilities = classifier_outputs(100, examples=2000)
   swapped = np.flatnonzero(labels == 0)[:12]
   probabilities[swapped] = 0.02 / 98
   probabilities[swapped, :2] = 0.04, 0.94
@@ -44,12 +51,12 @@ def outputs():
 
 @pytest.fixture(scope='module')
 def hundred(tmp_path_factory, outputs):
-  return reports._write(tmp_path_factory.mktemp('hundred'), 100, (32, 32, 3), outputs)
+  return write_run_report(tmp_path_factory.mktemp('hundred'), 100, (32, 32, 3), outputs)
 
 
 @pytest.fixture(scope='module')
 def compared(tmp_path_factory):
-  runs = [comparisons.run(name, seed) for name in ('<i>', 'b') for seed in (0, 1)]
+  runs = [finished_run(name, seed) for name in ('<i>', 'b') for seed in (0, 1)]
   return report.write_comparison(
     tmp_path_factory.mktemp('compared'), groups.compare(runs)
   )
@@ -57,11 +64,11 @@ def compared(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def generated(tmp_path_factory):
-  return generations._write(
+  return write_gan_report(
     tmp_path_factory.mktemp('generated'),
-    history=generations._history(points=40, evaluations=4),
-    scores=generations.SCORES,
-    judged=generations._judged(10, HOSTILE + [str(i) for i in range(7)]),
+    history=gan_history(points=40, evaluations=4),
+    scores=SCORES,
+    judged=judged_samples(10, HOSTILE + [str(i) for i in range(7)]),
   )
 
 
@@ -173,7 +180,7 @@ def test_a_search_narrows_the_classes(browser, hundred):
 
 def _pictured(outputs):
   labels, probabilities = outputs
-  return classification.telling_mistakes(probabilities, labels, 240, 24)
+  return classification.representative_mistakes(probabilities, labels, 240, 24)
 
 
 def _indices(mistakes):
@@ -311,7 +318,7 @@ def test_names_that_are_markup_are_only_names(browser, hostile):
 def test_a_report_without_a_mistake_has_nothing_to_filter(browser, tmp_path):
   labels = np.arange(12) % 2
   outputs = labels, np.eye(2, dtype=np.float32)[labels]
-  page = browser.open(reports._write(tmp_path, 2, outputs=outputs))
+  page = browser.open(write_run_report(tmp_path, 2, outputs=outputs))
   page.check('[name=alone]')
   _press_cell(page, 1, 1, 2)
   assert page.texts('.readout') == ['class 1 is found: 6 of 6 (100.0%)']

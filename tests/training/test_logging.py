@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxvision import commands, data
-from jaxvision.reports import image_grid, prediction_grid
+from jaxvision.reports import image_grid
 from jaxvision.training.logging import MetricLog, read_history
 
 
@@ -58,7 +58,7 @@ def test_a_classifier_shows_its_log_and_predictions(
   images = [split[i][0] for i in places]
   labels = np.array([split[i][1] for i in places])
   probabilities = run.predict(np.stack(images)).probabilities
-  wanted = prediction_grid.predictions(
+  wanted = image_grid.prediction_grid(
     images, labels, probabilities, dataset.class_names
   )
   assert np.array_equal(found[tag, 12], wanted)
@@ -84,13 +84,11 @@ def test_predictions_are_drawn_in_the_colour_of_right_and_wrong():
   images = [np.full((8, 8, 1), 200, np.uint8), np.zeros((300, 200, 3), np.uint8)] * 4
   labels = np.array([0, 1] * 4)
   probabilities = np.tile([0.9, 0.1], (8, 1))
-  picture = prediction_grid.predictions(
-    images, labels, probabilities, ['a' * 99, '<b>']
-  )
+  picture = image_grid.prediction_grid(images, labels, probabilities, ['a' * 99, '<b>'])
   assert picture.shape[1] > 6 * 112
   colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
   assert {(0x56, 0xB4, 0xE9), (0xFF, 0x93, 0x50)} <= colors
-  right = prediction_grid.predictions(
+  right = image_grid.prediction_grid(
     images[:1], labels[:1], probabilities[:1], ['a', 'b']
   )
   colors = {tuple(color) for color in right.reshape(-1, 3).tolist()}

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxvision.errors import UserError
+from jaxvision.metrics.significance import holm, welch_test
 
 # Fields that are not a choice: what is drawn again, and what the run is called.
 _CHOSEN_BY_NOBODY = ('seed', 'data.split_seed', 'name')
 _NAMED = 3  # fields that a label may name; by more, the directory's name says it better
-_LEVEL = 0.05  # of the test of two means
+_LEVEL = 0.05  # of significance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +138,6 @@ class Entry:
 @dataclasses.dataclass(frozen=True)
 class Difference:
   """Welch's t-test of one entry, in a ranking the best, against another, over seeds.
-
-  Welch 1947, "The generalization of Student's problem when several different population
-  variances are involved"; several at once by Holm 1979, "A simple sequentially
-  rejective multiple test procedure".
 
   Attributes:
     best, other: labels.
@@ -302,40 +299,16 @@ def _tests(entries: Sequence[Entry]) -> tuple[Difference, ...]:
 def welch(pairs: Sequence[tuple[Entry, Entry]]) -> tuple[Difference, ...]:
   """Tests the mean of each first entry against that of its second.
 
-  Pairs without two seeds each, or without any spread, are left out: there is nothing to
-  test with. Holm's correction is for the number of those that stay.
+  Pairs that `welch_test` cannot test are left out. Holm's correction is for the number
+  of those that stay.
   """
-  from scipy import stats  # here: as slow to import as half of JAX, and seldom used
-
-  found = []
-  for one, other in pairs:
-    if min(len(one.values), len(other.values)) < 2:
-      continue
-    if not (one.deviation or other.deviation):
-      continue
-    result = stats.ttest_ind(one.values, other.values, equal_var=False)
-    interval = result.confidence_interval(1 - _LEVEL)
-    found.append((one, other, float(result.pvalue), (interval.low, interval.high)))
-  corrected = _holm([p for *_, p, _ in found])
+  tested = [(one, other, welch_test(one.values, other.values)) for one, other in pairs]
+  found = [(one, other, test) for one, other, test in tested if test]
+  corrected = holm([test.p for *_, test in found])
   return tuple(
-    Difference(
-      one.label, other.label, one.mean - other.mean, tuple(map(float, interval)), p
-    )
-    for (one, other, _, interval), p in zip(found, corrected)
+    Difference(one.label, other.label, test.difference, test.interval, p)
+    for (one, other, test), p in zip(found, corrected)
   )
-
-
-def _holm(values: Sequence[float]) -> list[float]:
-  """Returns p-values corrected for their number.
-
-  >>> _holm([0.01, 0.04, 0.03])
-  [0.03, 0.06, 0.06]
-  """
-  corrected, least = [0.0] * len(values), 0.0
-  for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-    least = max(least, min(1.0, (len(values) - rank) * values[i]))
-    corrected[i] = least
-  return corrected
 
 
 def _notes(

@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from jaxvision.reports import style
 from jaxvision.reports.comparison.groups import Entry, Measure
 from jaxvision.reports.run.plots import series, step_axis
-from jaxvision.reports.style import LIGHT, NORMAL, SMALL, Theme
+from jaxvision.reports.style import NORMAL, SMALL
+from jaxvision.reports.theme import LIGHT, Theme, short_name
 
 DRAWN = 12  # entries told apart by colour, line and marker
 _DASHES = ('-', (0, (4, 2)), (0, (1, 1.5)))
@@ -65,7 +66,7 @@ def curves(
       linewidth=1.5,
       markersize=4 if len(steps) <= 40 else 0,
       markeredgecolor=theme.background,
-      label=style.short_name(entry.label, 44),
+      label=short_name(entry.label, 44),
       **shown,
     )
     if len(logs) > 1:
@@ -128,7 +129,7 @@ def against(
       capsize=3,
       linestyle='',
       elinewidth=1.2,
-      label=style.short_name(entry.label, 44),
+      label=short_name(entry.label, 44),
     )
   axes.margins(x=0.1, y=0.1)
   cost_axis(axes, label, [cost for *_, cost in points], theme)
@@ -169,7 +170,7 @@ def bars(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> Fi
       linewidth=1.2,
       zorder=3,
     )
-  names = [style.short_name(entry.label, 44) for entry in shown]
+  names = [short_name(entry.label, 44) for entry in shown]
   axes.set_yticks(range(len(shown)), names, **style.class_text())
   axes.tick_params(axis='y', labelsize=SMALL, labelcolor=theme.ink)
   axes.set_ylim(len(shown) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""The pages of a comparison: Markdown, HTML, CSV, JSON and the charts."""
+"""The files of a comparison: HTML, CSV, JSON and the charts."""
 
 import csv
 import io
@@ -18,8 +18,8 @@ Column = tuple[str, str, Callable[[Entry], Any], Callable[[Any], str]]
 def write_comparison(directory: str | Path, comparison: Comparison) -> Path:
   """Writes a comparison into a directory.
 
-  comparison.html (one file that needs nothing else), .md, .csv (one row for each run),
-  .json, and the charts as PNG. Every file is replaced as a whole.
+  comparison.html (one file that needs nothing else), .csv (one row for each run), .json,
+  and the charts as PNG. Every file is replaced as a whole.
 
   Args:
     directory: is made where it is not there.
@@ -45,7 +45,6 @@ def write_comparison(directory: str | Path, comparison: Comparison) -> Path:
   }
   files: dict[str, str | bytes] = {
     **{plot.file: plot.light for plot in charts.values()},
-    'comparison.md': html.render('comparison.md.j2', **values),
     'comparison.html': html.render('comparison.html.j2', **values),
     'comparison.csv': as_csv(comparison),
     'comparison.json': html.lined_json(as_json(comparison)),

@@ -10,8 +10,10 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from jaxvision.data.sources.image_headers import Headers
 from jaxvision.reports import style
 from jaxvision.reports.dataset.exploration import LEVELS, Split
+from jaxvision.reports.image_grid import enlarged
 from jaxvision.reports.run.plots import BAR_CLASSES, ROWS, class_bars
-from jaxvision.reports.style import LIGHT, NORMAL, PIXELS_PER_INCH, SMALL, Theme
+from jaxvision.reports.style import NORMAL, PIXELS_PER_INCH, SMALL
+from jaxvision.reports.theme import LIGHT, Theme, short_name, text_width
 
 _MARKERS = {'test': 'o', 'validation': 's'}
 _GAP = 0.12  # inches around pictures
@@ -183,8 +185,8 @@ def labelled_rows(
   scale = max(1, round(64 / height))
   high, wide = (scale * side / PIXELS_PER_INCH for side in (height, width))
   high_row = max(high, 0.15) + 0.03
-  names = [style.short_name(name, 22) for name, _ in rows]
-  left = max(map(style.text_width, names)) * SMALL * 0.62 / 72 + 0.1
+  names = [short_name(name, 22) for name, _ in rows]
+  left = max(map(text_width, names)) * SMALL * 0.62 / 72 + 0.1
   columns = min(columns, len(rows))
   per_column = math.ceil(len(rows) / columns)
   total = columns * (left + wide + _GAP) + _GAP
@@ -205,9 +207,8 @@ def labelled_rows(
       color=theme.ink,
       **style.class_text(),
     )
-    enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     figure.figimage(
-      enlarged,
+      enlarged(picture, scale),
       round((start + left) * PIXELS_PER_INCH),
       round((top - high) * PIXELS_PER_INCH),
       origin='upper',

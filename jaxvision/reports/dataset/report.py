@@ -1,4 +1,4 @@
-"""The pages of an exploration: HTML, Markdown, JSON and the pictures."""
+"""The files of an exploration: HTML, JSON and the pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ _SORTS = (
 def write_exploration(directory: str | Path, explored: Exploration) -> Path:
   """Writes an exploration into a directory.
 
-  explore.html (one file that needs nothing else), .md, .json, and the pictures as PNG.
+  explore.html (one file that needs nothing else), .json, and the pictures as PNG.
   Every file is replaced as a whole; a picture that there is nothing for is left out, and
   one of an earlier exploration removed.
 
@@ -68,9 +68,7 @@ def write_exploration(directory: str | Path, explored: Exploration) -> Path:
   pictures = _pictures(explored, samples, pairs, augmented)
   files: dict[str, str | bytes] = {plot.file: plot.light for plot in charts.values()}
   files |= pictures
-  values['pictures'] = sorted(pictures)
   files |= {
-    'explore.md': html.render('exploration.md.j2', **values),
     'explore.html': html.render('exploration.html.j2', **values),
     'explore.json': html.lined_json(as_json(explored)),
   }

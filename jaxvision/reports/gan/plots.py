@@ -15,7 +15,8 @@ from matplotlib.ticker import (
 
 from jaxvision.reports import style
 from jaxvision.reports.run.plots import ROWS, class_bars, series, step_axis
-from jaxvision.reports.style import LIGHT, SMALL, Theme
+from jaxvision.reports.style import SMALL
+from jaxvision.reports.theme import LIGHT, Theme, short_name
 
 _MANY = 60  # log points from which on a curve is drawn pale, a smooth one over it
 _PARTS = 20  # of a curve, one of which each mean is of
@@ -179,7 +180,7 @@ def distances(
     _logarithmic(upper)
   else:
     upper.set_ylim(0, 1.08 * max(shown))
-  upper.set_ylabel(style.short_name(name, 28), **style.class_text())
+  upper.set_ylabel(short_name(name, 28), **style.class_text())
   if kernel.size:
     column[1].plot(kernel_steps, kernel, **marked)
     column[1].set_ylim(bottom=min(0.0, kernel.min()))

@@ -12,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from jaxvision.metrics import classification
 from jaxvision.reports import style
-from jaxvision.reports.style import LIGHT, NORMAL, SMALL, Theme
+from jaxvision.reports.style import NORMAL, SMALL
+from jaxvision.reports.theme import LIGHT, Theme, short_name, text_width
 
 COUNTED_CLASSES = 20  # up to so many, the confusion matrix writes its counts
 BAR_CLASSES = 150  # above so many, only the best and the worst get a bar
@@ -187,8 +188,8 @@ def confusion_matrix(
   # Names need 1.3 times their height; where they cannot all stand, every nth does.
   every = max(1, math.ceil(number * label_size * 1.3 / 72 / side))
   ticks = np.arange(0, number, every)
-  names = [style.short_name(class_names[i]) for i in ticks]
-  longest = max(map(style.text_width, names)) * label_size * 0.62 / 72  # inches
+  names = [short_name(class_names[i]) for i in ticks]
+  longest = max(map(text_width, names)) * label_size * 0.62 / 72  # inches
   if longest < 0.9 * side / number:
     turn = {'rotation': 0}
     below = 0.0
@@ -205,7 +206,7 @@ def confusion_matrix(
   axes = figure.subplots()
   image = axes.imshow(
     share,
-    cmap=theme.colormap(),
+    cmap=style.colormap(theme),
     norm=PowerNorm(0.5, 0, 1),
     interpolation='nearest' if number <= 400 else 'auto',
   )
@@ -257,7 +258,7 @@ def f1_bars(
     class_names: K names.
     theme: colours.
   """
-  macro = float(classification.macro_average(scores).f1)
+  macro = float(np.mean(scores.f1))
   texts = [
     (f'{f1:.3f}', theme.ink) if support else ('no examples', theme.muted)
     for f1, support in zip(scores.f1, scores.support)
@@ -329,7 +330,7 @@ def class_bars(
       # In a column of their own, where neither bar nor line crosses them.
       text, color = texts[index]
       axes.text(1.02 * end, place, text, va='center', size=size, color=color)
-    names = [style.short_name(class_names[i], 24) for i in classes]
+    names = [short_name(class_names[i], 24) for i in classes]
     axes.set_yticks(places, names, **style.class_text())
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, end)

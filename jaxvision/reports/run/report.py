@@ -12,7 +12,12 @@ from PIL import Image
 
 from jaxvision.io import write_all
 from jaxvision.metrics import classification
-from jaxvision.reports import html, picture_grid, style
+from jaxvision.reports import html, image_grid, style
+from jaxvision.reports.image_grid import (
+  CaptionedImage,
+  captioned_grid,
+  captioned_prediction,
+)
 from jaxvision.reports.run import plots
 
 PAIRS = 20  # most confused pairs listed
@@ -125,8 +130,8 @@ def measure(
   if not np.isfinite(probabilities).all():
     raise ValueError('probabilities hold NaN or infinity')
   predictions = probabilities.argmax(axis=1)
-  confusion = classification.confusion_matrix(labels, predictions, len(class_names))
-  scores = classification.class_scores(confusion)
+  outcome = labels, predictions, len(class_names)
+  confusion = classification.confusion_matrix(*outcome)
   correct = int(np.trace(confusion))
   return Results(
     class_names=tuple(class_names),
@@ -137,9 +142,9 @@ def measure(
     loss=classification.cross_entropy(probabilities, labels),
     ece=classification.expected_calibration_error(probabilities, labels),
     confusion=confusion,
-    scores=scores,
-    macro=classification.macro_average(scores),
-    weighted=classification.weighted_average(scores),
+    scores=classification.class_scores(*outcome),
+    macro=classification.class_scores(*outcome, 'macro'),
+    weighted=classification.class_scores(*outcome, 'weighted'),
     pairs=classification.most_confused_pairs(confusion, class_names, PAIRS),
     mistakes=classification.worst_mistakes(probabilities, labels, PICTURES),
     reliability=classification.reliability(probabilities, labels),
@@ -184,22 +189,25 @@ def write_report(
   """
   labels, probabilities = np.asarray(labels), np.asarray(probabilities)
   results = measure(labels, probabilities, class_names)
-  mistakes = classification.telling_mistakes(probabilities, labels, PICTURED, PICTURES)
-  pictured = [
-    _picture(results, image_at, mistake.index, labels, probabilities)
-    for mistake in mistakes
-  ]
-  worst = pictured[: len(results.mistakes)]  # the surest come first in both
+  mistakes = classification.representative_mistakes(
+    probabilities, labels, PICTURED, PICTURES
+  )
+
+  def captioned(indices: Sequence[int]) -> list[CaptionedImage]:
+    return [
+      captioned_prediction(image_at(i), labels[i], probabilities[i], class_names, i)
+      for i in indices
+    ]
+
+  pictured = captioned([mistake.index for mistake in mistakes])
+  worst = pictured[: len(results.mistakes)]  # the most confident come first in both
   sampler = np.random.default_rng(0)  # the same examples in every report on this split
-  chosen = sampler.permutation(results.examples)[:PICTURES].tolist()
-  samples = [
-    _picture(results, image_at, index, labels, probabilities) for index in chosen
-  ]
+  samples = captioned(sampler.permutation(results.examples)[:PICTURES].tolist())
   charts = _charts(results, history, split)
   images = {plot.file: plot.light for plot in charts.values()}
   if worst:
-    images['worst_mistakes.png'] = style.png(picture_grid.picture_grid(worst))
-  images['samples.png'] = style.png(picture_grid.picture_grid(samples))
+    images['worst_mistakes.png'] = image_grid.png(captioned_grid(worst))
+  images['samples.png'] = image_grid.png(captioned_grid(samples))
 
   summary, config = html.plain(summary), html.plain(config)
   values = {
@@ -213,14 +221,13 @@ def write_report(
     'versions': summary.get('versions') or {},
     'results': results,
     'charts': charts,
-    'worst': worst,
     'mistakes': mistakes,
+    'confidence': image_grid.confidence_text,
     'pictured': pictured,
     'data': _data(results),
     'ramps': {'light': style.LIGHT.ramp, 'dark': style.DARK.ramp},
     'samples': samples,
-    'thumbnail': lambda picture: html.data_uri(*_thumbnail(picture.image)),
-    'confidence': picture_grid.confidence_text,
+    'thumbnail': lambda image: html.data_uri(*_thumbnail(image)),
   }
   record = {
     'config_name': summary.get('config_name'),
@@ -237,24 +244,6 @@ def write_report(
   target = Path(directory) / 'report'
   write_all(target, files, {'curves.png', 'worst_mistakes.png'})
   return target / 'report.html'
-
-
-def _picture(
-  results: Results,
-  image_at: Callable[[int], np.ndarray],
-  index: int,
-  labels: np.ndarray,
-  probabilities: np.ndarray,
-) -> picture_grid.Picture:
-  predicted = int(probabilities[index].argmax())
-  return picture_grid.Picture(
-    image=np.asarray(image_at(index)),
-    true=results.class_names[labels[index]],
-    predicted=results.class_names[predicted],
-    confidence=float(probabilities[index, predicted]),
-    right=predicted == labels[index],
-    index=index,
-  )
 
 
 def _thumbnail(image: np.ndarray) -> tuple[bytes, str]:

@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jaxvision.reports import style
-from jaxvision.reports.style import LIGHT, NORMAL, SMALL, Theme
+from jaxvision.reports.style import NORMAL, SMALL
 from jaxvision.reports.sweep.results import Result, Results, place, ticks
+from jaxvision.reports.theme import LIGHT, Theme
 
 
 def short(path: str) -> str:
@@ -103,7 +104,7 @@ def parallel_coordinates(results: Results, theme: Theme = LIGHT) -> Figure:
   done = [t.value for t in shown if t.end == 'done']
   low, high = (min(done), max(done)) if done else (0.0, 1.0)
   span = (high - low) or 1.0
-  colormap = theme.colormap()
+  colormap = style.colormap(theme)
   order = [t.number for t in results.ranked() if t.end == 'done']
   ranks = {number: 1 - at / len(order) for at, number in enumerate(order)}
   for trial in reversed(results.ranked()):

@@ -1,4 +1,4 @@
-"""The pages of a sweep: Markdown, HTML, CSV, JSON and the charts."""
+"""The files of a sweep: HTML, CSV, JSON and the charts."""
 
 import csv
 import io
@@ -14,8 +14,8 @@ from jaxvision.reports.sweep.results import Result, Results, overrides, setting
 def write_sweep(directory: str | Path, results: Results) -> Path:
   """Writes what a sweep found into its directory.
 
-  sweep.html (one file that needs nothing else), .md, .csv (one row for each trial), .json,
-  and the charts as PNG. Every file is replaced as a whole.
+  sweep.html (one file that needs nothing else), .csv (one row for each trial), .json, and
+  the charts as PNG. Every file is replaced as a whole.
 
   Args:
     directory: is made where it is not there.
@@ -29,7 +29,6 @@ def write_sweep(directory: str | Path, results: Results) -> Path:
   values = {
     'results': results,
     'notes': notes(results),
-    'counts': results.counts(),
     'ranked': results.ranked(),
     'best': best,
     'paths': list(results.space),
@@ -42,7 +41,6 @@ def write_sweep(directory: str | Path, results: Results) -> Path:
   }
   files: dict[str, str | bytes] = {
     **{plot.file: plot.light for plot in charts.values()},
-    'sweep.md': html.render('sweep.md.j2', **values),
     'sweep.html': html.render('sweep.html.j2', **values),
     'sweep.csv': as_csv(results),
     'sweep.json': html.lined_json(as_json(results)),

@@ -7,38 +7,23 @@ import json
 import chex
 import numpy as np
 import pytest
+from report_samples import finished_run
 from scipy import stats
 
 from jaxvision.errors import UserError
 from jaxvision.reports import html
 from jaxvision.reports.comparison import plots, report
-from jaxvision.reports.comparison.groups import Run, compare, welch
-
-
-def run(name='a', seed=0, accuracy=0.9, fields=None, **summary):
-  fields = {'seed': seed, 'name': name, 'batch_size': 64} | (fields or {})
-  summary = {
-    'config_name': name,
-    'task': 'classification',
-    'dataset': 'cifar10',
-    'test_accuracy': accuracy,
-    'test_loss': 1 - accuracy,
-    'params': 1000,
-    'epochs': 10.0,
-    'seed': seed,
-    'seconds_train': 60.0,
-    'device_kind': 'one core',
-  } | summary
-  history = [
-    {'step': step, 'split': 'test', 'accuracy': accuracy * step / 20}
-    for step in (10, 20)
-  ]
-  return Run(f'{name}-seed{seed}', fields, summary, history, flops=5000)
+from jaxvision.reports.comparison.groups import compare, welch
 
 
 def test_runs_that_differ_in_their_seeds_are_one_entry_and_the_best_is_first():
   compared = compare(
-    [run('a', 1, 0.8), run('b', 0, 0.9), run('a', 0, 0.7), run('b', 1, 0.91)]
+    [
+      finished_run('a', 1, 0.8),
+      finished_run('b', 0, 0.9),
+      finished_run('a', 0, 0.7),
+      finished_run('b', 1, 0.91),
+    ]
   )
   best, other = compared.entries
   assert (best.label, best.values) == ('b', (0.9, 0.91))
@@ -50,7 +35,10 @@ def test_runs_that_differ_in_their_seeds_are_one_entry_and_the_best_is_first():
 
 def test_what_differs_names_runs_of_one_config():
   compared = compare(
-    [run(fields={'batch_size': size}, accuracy=a) for size, a in ((32, 0.8), (64, 0.9))]
+    [
+      finished_run(fields={'batch_size': size}, accuracy=a)
+      for size, a in ((32, 0.8), (64, 0.9))
+    ]
   )
   assert [e.label for e in compared.entries] == ['a batch_size=64', 'a batch_size=32']
   assert compared.fields == ('batch_size',)
@@ -58,13 +46,15 @@ def test_what_differs_names_runs_of_one_config():
 
 def test_by_more_than_three_fields_the_directory_names_them():
   many = {f'model.field{i}': i for i in range(4)}
-  compared = compare([run(accuracy=0.9), run(seed=3, fields=many, accuracy=0.8)])
+  compared = compare(
+    [finished_run(accuracy=0.9), finished_run(seed=3, fields=many, accuracy=0.8)]
+  )
   assert [e.label for e in compared.entries] == ['a-seed0', 'a-seed3']
 
 
 def test_gans_are_ranked_by_distance_the_lowest_first():
   gans = [
-    run(
+    finished_run(
       name,
       task='gan',
       fd=fd,
@@ -80,12 +70,12 @@ def test_gans_are_ranked_by_distance_the_lowest_first():
   assert compared.entries[0].marks == ('B, not A',)  # another judge
   assert compared.entries[0].params == 400
   with pytest.raises(UserError, match='no measure in common'):
-    compare([gans[0], run('b')])
+    compare([gans[0], finished_run('b')])
 
 
 def test_unlike_data_and_lengths_are_marked_and_not_tested():
   runs = [
-    run(name, seed, accuracy + seed / 1000, **more)
+    finished_run(name, seed, accuracy + seed / 1000, **more)
     for name, accuracy, more in (
       ('a', 0.8, {}),
       ('b', 0.7, {}),
@@ -109,7 +99,11 @@ def test_unlike_data_and_lengths_are_marked_and_not_tested():
 def test_the_test_is_welchs_with_holms_correction():
   values = {'a': (0.90, 0.92, 0.91), 'b': (0.89, 0.90, 0.905), 'c': (0.6, 0.7, 0.65)}
   compared = compare(
-    [run(name, i, v) for name, row in values.items() for i, v in enumerate(row)]
+    [
+      finished_run(name, i, v)
+      for name, row in values.items()
+      for i, v in enumerate(row)
+    ]
   )
   p = {
     name: stats.ttest_ind(values['a'], values[name], equal_var=False).pvalue
@@ -127,22 +121,21 @@ def test_the_test_is_welchs_with_holms_correction():
 
 
 def test_of_one_seed_nothing_is_said_about_chance():
-  compared = compare([run('a', accuracy=0.9), run('b', accuracy=0.1)])
+  compared = compare([finished_run('a', accuracy=0.9), finished_run('b', accuracy=0.1)])
   assert compared.tests == ()
   assert any('chance cannot be said' in note for note in compared.notes)
 
 
 def test_the_pages_say_the_same_numbers(tmp_path):
   runs = [
-    run(f'<{name}>', seed, accuracy + seed / 100, params=params)
+    finished_run(f'<{name}>', seed, accuracy + seed / 100, params=params)
     for name, accuracy, params in (('a', 0.8, 1000), ('b', 0.7, 2000))
     for seed in range(2)
   ]
   compared = compare(runs)
   written = report.write_comparison(tmp_path / 'new', compared)
-  html, markdown = written.read_text(), written.with_suffix('.md').read_text()
+  html = written.read_text()
   assert '80.50% ± 0.71' in html
-  assert '80.50% ± 0.71' in markdown
   assert '<a>' not in html
   assert '&lt;a&gt;' in html
   rows = list(csv.DictReader(io.StringIO(written.with_suffix('.csv').read_text())))
@@ -151,14 +144,15 @@ def test_the_pages_say_the_same_numbers(tmp_path):
   assert record['entries'][0]['test_accuracy'] == pytest.approx(0.805)
   assert record['entries'][1]['params'] == 2000
   for chart in ('ranking', 'curves', 'against_parameters'):
-    assert f'{chart}.png' in markdown
     assert (written.parent / f'{chart}.png').read_bytes().startswith(b'\x89PNG')
   # Both cost the same time and the same FLOPs: nothing to draw.
   assert not (written.parent / 'against_time.png').exists()
 
 
 def test_a_run_without_a_value_comes_last_and_is_told():
-  compared = compare([run('a', accuracy=0.1), run('b', test_accuracy=None)])
+  compared = compare(
+    [finished_run('a', accuracy=0.1), finished_run('b', test_accuracy=None)]
+  )
   assert [entry.label for entry in compared.entries] == ['a', 'b']
   assert any('was measured of b' in note for note in compared.notes)
   assert html.MISSING in report.lines(compared)[1]
@@ -166,12 +160,14 @@ def test_a_run_without_a_value_comes_last_and_is_told():
 
 def test_one_run_is_not_enough():
   with pytest.raises(UserError, match='two or more'):
-    compare([run()])
+    compare([finished_run()])
 
 
 def test_curves_of_two_batch_sizes_have_the_epochs_in_common():
   runs = [
-    run(str(steps), accuracy=0.9, steps=steps, fields={'batch_size': 1280 // steps})
+    finished_run(
+      str(steps), accuracy=0.9, steps=steps, fields={'batch_size': 1280 // steps}
+    )
     for steps in (20, 40)
   ]
   runs[1].history.append({'step': 40, 'split': 'test', 'accuracy': 0.9})
@@ -194,7 +190,11 @@ def test_any_two_entries_are_tested_and_pairs_without_spread_are_not():
     'd': (0.6, 0.61),
   }
   compared = compare(
-    [run(n, seed, v) for n, values in groups.items() for seed, v in enumerate(values)]
+    [
+      finished_run(n, seed, v)
+      for n, values in groups.items()
+      for seed, v in enumerate(values)
+    ]
   )
   a, b, c, d = (next(e for e in compared.entries if e.label == n) for n in groups)
   tests = welch([(a, b), (c, b), (a, d)])
@@ -206,7 +206,7 @@ def test_any_two_entries_are_tested_and_pairs_without_spread_are_not():
 
 @pytest.mark.parametrize('largest', [1.01, 1.9, 2.5, 7.0, 40.0, 900.0, 3e4])
 def test_an_axis_of_costs_can_be_read_whatever_they_span(largest):
-  compared = compare([run('a', accuracy=0.9), run('b', accuracy=0.8)])
+  compared = compare([finished_run('a', accuracy=0.9), finished_run('b', accuracy=0.8)])
   costs = [1.3, 1.3 * largest]
   figure = plots.against(compared.entries, costs, 'minutes', compared.measure)
   figure.draw_without_rendering()

@@ -10,161 +10,36 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from report_samples import (
+  GAN_SUMMARY,
+  SCORES,
+  Page,
+  gan_history,
+  judged_samples,
+  random_images,
+  write_gan_report,
+)
 
 from jaxvision.reports import html, image_grid, style
 from jaxvision.reports.gan import plots
 from jaxvision.reports.gan.report import (
   ANIMATION,
-  Judged,
   Neighbour,
-  write_generation_report,
 )
-
-SUMMARY = {
-  'config_name': 'mnist_dcgan',
-  'task': 'gan',
-  'dataset': 'mnist',
-  'generator_params': 370624,
-  'discriminator_params': 167808,
-  'steps': 50000,
-  'epochs': 64.0,
-  'seed': 3,
-  'd_real': 0.7321,
-  'd_fake': 0.2123,
-  'seconds_train': 4000.0,
-  'images_per_second': 903.0,
-  'device_kind': 'Some GPU',
-  'device_count': 8,
-  'backend': 'gpu',
-  'dtype': 'float32',
-  'versions': {'jax': '0.10.2'},
-  'git_commit': '0123456789abcdef',
-  'command': 'python -m jaxvision.main --config=configs/mnist_dcgan.py',
-}
-CONFIG = {'seed': 3, 'gan': {'loss': 'bce'}}
-SCORES = {
-  'name': 'FD-resnet20',
-  'value': 41.234,
-  'floor': 3.125,
-  'samples': 50000,
-  'reference': 'train (50,000 images)',
-  'weights': 'run resnet20, weights 6726825d',
-  'resizer': 'clean',
-  'kid': 0.0341,
-  'kid_std': 0.0021,
-  'inception_score': None,
-  'precision': np.float32(0.5),
-  'recall': 0.25,
-  'density': 0.875,
-  'coverage': 0.75,
-  'protocol': '50,000 samples against train, run resnet20',
-}
-
-
-def _history(points=500, evaluations=20):
-  rng = np.random.default_rng(0)
-  noise = 0.1 * rng.normal(size=(points, 4))
-  log = [
-    {
-      'step': 100 * (i + 1),
-      'split': 'train',
-      'generator_loss': 2.0 + a,
-      'discriminator_loss': 0.6 + b,
-      'd_real': float(np.clip(0.7 + c, 0, 1)),
-      'd_fake': float(np.clip(0.3 + d, 0, 1)),
-      'generator_grad_norm': float(np.exp(a)),
-      'discriminator_grad_norm': float(np.exp(b)),
-      'epoch': i / 8,
-    }
-    for i, (a, b, c, d) in enumerate(noise)
-  ]
-  return log + [
-    {
-      'step': 2500 * (i + 1),
-      'split': 'samples',
-      'fd': 300 / (i + 1),
-      'kid': 0.1,
-      'samples': 1000,
-      'diversity': 0.9,
-      'confidence': 0.6,
-    }
-    for i in range(evaluations)
-  ]
-
-
-def _images(*shape):
-  return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-
-
-def _judged(num_classes, names=None):
-  counts = np.arange(num_classes)
-  confidences = np.linspace(0.2, 1, 50)
-  return Judged('mnist_cnn, weights abc', counts, 0.6, confidences, names)
-
-
-def _write(directory, **changes):
-  """Writes the report of a run that nobody measured, or as `changes` have it."""
-  arguments = {
-    'summary': SUMMARY,
-    'config': CONFIG,
-    'history': [],
-    'samples': _images(6, 8, 8, 1),
-    'frames': [],
-    'interpolation': None,
-    'neighbours': [],
-    'judged': None,
-    'scores': None,
-    'class_names': [str(i) for i in range(10)],
-    'notes': [],
-  }
-  return write_generation_report(directory, **{**arguments, **changes})
-
-
-class Page(HTMLParser):
-  """Reads a page: its tags and text, and whether every tag is closed."""
-
-  VOID = frozenset({'meta', 'link', 'img', 'source', 'br'})
-
-  def __init__(self, path):
-    super().__init__()
-    self.open, self.tags, self.text = [], [], ''
-    self.source = path.read_text(encoding='utf-8')
-    self.feed(self.source)
-    self.close()
-    assert not self.open, f'never closed: {self.open}'
-    self.text = ' '.join(self.text.split())
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-    if tag not in self.VOID:
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if self.open and self.open[-1] not in ('script', 'style'):
-      self.text += data
-
-  def all(self, name):
-    return [attributes for tag, attributes in self.tags if tag == name]
-
-  def ids(self):
-    return {attributes['id'] for _, attributes in self.tags if 'id' in attributes}
 
 
 @pytest.fixture(scope='module')
 def full(tmp_path_factory):
   """The report of a long run of which there is everything, with 100 classes."""
-  images = _images(9, 8, 8, 3)
-  return _write(
+  images = random_images(9, 8, 8, 3)
+  return write_gan_report(
     tmp_path_factory.mktemp('run'),
-    history=_history(),
+    history=gan_history(),
     samples=images,
-    frames=[(100 * i, _images(20, 20, 3) // i) for i in range(1, 4)],
-    interpolation=_images(2, 5, 8, 8, 3),
+    frames=[(100 * i, random_images(20, 20, 3) // i) for i in range(1, 4)],
+    interpolation=random_images(2, 5, 8, 8, 3),
     neighbours=[Neighbour(i, (i, 255 - i), (12.34, 56.78)) for i in images[:3]],
-    judged=_judged(100, [f'class {i}' for i in range(100)]),
+    judged=judged_samples(100, [f'class {i}' for i in range(100)]),
     scores=SCORES,
     notes=['Synthetic: nothing here is real.'],
   )
@@ -195,7 +70,7 @@ def test_report_is_complete(full):
   with Image.open(full.parent / 'samples.png') as picture:
     picture = np.asarray(picture)
   scale = image_grid.fitting_scale(3 * 8)
-  expected = image_grid.grid(_images(9, 8, 8, 3), 3, scale)
+  expected = image_grid.grid(random_images(9, 8, 8, 3), 3, scale)
   np.testing.assert_array_equal(picture, expected)
 
   read = Page(full)
@@ -255,7 +130,9 @@ def test_json_and_markdown_hold_the_same(full):
   assert record['scores'] == {**SCORES, 'precision': 0.5}
   assert record['generator_params'] == 370624
   assert record['d_real'] == 0.7321
-  assert record['generator_loss'] == _history()[499]['generator_loss']  # not in summary
+  assert (
+    record['generator_loss'] == gan_history()[499]['generator_loss']
+  )  # not in summary
   assert record['judged']['classes_drawn'] == 99
   assert [row['samples'] for row in record['per_class']] == list(range(100))
   assert record['nearest_distances'] == [[12.34, 56.78]] * 3
@@ -285,8 +162,8 @@ def test_what_there_is_nothing_of_is_left_out(full, tmp_path):
   (tmp_path / 'report').mkdir()
   for file in PICTURES | {ANIMATION}:  # of an earlier report
     (tmp_path / 'report' / file).write_bytes((full.parent / file).read_bytes())
-  one = [(100, _images(20, 20, 3))]  # moves nothing
-  path = _write(tmp_path, summary={}, config={}, frames=one)
+  one = [(100, random_images(20, 20, 3))]  # moves nothing
+  path = write_gan_report(tmp_path, summary={}, config={}, frames=one)
   texts = {'report.html', 'report.json', 'report.md'}
   assert set(os.listdir(path.parent)) == {'samples.png', *texts}
   read = Page(path)
@@ -302,17 +179,17 @@ def test_what_there_is_nothing_of_is_left_out(full, tmp_path):
   assert re.findall(r'\]\(([^)]+)\)', markdown) == ['samples.png']
   for samples in (np.zeros((0, 8, 8, 1), np.uint8), np.zeros((8, 8, 1), np.uint8)):
     with pytest.raises(ValueError):
-      _write(tmp_path, samples=samples)
+      write_gan_report(tmp_path, samples=samples)
 
 
 def test_names_cannot_break_out(tmp_path):
   hostile = '<script>alert(1)</script> | *a* {{ 7 * 7 }} $5'
-  path = _write(
+  path = write_gan_report(
     tmp_path,
-    summary={**SUMMARY, 'config_name': hostile, 'dataset': hostile},
+    summary={**GAN_SUMMARY, 'config_name': hostile, 'dataset': hostile},
     notes=[hostile],
     scores={'name': 'FID', 'value': 1.0, 'floor': None, 'weights': hostile},
-    judged=_judged(2, [hostile, hostile]),
+    judged=judged_samples(2, [hostile, hostile]),
   )
   read = Page(path)
   assert len(read.all('script')) == 1
@@ -337,7 +214,7 @@ def test_smoothing_passes_over_peaks_and_keeps_a_trend():
 
 
 def test_curves_and_their_lines():
-  history = _history(points=100)
+  history = gan_history(points=100)
   (axes,) = plots.probabilities(history).axes
   assert _labels(axes)[0].startswith('D(x), real (last 0.')
   assert axes.get_ylim() == (0, 1)
@@ -354,7 +231,7 @@ def test_curves_and_their_lines():
 
 @pytest.mark.parametrize('peak', [2.0, 500.0])
 def test_a_peak_in_a_loss_is_cut_off_and_said(peak):
-  history = _history(points=200)
+  history = gan_history(points=200)
   history[50]['generator_loss'] = peak
   (axes,) = plots.losses(history).axes
   said = [text.get_text() for text in axes.texts]
@@ -363,7 +240,7 @@ def test_a_peak_in_a_loss_is_cut_off_and_said(peak):
 
 
 def test_the_loss_of_the_classes_is_drawn_where_there_is_one():
-  history = _history(points=20)
+  history = gan_history(points=20)
   (without,) = plots.losses(history).axes
   for point in history:
     point['class_loss'] = 3.0
@@ -374,7 +251,7 @@ def test_the_loss_of_the_classes_is_drawn_where_there_is_one():
 
 
 def test_distances_with_floor_and_end():
-  history = _history()
+  history = gan_history()
   figure = plots.distances(
     history, name='FD-x', floor=3.0, final=(50000, 41.0, '50,000 samples')
   )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxvision.metrics import classification
-from jaxvision.reports import picture_grid, style
+from jaxvision.reports import style, theme
 from jaxvision.reports.run import plots
 
 
@@ -127,26 +127,6 @@ def test_reliability_diagram_draws_only_filled_bins():
   assert upper.get_title(loc='right') == 'ECE 30.00%'
 
 
-@pytest.mark.parametrize(
-  ('shape', 'interpolation'),
-  [((8, 8, 1), 'nearest'), ((32, 24, 3), 'nearest'), ((300, 400, 3), 'antialiased')],
-)
-def test_picture_grid_shows_images_as_they_are(shape, interpolation):
-  image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-  right = picture_grid.Picture(image, 'cat', 'cat', 0.99999, True, 0)
-  wrong = picture_grid.Picture(image, 'cat', 'dog', 0.7, False, 1)
-  figure = picture_grid.picture_grid([right] * 7 + [wrong])
-  assert len(figure.axes) == 8
-  shown = figure.axes[0].images[0]
-  assert shown.get_interpolation() == interpolation
-  np.testing.assert_array_equal(np.asarray(shown.get_array()).reshape(shape), image)
-  texts = [text.get_text() for text in figure.texts]
-  assert texts[:2] == ['✓ cat', '>99.9%']
-  assert texts[-3:] == ['✗ dog', '70.0%', 'true: cat']
-  colors = {axes.spines['left'].get_edgecolor() for axes in figure.axes}
-  assert len(colors) == 2
-
-
 def test_plotting_leaves_no_global_state():
   import matplotlib
   import matplotlib._pylab_helpers as managers
@@ -161,7 +141,7 @@ def test_plotting_leaves_no_global_state():
   'name', ['a' * 50, '日本語' * 10, 'line\nbreak\ttab', '', 'ok']
 )
 def test_short_name_fits_on_one_line(name):
-  short = style.short_name(name, 12)
-  assert style.text_width(short) <= 12
+  short = theme.short_name(name, 12)
+  assert theme.text_width(short) <= 12
   assert '\n' not in short
-  assert style.short_name(short, 12) == short
+  assert theme.short_name(short, 12) == short

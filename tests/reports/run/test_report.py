@@ -8,109 +8,20 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from report_samples import HISTORY, SUMMARY, Page, classifier_outputs, write_run_report
 
 from jaxvision.io import write_whole
 from jaxvision.reports import html
-from jaxvision.reports.run import report
-
-SUMMARY = {
-  'config_name': 'digits_cnn',
-  'task': 'classification',
-  'params': 57332,
-  'steps': 400,
-  'epochs': 20.0,
-  'seed': 3,
-  'train_accuracy': 0.998,
-  'test_loss': 0.1,
-  'seconds_train': 93.4,
-  'seconds_compile': 3.1,
-  'images_per_second': 9412.3,
-  'peak_memory_bytes': None,
-  'backend': 'gpu',
-  'device_kind': 'Some GPU',
-  'device_count': 8,
-  'dtype': 'float32',
-  'versions': {'jax': '0.10.2', 'flax': '0.12.1'},
-  'git_commit': '0123456789abcdef',
-  'command': 'python -m jaxvision.main --config=configs/digits_cnn.py',
-}
-CONFIG = {'seed': 3, 'model': {'name': 'digits_cnn'}, 'data': {'mean': [0.3]}}
-HISTORY = [
-  {
-    'step': step,
-    'split': 'train',
-    'loss': 2.3 / step,
-    'accuracy': 1 - 1 / step,
-    'learning_rate': 0.1,
-    'epoch': step / 20,
-  }
-  for step in range(1, 400, 25)
-] + [{'step': 400, 'split': 'test', 'loss': 0.1, 'accuracy': 0.97}]
-
-
-def _outputs(num_classes, examples=60, seed=0):
-  rng = np.random.default_rng(seed)
-  labels = rng.integers(0, num_classes, examples).astype(np.int32)
-  logits = rng.normal(size=(examples, num_classes))
-  logits[np.arange(examples), labels] += 2
-  weights = np.exp(logits)
-  return labels, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _write(directory, num_classes=3, shape=(8, 8, 1), outputs=None, **changes):
-  labels, probabilities = outputs or _outputs(num_classes)
-  arguments = {
-    'summary': SUMMARY,
-    'config': CONFIG,
-    'history': [],  # curves are drawn where a test is about them
-    'labels': labels,
-    'probabilities': probabilities,
-    'class_names': [f'class {i}' for i in range(num_classes)],
-    'image_at': lambda i: np.full(shape, i % 256, np.uint8),
-    'split': 'test',
-  }
-  return report.write_report(directory, **{**arguments, **changes})
-
-
-class Page(HTMLParser):
-  """Reads a page: its tags, text, tables, and whether every tag is closed."""
-
-  VOID = frozenset({'meta', 'link', 'img', 'source', 'br', 'input'})
-
-  def __init__(self, source):
-    super().__init__()
-    self.open, self.tags, self.text, self.rows = [], [], '', 0
-    self.feed(source)
-    self.close()
-    assert not self.open, f'never closed: {self.open}'
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-    if tag not in self.VOID:
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    if self.open and self.open[-1] not in ('script', 'style'):
-      self.text += data
-
-  def all(self, name):
-    return [attributes for tag, attributes in self.tags if tag == name]
-
-
-def _read(path):
-  source = path.read_text(encoding='utf-8')
-  return source, Page(source)
 
 
 @pytest.mark.parametrize(
   ('num_classes', 'shape'), [(2, (224, 180, 3)), (10, (8, 8, 1)), (100, (32, 32, 3))]
 )
 def test_report_is_complete(tmp_path, num_classes, shape):
-  labels, probabilities = _outputs(num_classes, examples=200)
-  path = _write(tmp_path, num_classes, shape, (labels, probabilities), history=HISTORY)
+  labels, probabilities = classifier_outputs(num_classes, examples=200)
+  path = write_run_report(
+    tmp_path, num_classes, shape, (labels, probabilities), history=HISTORY
+  )
   assert path == tmp_path / 'report' / 'report.html'
   pictures = [
     'confusion_matrix.png',
@@ -145,7 +56,8 @@ def test_report_is_complete(tmp_path, num_classes, shape):
   )
   assert labels[worst['index']] == worst['true'] != worst['predicted']
 
-  source, parsed = _read(path)
+  parsed = Page(path)
+  source = parsed.source
   assert html.percent(record['accuracy']) in parsed.text
   wrong = np.sum(predictions != labels)
   assert len(record['worst_mistakes']) == min(24, wrong)
@@ -154,7 +66,8 @@ def test_report_is_complete(tmp_path, num_classes, shape):
 
 
 def test_html_needs_nothing_else(tmp_path):
-  source, parsed = _read(_write(tmp_path, history=HISTORY))
+  parsed = Page(write_run_report(tmp_path, history=HISTORY))
+  source = parsed.source
   assert not re.search(r'https?://|//\w+\.\w+|@import|url\(', source)
   resources = [
     value
@@ -189,7 +102,7 @@ def _tables(source):
 
 
 def test_markdown_tables_are_whole(tmp_path):
-  path = _write(tmp_path, num_classes=10)
+  path = write_run_report(tmp_path, num_classes=10)
   source = (path.parent / 'report.md').read_text(encoding='utf-8')
   record = json.loads((path.parent / 'report.json').read_text(encoding='utf-8'))
   facts, classes, pairs, mistakes = _tables(source)
@@ -210,7 +123,7 @@ def test_names_cannot_break_out(tmp_path):
     '$5 or $10 {{ 7 * 7 }} \n`tick` ](http://example.com)',
   ]
   summary = {**SUMMARY, 'config_name': '<b>bold</b> & co', 'command': 'a "<i>" ```'}
-  path = _write(
+  path = write_run_report(
     tmp_path,
     num_classes=4,
     class_names=names,
@@ -218,7 +131,8 @@ def test_names_cannot_break_out(tmp_path):
     config={'note': '</pre><script>``` fence'},
     notes=['Synthetic <data>: these numbers mean nothing.'],
   )
-  source, parsed = _read(path)
+  parsed = Page(path)
+  source = parsed.source
   for name in names[:3]:
     assert name in parsed.text
   assert '{{ 7 * 7 }}' in parsed.text
@@ -244,15 +158,16 @@ def test_names_cannot_break_out(tmp_path):
 
 def test_what_was_not_measured_is_a_dash(tmp_path):
   nothing = dict.fromkeys(SUMMARY)
-  labels, probabilities = _outputs(3)
+  labels, probabilities = classifier_outputs(3)
   for number, summary in enumerate(({**nothing, 'epochs': float('nan')}, {})):
-    path = _write(
+    path = write_run_report(
       tmp_path / str(number),
       summary=summary,
       config={},
       outputs=(labels, probabilities),
     )
-    source, parsed = _read(path)
+    parsed = Page(path)
+    source = parsed.source
     assert 'None' not in parsed.text
     assert 'nan' not in parsed.text
     assert source.count(f'<dd>{html.MISSING}</dd>') == 12
@@ -268,27 +183,27 @@ def test_damaged_log_records_are_passed_over(tmp_path):
     {'step': 2, 'split': 'test', 'accuracy': 0.5},
     {'step': 3, 'split': 'ema', 'loss': 0.001, 'extra': 'word'},
   ]
-  path = _write(tmp_path, history=history)
+  path = write_run_report(tmp_path, history=history)
   assert (path.parent / 'curves.png').is_file()
 
 
 def test_no_mistake_is_said_and_old_pictures_go(tmp_path):
-  report_directory = _write(tmp_path, history=HISTORY).parent
+  report_directory = write_run_report(tmp_path, history=HISTORY).parent
   assert (report_directory / 'worst_mistakes.png').exists()
   assert (report_directory / 'curves.png').exists()
   labels = np.arange(12) % 3
   perfect = np.eye(3, dtype=np.float32)[labels]
-  path = _write(tmp_path, outputs=(labels, perfect))
+  path = write_run_report(tmp_path, outputs=(labels, perfect))
   assert not (path.parent / 'worst_mistakes.png').exists()
   assert not (path.parent / 'curves.png').exists()
   record = json.loads((path.parent / 'report.json').read_text(encoding='utf-8'))
   assert record['worst_mistakes'] == record['most_confused_pairs'] == []
-  assert 'all 12 examples are right' in _read(path)[1].text
+  assert 'all 12 examples are right' in Page(path).text
 
 
 def test_same_inputs_give_the_same_bytes(tmp_path):
-  one = _write(tmp_path / 'one', num_classes=2).parent
-  two = _write(tmp_path / 'two', num_classes=2).parent
+  one = write_run_report(tmp_path / 'one', num_classes=2).parent
+  two = write_run_report(tmp_path / 'two', num_classes=2).parent
   for file in sorted(os.listdir(one)):
     assert (one / file).read_bytes() == (two / file).read_bytes(), file
 
@@ -319,5 +234,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, labels, probabilities):
   with pytest.raises(ValueError):
-    _write(tmp_path, outputs=(labels, probabilities))
+    write_run_report(tmp_path, outputs=(labels, probabilities))
   assert not (tmp_path / 'report').exists()
