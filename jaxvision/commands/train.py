@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
@@ -17,6 +18,7 @@ from jaxvision.config.parts import source_of
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
+from jaxvision.models import own
 from jaxvision.tasks.base import Parts, PyTree
 from jaxvision.training import parts as parts_lib
 from jaxvision.training import pretrained, runtime
@@ -79,7 +81,7 @@ def train(
   """
   begun = time.perf_counter()
   say = speaker(quiet)
-  config = config_lib.freeze(with_parts(config, parts, data))
+  config, parts = with_parts(config, parts, data)
   runtime.start(config, say)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
   directory.check(config, overwrite)
@@ -158,8 +160,14 @@ def train_seeds(
   return 0
 
 
-def with_parts(config: ConfigDict, parts: Mapping[str, Any], data: Any) -> ConfigDict:
-  """Returns the config with the names of the parts that were passed as objects."""
+def with_parts(
+  config: ConfigDict, parts: Mapping[str, Any], data: Any
+) -> tuple[ConfigDict, dict[str, Any]]:
+  """Returns the config, frozen, with the names of parts passed as objects; and the parts.
+
+  A module becomes its class and fields of the config, from which eval and predict build
+  it again.
+  """
   known = [
     f.name for f in dataclasses.fields(Parts) if f.name not in ('data', 'callbacks')
   ]
@@ -168,17 +176,21 @@ def with_parts(config: ConfigDict, parts: Mapping[str, Any], data: Any) -> Confi
       raise TypeError(
         f'train() takes no argument "{name}" (parts of your own: {", ".join(known)})'
       )
-  names = parts_lib.names_of(parts)
+  parts, values = dict(parts), {}
+  if isinstance(parts.get('model'), nn.Module):
+    values = {f'model.{k}': v for k, v in own.fields_of(parts['model']).items()}
+    parts['model'] = type(parts['model'])
+  values |= parts_lib.names_of(parts)
   if callable(data):
-    names['data.name'] = source_of(data).name
+    values['data.name'] = source_of(data).name
   elif data is not None:
-    names['data.name'] = data.name if isinstance(data, Dataset) else 'arrays'
-  if not names:
-    return config
+    values['data.name'] = data.name if isinstance(data, Dataset) else 'arrays'
+  if not values:
+    return config_lib.freeze(config), parts
   config = config_lib.thaw(config_lib.validate(config))
-  for path, name in names.items():
-    config_lib.put(config, path, name)
-  return config
+  for path, value in values.items():
+    config_lib.put(config, path, value)
+  return config_lib.freeze(config), parts
 
 
 def check_same_data(directory: RunDirectory, info: DatasetInfo) -> None:

@@ -6,19 +6,23 @@ file, relative to the directory of the config file and then to the working direc
 """
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import operator
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxvision.errors import UserError, closest
+
+_PREFIX = 'jaxvision_part_'  # of the names of modules that were loaded from files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,7 @@ def resolve(field: str, name: str, directory: str | Path | None = None) -> Any:
     raise UserError(
       f'config: {field} is "{name}": write package.module:attribute or file.py:attribute'
     )
+  check_importable(field, name)
   if place.endswith('.py'):
     module = load_file(find_file(field, place, directory))
   else:
@@ -78,6 +83,15 @@ def resolve(field: str, name: str, directory: str | Path | None = None) -> Any:
       )
     found = getattr(found, key)
   return found
+
+
+def check_importable(field: str, name: str) -> None:
+  """Raises UserError where a name is that of something defined inside a function."""
+  if '<locals>' in name or '<lambda>' in name:
+    raise UserError(
+      f'config: {field}: {name} is defined inside a function or is a lambda, where eval '
+      'and predict cannot import it: define it at the top level of its file'
+    )
 
 
 def find_file(field: str, place: str, directory: str | Path | None) -> Path:
@@ -101,12 +115,13 @@ def load_file(path: Path) -> Any:
   beside it.
 
   Raises:
-    UserError: the file cannot be read, or raises while it is imported.
+    UserError: the file raises while it is imported, or would train.
   """
   digest = hashlib.sha256(f'{path}\n'.encode() + path.read_bytes()).hexdigest()[:12]
-  name = f'jaxvision_part_{path.stem}_{digest}'
+  name = f'{_PREFIX}{path.stem}_{digest}'
   if name in sys.modules:
     return sys.modules[name]
+  check_trains_nothing(path)
   spec = importlib.util.spec_from_file_location(name, path)
   assert spec
   assert spec.loader
@@ -125,6 +140,41 @@ def load_file(path: Path) -> Any:
   return module
 
 
+def check_trains_nothing(path: Path) -> None:
+  """Raises UserError where a file calls `train` when it is imported.
+
+  Its run would train again whenever eval or predict import the network in the file.
+  """
+  try:
+    tree = ast.parse(path.read_bytes())
+  except (OSError, SyntaxError, ValueError):
+    return  # importing it says what is wrong
+  for node in _run_on_import(tree):
+    if isinstance(node, ast.Call):
+      called = node.func
+      if getattr(called, 'attr', getattr(called, 'id', None)) == 'train':
+        raise UserError(
+          f'{path}:{node.lineno}: train() is called when the file is imported, which '
+          "eval and predict do: put the call under if __name__ == '__main__':"
+        )
+
+
+def _run_on_import(node: ast.AST) -> Iterator[ast.AST]:
+  """Yields the nodes outside functions, classes and tests of `__name__`."""
+  for child in ast.iter_child_nodes(node):
+    if isinstance(
+      child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+    ):
+      continue
+    if isinstance(child, ast.If) and any(
+      isinstance(name, ast.Name) and name.id == '__name__'
+      for name in ast.walk(child.test)
+    ):
+      continue
+    yield child
+    yield from _run_on_import(child)
+
+
 def _import(field: str, place: str) -> Any:
   try:
     return importlib.import_module(place)
@@ -136,7 +186,7 @@ def _import(field: str, place: str) -> Any:
       ) from error
     raise UserError(f'config: {field}: importing {place}: {error}') from error
   except Exception as error:
-    raise UserError(where_raised(error, place)) from error
+    raise UserError(where_raised(error)) from error
 
 
 def where_raised(error: BaseException, place: str | Path = '') -> str:
@@ -147,16 +197,20 @@ def where_raised(error: BaseException, place: str | Path = '') -> str:
     place: the file whose line is wanted; '': the innermost line that belongs neither to
       this package nor to an installed one.
   """
-  frames = traceback.extract_tb(error.__traceback__)
-  if place:
-    mine = [f for f in frames if f.filename == str(place)]
-  else:
-    mine = [f for f in frames if not _is_installed(f.filename)]
+  mine = _frames(error, place)
   line = mine[-1].lineno if mine else getattr(error, 'lineno', None)
   file = mine[-1].filename if mine else str(place)
   where = f'{file}:{line}: ' if file and line else f'{file}: ' if file else ''
   text = ' '.join(str(error).split())
   return f'{where}{type(error).__name__}: {text[:300]}'
+
+
+def _frames(error: BaseException, place: str | Path = '') -> list[Any]:
+  """Returns the frames of an error in a file, or in code that is not installed."""
+  frames = traceback.extract_tb(error.__traceback__)
+  if place:
+    return [f for f in frames if f.filename == str(place)]
+  return [f for f in frames if not _is_installed(f.filename)]
 
 
 _HERE = str(Path(__file__).resolve().parent.parent)
@@ -178,6 +232,9 @@ def _is_installed(file: str) -> bool:
 def call(what: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
   """Calls a user's function; what it raises becomes a UserError with its file and line.
 
+  Where nothing in the user's files raised, as for a missing argument, it is the line that
+  defines the function.
+
   Args:
     what: the field that names it, for the message.
     function: the user's.
@@ -189,7 +246,10 @@ def call(what: str, function: Callable[..., Any], *args: Any, **options: Any) ->
   except UserError:
     raise
   except Exception as error:
-    raise UserError(f'config: {what}: {where_raised(error)}') from error
+    raised = where_raised(error)
+    if not _frames(error):
+      raised = f'{describe(function)}: {raised}'
+    raise UserError(f'config: {what}: {raised}') from error
 
 
 def source_of(part: Any, name: str = '') -> PartSource:
@@ -199,12 +259,13 @@ def source_of(part: Any, name: str = '') -> PartSource:
     part: a class, a function, or an instance, which counts as its class.
     name: as a config has it; '': the name by which a config could have it.
   """
-  subject = part
-  if not (inspect.isclass(part) or inspect.isroutine(part)):
+  subject = inspect.unwrap(part)  # of jax.jit and its like
+  if not (inspect.isclass(subject) or inspect.isroutine(subject)):
     subject = getattr(part, 'func', type(part))  # a partial is its function
   module = inspect.getmodule(subject)
+  file: str | None
   try:
-    file = inspect.getsourcefile(subject)
+    file = _loaded_from(part, name) or inspect.getsourcefile(subject)
   except TypeError:
     file = getattr(module, '__file__', None)
   if file and not Path(file).is_file():
@@ -226,6 +287,17 @@ def source_of(part: Any, name: str = '') -> PartSource:
   return PartSource(name, file, digest, installed)
 
 
+def _loaded_from(part: Any, name: str) -> str | None:
+  """Returns the file that `load_file` took a part from, which may not define it."""
+  place, _, attribute = name.rpartition(':')
+  for key, module in list(sys.modules.items()):
+    if key.startswith(f'{_PREFIX}{Path(place).stem}_'):
+      with contextlib.suppress(AttributeError):
+        if operator.attrgetter(attribute)(module) is part:
+          return module.__file__
+  return None
+
+
 def describe(part: Any) -> str:
   """Returns the name of a function or class with its file and line, for messages."""
   name = getattr(part, '__name__', type(part).__name__)
@@ -234,23 +306,3 @@ def describe(part: Any) -> str:
   except (OSError, TypeError):
     return name
   return f'{name} ({file}:{line})'
-
-
-def runs_when_imported(path: Path) -> bool:
-  """Returns whether importing a file does more than define things.
-
-  A script that trains without `if __name__ == '__main__':` would train again when the
-  network in it is imported.
-  """
-
-  def is_call(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-
-  def is_loop(node: ast.stmt) -> bool:
-    return isinstance(node, ast.For | ast.While | ast.With)
-
-  try:
-    body = ast.parse(path.read_text()).body
-  except (OSError, SyntaxError, ValueError):
-    return False
-  return any(is_call(node) or is_loop(node) for node in body)

@@ -46,20 +46,45 @@ def build(
   takes = inspect.signature(constructor).parameters
   anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
   known = [name for name in takes if name not in (*_OFFERED, 'parent', 'name')]
-  name = getattr(constructor, '__name__', str(constructor))
   for field in fields:
     if field not in known and not anything:
       hint = closest(field, known) or f' (its fields: {", ".join(known) or "none"})'
-      raise UserError(f'config: model "{name}" has no field "{field}"{hint}')
+      raise UserError(
+        f'config: model {parts.describe(constructor)} has no field "{field}"{hint}'
+      )
   offered = {'num_classes': num_classes, 'dtype': jnp.dtype(dtype)}
   options = {k: v for k, v in offered.items() if k in takes} | dict(fields)
-  model = parts.call(f'model.name {name}', constructor, **options)
+  model = parts.call('model.name', constructor, **options)
   if not isinstance(model, nn.Module):
     raise UserError(
-      f'config: model.name: {name} returned {type(model).__name__}, not a flax.linen '
-      'module'
+      f'config: model.name: {parts.describe(constructor)} returned '
+      f'{type(model).__name__}, not a flax.linen module'
     )
   return with_train(model)
+
+
+def fields_of(model: nn.Module) -> dict[str, Any]:
+  """Returns the fields of a module as a config holds them, those at their default not.
+
+  Raises:
+    UserError: the value of a field is no number, string, bool, or tuple of these.
+  """
+  found = {}
+  for field in dataclasses.fields(model):
+    if field.name in (*_OFFERED, 'parent', 'name') or not field.init:
+      continue
+    value = getattr(model, field.name)
+    if value is field.default:
+      continue
+    if not all(
+      isinstance(leaf, bool | int | float | str) for leaf in jax.tree.leaves(value)
+    ) or isinstance(value, Mapping):
+      raise UserError(
+        f'config: model.{field.name} is {value!r:.80}, which config.json cannot hold: '
+        f'pass a function that returns {parts.describe(type(model))} instead'
+      )
+    found[field.name] = value
+  return found
 
 
 def with_train(model: nn.Module) -> nn.Module:
@@ -83,6 +108,7 @@ def with_train(model: nn.Module) -> nn.Module:
 
   wrapped = type(original.__name__, (original,), {'__call__': call})
   wrapped.__module__ = original.__module__
+  wrapped.__qualname__ = original.__qualname__
   fields = [f.name for f in dataclasses.fields(model) if f.init and f.name != 'parent']
   return wrapped(**{name: getattr(model, name) for name in fields})
 
@@ -106,7 +132,7 @@ def check(
       or has variables that training would not update.
   """
   images = jax.ShapeDtypeStruct((2, *image_shape), jnp.dtype(dtype))
-  name = type(model).__name__
+  name = parts.describe(type(model))
 
   def run(images):
     key = jax.random.key(0)
@@ -120,7 +146,7 @@ def check(
     )
     return variables, result
 
-  variables, result = parts.call(f'model {name}', jax.eval_shape, run, images)
+  variables, result = parts.call('model.name', jax.eval_shape, run, images)
   unknown = set(variables) - _COLLECTIONS
   if unknown:
     raise UserError(
@@ -134,11 +160,8 @@ def check(
   expected = (2, *outputs)
   if not hasattr(result, 'shape') or tuple(result.shape) != expected:
     got = tuple(result.shape) if hasattr(result, 'shape') else type(result).__name__
-    where = parts.source_of(model)
-    file = where.file or name
-    line = inspect.getsourcelines(type(model))[1] if where.file else 0
     raise UserError(
-      f'config: model {name} ({file}:{line}) returned {got} for a batch of 2 images of '
+      f'config: model {name} returned {got} for a batch of 2 images of '
       f'{"x".join(map(str, image_shape))}, not {expected}: it must have one output per '
       'class'
     )

@@ -6,6 +6,7 @@ A task is named in the config: one of `TASKS`, or a class of the user's own.
 import importlib
 from typing import Any
 
+from jaxvision.config.parts import describe
 from jaxvision.errors import UserError, closest
 from jaxvision.tasks.base import Parts, Task, TaskContext, TrainState
 
@@ -38,8 +39,7 @@ def find(name: str, part: Any = None) -> type[Task]:
   if part is not None:
     if not is_task(part):
       raise UserError(
-        f'config: task: {getattr(part, "__name__", part)!r} is no subclass of '
-        'jaxvision.tasks.base.Task'
+        f'config: task: {describe(part)} is no subclass of jaxvision.tasks.base.Task'
       )
     return part
   if name not in TASKS:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from clu import metrics as clu_metrics
 from ml_collections import ConfigDict
 
@@ -50,6 +51,8 @@ def make_loss(
     loss = LOSSES[name]
   takes = list(inspect.signature(loss).parameters)[2:]
   known = [option for option in takes if option != 'label_smoothing']
+  if own is not None:
+    name = parts_lib.describe(own)
   for option in options:
     if option not in known:
       raise UserError(
@@ -92,6 +95,31 @@ def label_like(info: DatasetInfo, size: int) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct((size,) if one else (size, count), dtype)
 
 
+def check_optimizer(
+  own: Callable | None, learning_rate: optax.Schedule, options: Mapping[str, Any]
+) -> None:
+  """Raises UserError unless the user's constructor returns an optax transformation."""
+  if own is None:
+    return
+  made = parts_lib.call('optimizer.name', own, learning_rate=learning_rate, **options)
+  if not isinstance(made, optax.GradientTransformation):
+    raise UserError(
+      f'config: optimizer.name: {parts_lib.describe(own)} returned '
+      f'{type(made).__name__}, not an optax GradientTransformation'
+    )
+
+
+def _check_augmentation(own: Callable, images: jax.ShapeDtypeStruct) -> None:
+  key = jax.random.key(0)
+  made = parts_lib.call('augment.custom', jax.eval_shape, own, key, images)
+  if getattr(made, 'shape', None) != images.shape:
+    raise UserError(
+      f'config: augment.custom: {parts_lib.describe(own)} returned '
+      f'{getattr(made, "shape", type(made).__name__)} for images of shape '
+      f'{images.shape}: it must keep their shape'
+    )
+
+
 def check_step(task: Any) -> None:
   """Takes a step on abstract arrays where any part of it is the user's own.
 
@@ -105,6 +133,9 @@ def check_step(task: Any) -> None:
   if not any((parts.loss, parts.optimizer, parts.augment, parts.metrics, parts.task)):
     return
   size = 4 * task.config.grad_accumulation
+  for augmentation in parts.augment:
+    like = jax.ShapeDtypeStruct((size, *task.info.image_shape), np.float32)
+    _check_augmentation(augmentation, like)
   index = jax.ShapeDtypeStruct((size,), np.int32)
   batch = {
     'image': jax.ShapeDtypeStruct((size, *task.info.image_shape), np.uint8),

@@ -34,7 +34,12 @@ from jaxvision.models.summary import summarize
 from jaxvision.optim.averaging import update_ema, update_lookahead
 from jaxvision.reports.run import generic
 from jaxvision.tasks import freezing, tta
-from jaxvision.tasks.assembly import check_step, make_loss, make_metrics
+from jaxvision.tasks.assembly import (
+  check_optimizer,
+  check_step,
+  make_loss,
+  make_metrics,
+)
 from jaxvision.tasks.base import Batch, PyTree, Task, TaskContext, TrainState, copied
 from jaxvision.tasks.losses import LOSSES
 from jaxvision.training.evaluation import Evaluation, SupervisedEvaluator
@@ -80,6 +85,7 @@ class SupervisedTask(Task):
     self.model = self.make_model()
     self._averaged = switched_on(config.ema_decay) or bool(config.lookahead.every)
     self._first_steps, self._layers = self._check_parameters()
+    check_optimizer(self.parts.optimizer, self._schedule, config.optimizer.options)
     self.make_optimizer({})  # finds what is wrong with its options
     check_step(self)
 

@@ -5,8 +5,7 @@ copy of the files that belong to no installed package under parts/. A run whose 
 changed is refused, as a run whose config has.
 """
 
-import dataclasses
-import json
+import inspect
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxvision.config import parts as parts_lib
 from jaxvision.config.parts import PartSource, is_own, source_of
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, closest
 from jaxvision.tasks.base import Parts
 from jaxvision.training.callbacks import Callback
 from jaxvision.training.loggers import LOGGERS
@@ -108,8 +107,6 @@ def make_callbacks(config: ConfigDict) -> list[Callback]:
     elif name in LOGGERS:
       part = LOGGERS[name]
     else:
-      from jaxvision.errors import closest
-
       raise UserError(
         f'config: there is no callback "{name}"{closest(name, LOGGERS)} (known: '
         f'{", ".join(LOGGERS)}, or file.py:Callback)'
@@ -117,7 +114,8 @@ def make_callbacks(config: ConfigDict) -> list[Callback]:
     made = parts_lib.call(f'callbacks {name}', part) if isinstance(part, type) else part
     if not isinstance(made, Callback):
       raise UserError(
-        f'config: callbacks: {name} is no jaxvision.training.callbacks.Callback'
+        f'config: callbacks: {parts_lib.describe(part)} is no '
+        'jaxvision.training.callbacks.Callback'
       )
     found.append(made)
   return found
@@ -238,25 +236,29 @@ def names_of(given: Mapping[str, Any]) -> dict[str, Any]:
     given: field of `Parts` -> object.
 
   Raises:
-    UserError: a part is defined in a script that trains when it is imported.
+    UserError: eval and predict could not import a part: it is defined in a function, or
+      in a script that trains when it is imported.
   """
   found: dict[str, Any] = {}
   for path, field in _SINGLE.items():
     if given.get(field) is not None and field != 'data':
-      found[path] = _name_of(given[field])
-  if given.get('augment'):
-    found['augment.custom'] = tuple(map(_name_of, given['augment']))
-  if given.get('metrics'):
-    found['metrics'] = tuple(map(_name_of, given['metrics'].values()))
+      found[path] = _name_of(path, given[field])
+  for path, field in _LISTS.items():
+    if given.get(field):
+      each = given[field].values() if field == 'metrics' else given[field]
+      found[path] = tuple(_name_of(path, part) for part in each)
   return found
 
 
-def _name_of(part: Any) -> str:
-  return source_of(part).name
-
-
-def as_json(found: Mapping[str, PartSource]) -> str:
-  """Returns the sources of parts as JSON, for signatures."""
-  return json.dumps(
-    {k: dataclasses.asdict(v) for k, v in found.items()}, sort_keys=True
-  )
+def _name_of(path: str, part: Any) -> str:
+  plain = inspect.unwrap(part)
+  if not (inspect.isclass(plain) or inspect.isroutine(plain)):
+    raise UserError(
+      f'config: {path}: {part!r:.100} has no name by which eval and predict could import '
+      'it: pass a function or a class, and its arguments as fields of the config'
+    )
+  source = source_of(part)
+  parts_lib.check_importable(path, source.name)
+  if source.file and not source.installed:
+    parts_lib.check_trains_nothing(Path(source.file))
+  return source.name

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import tasks
 from jaxvision.config.hparams import program_signature
+from jaxvision.config.parts import call
 from jaxvision.config.plan import RunPlan
 from jaxvision.data import streaming
 from jaxvision.data.augment.resized_crop import Crop
@@ -97,7 +98,11 @@ class Run:
     task_class = tasks.find(config.task, parts.task)
     batches = task_class.batches_per_step(config)
     plan = RunPlan.of(config, info.examples['train'], batches)
-    task = task_class(TaskContext(config, info, plan, parts))
+    context = TaskContext(config, info, plan, parts)
+    if parts.task is None:
+      task = task_class(context)
+    else:
+      task = call('task', task_class, context)
     if mesh is None:
       mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
       check_batch(mesh, config)

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision import commands, data
+import jaxvision
+from jaxvision import data
 from jaxvision.models import create
 from jaxvision.models.summary import summarize
 from jaxvision.training import benchmark
@@ -31,7 +32,7 @@ def test_benchmark_measures_every_value(tiny_config, pipeline, programs, monkeyp
   monkeypatch.setattr(benchmark, 'peak', lambda dtype, devices: (1e12, 'made up'))
   tiny_config.data.pipeline, tiny_config.data.workers = pipeline, 0
   tiny_config.steps_per_dispatch = 2
-  result = commands.benchmark(tiny_config, steps=15)
+  result = jaxvision.benchmark(tiny_config, steps=15)
   json.dumps(result, allow_nan=False)
   # Ten dispatches of two at least, and whole ones.
   assert result['steps'] == (20 if pipeline == 'resident' else 15)
@@ -64,7 +65,7 @@ def test_benchmark_of_a_frozen_network_runs_on_its_features(digits_config):
   digits_config.freeze = ('(?!head/).*',)
   digits_config.augment.crop_padding = 0
   digits_config.data.pipeline, digits_config.data.workers = 'streaming', 0
-  result = commands.benchmark(digits_config, steps=3)
+  result = jaxvision.benchmark(digits_config, steps=3)
   assert result['pipeline'] == 'resident'
   assert result['model_flops_per_step'] is None
   benchmark.render(result)

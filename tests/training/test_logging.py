@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision import commands, data
+import jaxvision
+from jaxvision import data
 from jaxvision.config import base_config
 from jaxvision.reports import image_grid
 from jaxvision.training.callbacks import CallbackList, TrainContext
@@ -68,7 +69,7 @@ def test_tensorboard_of_a_classifier_has_its_log_and_predictions(
 ):
   digits_config.parallel.data = 2
   digits_config.eval_batch_size = 104  # four batches, the last one is padded
-  commands.train(digits_config, tmp_path / 'run', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
   found = read_events(tmp_path / 'run')
   points = read_history(tmp_path / 'run' / 'metrics.jsonl')
   for point in points:
@@ -81,7 +82,7 @@ def test_tensorboard_of_a_classifier_has_its_log_and_predictions(
   tag = 'test/images'
   assert [step for name, step in found if name == tag] == [6, 12]
   # The last picture is what the finished run makes of the same images.
-  run = commands.load_run(tmp_path / 'run')
+  run = jaxvision.load_run(tmp_path / 'run')
   dataset = data.load(digits_config.data)
   split = dataset.splits['test']
   places = np.linspace(0, len(split) - 1, 24).astype(int).tolist()
@@ -128,14 +129,14 @@ def test_prediction_grid_colours_right_and_wrong():
 
 
 def test_tensorboard_of_a_gan_has_its_samples(tmp_path, quick_compile):
-  config = commands.load_config(
+  config = jaxvision.load_config(
     'configs/digits_dcgan.py',
     [
       *('model.width=8', 'data.image_size=8', 'batch_size=16', 'gan.diffaugment=()'),
       *('steps=4', 'eval_every_steps=2', 'parallel.data=1'),
     ],
   )
-  commands.train(config, tmp_path / 'run', quiet=True)
+  jaxvision.train(config, tmp_path / 'run', quiet=True)
   found = read_events(tmp_path / 'run')
   for step in (2, 4):
     frame = tmp_path / 'run' / 'samples' / image_grid.frame_name(step)

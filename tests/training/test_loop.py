@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision import commands, data
+import jaxvision
+from jaxvision import data
 from jaxvision.config import to_json
 from jaxvision.errors import TrainingDiverged, UserError
 from jaxvision.training.run_directory import read_history
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures('quick_compile')
 
 
 def final_state(workdir):
-  return commands.load_run(workdir).state
+  return jaxvision.load_run(workdir).state
 
 
 def losses(workdir, split='train'):
@@ -28,14 +29,14 @@ def losses(workdir, split='train'):
 def test_deterministic_runs_are_bit_identical(digits_config, tmp_path):
   digits_config.deterministic = True
   for name in ('a', 'b'):
-    commands.train(digits_config, tmp_path / name, quiet=True)
+    jaxvision.train(digits_config, tmp_path / name, quiet=True)
   chex.assert_trees_all_equal(final_state(tmp_path / 'a'), final_state(tmp_path / 'b'))
 
 
 def test_another_seed_gives_other_weights(digits_config, tmp_path):
-  commands.train(digits_config, tmp_path / 'a', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'a', quiet=True)
   digits_config.seed = 1
-  commands.train(digits_config, tmp_path / 'b', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'b', quiet=True)
   a, b = (final_state(tmp_path / name) for name in 'ab')
   assert all(
     (x != y).any() for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params))
@@ -43,10 +44,10 @@ def test_another_seed_gives_other_weights(digits_config, tmp_path):
 
 
 def test_streaming_matches_resident_bit_for_bit(digits_config, tmp_path):
-  commands.train(digits_config, tmp_path / 'resident', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'resident', quiet=True)
   digits_config.data.pipeline = 'streaming'
   digits_config.data.workers = 0
-  commands.train(digits_config, tmp_path / 'streaming', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'streaming', quiet=True)
   chex.assert_trees_all_equal(
     final_state(tmp_path / 'resident'), final_state(tmp_path / 'streaming')
   )
@@ -55,10 +56,10 @@ def test_streaming_matches_resident_bit_for_bit(digits_config, tmp_path):
 def test_steps_per_dispatch_does_not_change_the_losses(digits_config, tmp_path):
   digits_config.log_every_steps = 1
   digits_config.checkpoint.every_steps = 12
-  commands.train(digits_config, tmp_path / 'one', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'one', quiet=True)
   digits_config.steps_per_dispatch = 4
   digits_config.log_every_steps = 6  # 4 + 1 + 1: both programs are used
-  commands.train(digits_config, tmp_path / 'four', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'four', quiet=True)
   single = losses(tmp_path / 'one')
   grouped = [np.mean(single[:6]), np.mean(single[6:])]
   np.testing.assert_allclose(losses(tmp_path / 'four'), grouped, rtol=1e-5)
@@ -68,10 +69,10 @@ def test_steps_per_dispatch_does_not_change_the_losses(digits_config, tmp_path):
 def test_eight_devices_match_one(digits_config, tmp_path, fsdp):
   digits_config.log_every_steps = 1
   digits_config.steps = 8
-  commands.train(digits_config, tmp_path / 'one', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'one', quiet=True)
   digits_config.parallel.data = -1
   digits_config.parallel.fsdp = fsdp
-  commands.train(digits_config, tmp_path / 'eight', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'eight', quiet=True)
   np.testing.assert_allclose(
     losses(tmp_path / 'eight'), losses(tmp_path / 'one'), rtol=1e-4
   )
@@ -84,7 +85,7 @@ def test_each_program_compiles_once(digits_config, tmp_path, caplog):
   # 359 test images in batches of 100: the last is odd. 12 steps, 3 evaluations.
   digits_config.eval_batch_size = 100
   with caplog.at_level(logging.WARNING, 'jax'), jax.log_compiles():
-    commands.train(digits_config, tmp_path / 'run', quiet=True)
+    jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
   compiled = [
     r.getMessage().split(' in ')[0]
     for r in caplog.records
@@ -102,9 +103,9 @@ def test_grad_accumulation_matches_the_whole_batch(digits_config, tmp_path):
   digits_config.data.image_size = 8
   digits_config.log_every_steps = 1
   digits_config.steps = 5
-  commands.train(digits_config, tmp_path / 'whole', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'whole', quiet=True)
   digits_config.grad_accumulation = 4
-  commands.train(digits_config, tmp_path / 'parts', quiet=True)
+  jaxvision.train(digits_config, tmp_path / 'parts', quiet=True)
   np.testing.assert_allclose(
     losses(tmp_path / 'parts'), losses(tmp_path / 'whole'), rtol=1e-4
   )
@@ -112,8 +113,8 @@ def test_grad_accumulation_matches_the_whole_batch(digits_config, tmp_path):
 
 def test_evaluation_uses_the_ema_weights(digits_config, tmp_path):
   digits_config.ema_decay = 0.9
-  summary = commands.train(digits_config, tmp_path / 'run', quiet=True)
-  run = commands.load_run(tmp_path / 'run')
+  summary = jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
+  run = jaxvision.load_run(tmp_path / 'run')
   chex.assert_trees_all_equal_shapes(run.state.ema['params'], run.state.params)
   assert any(
     (a != b).any()
@@ -127,13 +128,15 @@ def test_evaluation_uses_the_ema_weights(digits_config, tmp_path):
 
 
 def test_diverged_run_keeps_its_last_good_checkpoint(digits_config, tmp_path):
-  commands.train(digits_config, tmp_path / 'run', quiet=True)  # exits well at this rate
+  jaxvision.train(
+    digits_config, tmp_path / 'run', quiet=True
+  )  # exits well at this rate
   digits_config.optimizer.learning_rate = 1e18
   digits_config.checkpoint.every_steps = 1
   digits_config.steps = 40
   with pytest.raises(TrainingDiverged, match='diverged by step'):
-    commands.train(digits_config, tmp_path / 'bad', quiet=True)
-  run = commands.load_run(tmp_path / 'bad')
+    jaxvision.train(digits_config, tmp_path / 'bad', quiet=True)
+  run = jaxvision.load_run(tmp_path / 'bad')
   chex.assert_tree_all_finite(run.state.params)
   assert not (tmp_path / 'bad' / 'summary.json').exists()
 
@@ -141,7 +144,7 @@ def test_diverged_run_keeps_its_last_good_checkpoint(digits_config, tmp_path):
 def test_run_writes_its_files_and_its_summary(digits_config, tmp_path):
   digits_config.data.train_fraction = 0.9
   digits_config.report = True
-  summary = commands.train(digits_config, tmp_path / 'run', quiet=True)
+  summary = jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
   names = {p.name for p in (tmp_path / 'run').iterdir()}
   assert {
     'config.json',
@@ -162,7 +165,7 @@ def test_run_writes_its_files_and_its_summary(digits_config, tmp_path):
     'process_count dtype versions git_commit command'
   )
   assert set(wanted.split()) <= summary.keys()
-  run = commands.load_run(tmp_path / 'run')
+  run = jaxvision.load_run(tmp_path / 'run')
   assert summary['params'] == sum(p.size for p in jax.tree.leaves(run.state.params))
   history = read_history(tmp_path / 'run' / 'metrics.jsonl')
   assert {p['split'] for p in history} == {'train', 'validation'}
@@ -197,7 +200,7 @@ def test_config_mistake_is_one_line_before_any_work(
         node = node[parent]
       node[key] = value
   with pytest.raises(UserError) as error:
-    commands.train(digits_config, tmp_path / 'run', quiet=True)
+    jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
   assert message in str(error.value)
   assert '\n' not in str(error.value)
   assert not (tmp_path / 'run').exists()

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision import commands, main, weights
+import jaxvision
+from jaxvision import main, weights
 from jaxvision.config import load, override
 from jaxvision.errors import UserError
 from jaxvision.training import pretrained
@@ -33,7 +34,7 @@ def first_run(tmp_path_factory):
     ],
   )
   workdir = tmp_path_factory.mktemp('first') / 'run'
-  return workdir, commands.train(loaded, workdir, quiet=True)
+  return workdir, jaxvision.train(loaded, workdir, quiet=True)
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def config(digits_config, first_run):
 
 
 def variables(workdir, checkpoint='last'):
-  return commands.load_run(workdir, checkpoint).state.eval_variables
+  return jaxvision.load_run(workdir, checkpoint).state.eval_variables
 
 
 def test_run_starts_from_the_weights_of_another_run(config, first_run, tmp_path):
   config.optimizer.learning_rate = 0.0
-  summary = commands.train(config, tmp_path / 'run', quiet=True)
+  summary = jaxvision.train(config, tmp_path / 'run', quiet=True)
   new, old = variables(tmp_path / 'run')['params'], variables(first_run[0])['params']
   for layer in old:
     same = [
@@ -61,7 +62,7 @@ def test_run_starts_from_the_weights_of_another_run(config, first_run, tmp_path)
   assert summary['pretrained']['source'] == str(first_run[0])
   assert len(summary['pretrained']['sha256']) == 64
   # Its normalisation came along.
-  info = commands.load_run(tmp_path / 'run').info
+  info = jaxvision.load_run(tmp_path / 'run').info
   assert (info.mean, info.std) == ((0.4,), (0.5,))
 
 
@@ -76,13 +77,13 @@ def test_exported_weights_evaluate_as_their_run(
     assert main.main(['eval', *arguments]) == 0
     assert f'accuracy {first_run[1]["test_accuracy"]:.2%}' in capsys.readouterr().out
   config.init.pretrained = str(path)
-  result = commands.evaluate_weights(config, quiet=True)
+  result = jaxvision.evaluate_weights(config, quiet=True)
   assert result['accuracy'] == pytest.approx(first_run[1]['test_accuracy'], abs=1e-7)
   assert result['loss'] == pytest.approx(first_run[1]['test_loss'], rel=1e-5)
 
 
 def test_classes_in_another_order_are_refused(config, first_run, tmp_path, caplog):
-  run = commands.load_run(first_run[0])
+  run = jaxvision.load_run(first_run[0])
   facts = pretrained.facts_of(run.info)
   for names, refused in ((facts.class_names[::-1], True), (tuple('abcdefghij'), False)):
     path = tmp_path / 'weights.safetensors'
@@ -91,9 +92,9 @@ def test_classes_in_another_order_are_refused(config, first_run, tmp_path, caplo
     config.init.pretrained = str(path)
     if refused:
       with pytest.raises(UserError, match='order of the classes'):
-        commands.evaluate_weights(config, quiet=True)
+        jaxvision.evaluate_weights(config, quiet=True)
     else:
-      commands.evaluate_weights(config, quiet=True)
+      jaxvision.evaluate_weights(config, quiet=True)
       assert 'class 0 is "a"' in caplog.text
 
 
@@ -109,7 +110,7 @@ def test_resumed_run_does_not_need_its_pretrained_weights(config, first_run, tmp
       'checkpoint.keep=4',
     ],
   )
-  commands.train(config, tmp_path / 'whole', quiet=True)
+  jaxvision.train(config, tmp_path / 'whole', quiet=True)
   shutil.copytree(tmp_path / 'whole', tmp_path / 'run')
   # As if killed after the checkpoint of step 4, before the other layers start at 6.
   (tmp_path / 'run' / 'summary.json').unlink()
@@ -118,13 +119,13 @@ def test_resumed_run_does_not_need_its_pretrained_weights(config, first_run, tmp
   shutil.rmtree(source)
   kept = [p.name for p in (tmp_path / 'run' / 'checkpoints').glob('[0-9]*')]
   assert kept == ['4']
-  commands.train(config, tmp_path / 'run', quiet=True)
+  jaxvision.train(config, tmp_path / 'run', quiet=True)
   chex.assert_trees_all_equal(
-    commands.load_run(tmp_path / 'run').state,
-    commands.load_run(tmp_path / 'whole').state,
+    jaxvision.load_run(tmp_path / 'run').state,
+    jaxvision.load_run(tmp_path / 'whole').state,
   )
   with pytest.raises(UserError):
-    commands.train(config, tmp_path / 'another', quiet=True)
+    jaxvision.train(config, tmp_path / 'another', quiet=True)
 
 
 def test_adopt_sets_only_the_fields_that_the_config_leaves_open(digits_config):
@@ -148,7 +149,7 @@ def test_adopt_sets_only_the_fields_that_the_config_leaves_open(digits_config):
 
 
 def test_run_directory_records_the_source_of_the_weights(config, first_run, tmp_path):
-  commands.train(config, tmp_path / 'run', quiet=True)
+  jaxvision.train(config, tmp_path / 'run', quiet=True)
   kept = json.loads((tmp_path / 'run' / 'pretrained.json').read_text())
   origin = pretrained.WeightsSource.from_dict(kept)
   assert origin.facts.image_size == 8

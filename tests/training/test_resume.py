@@ -9,7 +9,7 @@ import chex
 import numpy as np
 import pytest
 
-from jaxvision import commands
+import jaxvision
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.run_directory import read_history
 
@@ -24,7 +24,7 @@ ARGUMENTS = (
 
 
 def final_state(workdir):
-  return commands.load_run(workdir).state
+  return jaxvision.load_run(workdir).state
 
 
 def log_without_speed(workdir):
@@ -129,7 +129,7 @@ def empty(step_dir):
 def good(tmp_path_factory, short_run):
   """The directory of a short run, with the checkpoints of steps 8 and 12."""
   workdir = tmp_path_factory.mktemp('good') / 'run'
-  commands.train(short_run(), workdir, quiet=True)
+  jaxvision.train(short_run(), workdir, quiet=True)
   return workdir
 
 
@@ -141,7 +141,7 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(
   # As if it had been killed after the save of step 12: that one is damaged, 8 is whole.
   (workdir / 'summary.json').unlink()
   damage(workdir / 'checkpoints' / '12')
-  commands.train(digits_config, workdir)
+  jaxvision.train(digits_config, workdir)
   assert 'checkpoint of step 12 is damaged' in caplog.text
   assert 'resumed at step 8' in capsys.readouterr().out
   assert (workdir / 'checkpoints' / 'damaged-12').is_dir()
@@ -153,7 +153,7 @@ def test_half_written_checkpoint_is_ignored(good, tmp_path):
   before = final_state(workdir)
   half = workdir / 'checkpoints' / '99.orbax-checkpoint-tmp'
   shutil.copytree(workdir / 'checkpoints' / '12', half)
-  run = commands.load_run(workdir)
+  run = jaxvision.load_run(workdir)
   assert run.step == 12
   chex.assert_trees_all_equal(run.state, before)
 
@@ -178,8 +178,8 @@ def test_checkpoint_of_a_state_that_is_not_finite_is_refused(tmp_path):
 
 
 def test_finished_run_is_evaluated_again(digits_config, tmp_path, capsys):
-  first = commands.train(digits_config, tmp_path / 'run', quiet=True)
-  again = commands.train(digits_config, tmp_path / 'run')
+  first = jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
+  again = jaxvision.train(digits_config, tmp_path / 'run')
   assert again == first
   output = capsys.readouterr().out
   assert 'is finished (12 steps)' in output

@@ -5,8 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision import commands, data
+import jaxvision
 from jaxvision import config as config_lib
+from jaxvision import data
 from jaxvision.data.info import DatasetInfo
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run import Run
@@ -71,14 +72,14 @@ def test_sweep_trial_matches_single_run(digits_config, tmp_path):
   compiler = Compiler()
   for seed in (0, 1):
     config = _config(digits_config, seed=seed)
-    commands.train(config, tmp_path / f'seed{seed}', quiet=True, compiler=compiler)
+    jaxvision.train(config, tmp_path / f'seed{seed}', quiet=True, compiler=compiler)
     if seed == 0:
       compiled = compiler.programs
   assert compiler.programs == compiled  # the second seed compiled nothing
-  single = commands.train(
+  single = jaxvision.train(
     _config(digits_config, seed=1), tmp_path / 'single', quiet=True
   )
-  trial, alone = (commands.load_run(tmp_path / name) for name in ('seed1', 'single'))
+  trial, alone = (jaxvision.load_run(tmp_path / name) for name in ('seed1', 'single'))
   chex.assert_trees_all_equal(trial.state, alone.state)
   assert single['seconds_compile'] > 0
 
