@@ -93,3 +93,41 @@ def test_import_loads_no_heavy_package():
     [sys.executable, '-c', check], capture_output=True, text=True, check=True
   ).stdout
   assert output.strip() == '[]'
+
+
+def test_training_starts_anew_once_for_huge_pages(monkeypatch, capsys):
+  started = []
+  arguments = ['train', '--config=missing.py']
+  monkeypatch.setattr('os.execv', lambda path, arguments: started.append(arguments))
+  monkeypatch.setattr('sys.argv', ['jaxvision', *arguments])
+  monkeypatch.setattr('sys.orig_argv', ['python', '-m', 'jaxvision.main', *arguments])
+  monkeypatch.setattr(command_line, '_huge_pages_on_request', lambda: True)
+  monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.arena_max=2')
+  assert command_line.cli() == 2
+  assert started == [[sys.executable, '-m', 'jaxvision.main', *arguments]]
+  assert os.environ['GLIBC_TUNABLES'] == (
+    'glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1'
+  )
+  assert command_line.cli() == 2
+  assert len(started) == 1
+  assert 'missing.py' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'on_request', 'code'),
+  [
+    (['--version'], True, 0),
+    (['train', '--help'], True, 0),
+    (['predict'], True, 2),
+    (['train', '--config=missing.py'], False, 2),
+  ],
+)
+def test_nothing_else_starts_anew(arguments, on_request, code, monkeypatch, capsys):
+  monkeypatch.setattr('os.execv', lambda *_: pytest.fail('started anew'))
+  monkeypatch.setattr('sys.argv', ['jaxvision', *arguments])
+  monkeypatch.setattr(command_line, '_huge_pages_on_request', lambda: on_request)
+  monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+  with pytest.raises(SystemExit) as stop:
+    sys.exit(command_line.cli())
+  assert stop.value.code == code
+  assert capsys.readouterr() != ('', '')

@@ -8,7 +8,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from jaxvision.training.speedrun import SpeedRun, statistics
 
 import jaxvision
 from jaxvision import config as config_lib
