@@ -31,7 +31,9 @@ def resumed(directory, call):
   assert len(steps) == 2
   shutil.rmtree(directory.checkpoints / str(steps[-1]))
   directory.summary_file.unlink()
-  code, output, errors = call('train', f'--workdir={directory.path}')
+  code, output, errors = call(
+    'train', f'--workdir={directory.path}', '--config.report=False'
+  )
   assert code == 0, errors
   assert f'resumed at step {steps[0]}' in output
   return output, before, directory.summary()
@@ -81,7 +83,5 @@ def test_gan_samples(gan):
 def test_gan_resumes_to_the_same_losses(gan, call):
   _, before, after = resumed(gan, call)
   assert after['steps'] == before['steps']
-  names = [name for name in before if name.startswith('train_') and before[name]]
-  assert names
-  for name in names:
+  for name in ('discriminator_loss', 'generator_loss', 'd_real', 'd_fake'):
     assert after[name] == pytest.approx(before[name], rel=1e-4), name
