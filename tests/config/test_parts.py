@@ -72,7 +72,9 @@ def test_names_that_do_not_resolve(write, tmp_path):
   assert f'there is no file nett.py, did you mean "net.py"? (looked in {tmp_path}' in (
     message('nett.py:Network', tmp_path)
   )
-  assert 'there is no module "no_such_package.nets"' in message('no_such_package.nets:Net')
+  assert 'there is no module "no_such_package.nets"' in message(
+    'no_such_package.nets:Net'
+  )
   assert f'{file} has no attribute "Nettwork", did you mean "Network"?' in (
     message(f'{file}:Nettwork')
   )
