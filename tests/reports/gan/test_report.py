@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
