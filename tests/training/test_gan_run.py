@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import jaxvision
-from jaxvision import commands
 from jaxvision.errors import TrainingDiverged, UserError
 from jaxvision.inference.loading import load_run_that
 from jaxvision.training.run_directory import read_history
@@ -97,7 +96,7 @@ def test_killed_gan_resumes_bit_identical(command, tmp_path):
     assert process.returncode == 0, output
   assert 'resumed at step' in output
   whole, killed = (
-    jax.device_get(commands.load_run(tmp_path / name).state)
+    jax.device_get(jaxvision.load_run(tmp_path / name).state)
     for name in ('whole', 'killed')
   )
   chex.assert_trees_all_equal(whole, killed)
@@ -189,7 +188,7 @@ def test_exported_generator_draws_the_same_images(trained, tmp_path):
   path = jaxvision.export(workdir, tmp_path / 'generator.safetensors')
   again = jaxvision.load_generator(path)
   chex.assert_trees_all_equal(again.sample(5, seed=3), images)
-  paths = commands.sample(again, tmp_path / 'files', count=3, seed=3, single=True)
+  paths = jaxvision.sample(again, tmp_path / 'files', count=3, seed=3, single=True)
   found = np.stack([np.asarray(Image.open(p).convert('L')) for p in paths])
   chex.assert_trees_all_equal(found[..., None], images[:3])
   ways = again.interpolate(2, 4, seed=3)
@@ -300,8 +299,8 @@ def test_distance_of_two_folders(trained, classifier, tmp_path, capsys):
 
   workdir, _ = trained
   run = jaxvision.load_run(workdir)
-  commands.sample(run, tmp_path / 'fake', count=30, single=True)
-  commands.sample(run, tmp_path / 'same', count=30, single=True)
+  jaxvision.sample(run, tmp_path / 'fake', count=30, single=True)
+  jaxvision.sample(run, tmp_path / 'same', count=30, single=True)
   arguments = ['distance', str(tmp_path / 'fake'), str(tmp_path / 'same')]
   assert main([*arguments, f'--features={classifier}', '--json']) == 0
   scores = json.loads(capsys.readouterr().out)
