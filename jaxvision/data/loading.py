@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvision import config
 from jaxvision.data import cache, splitting
@@ -75,8 +75,11 @@ def load(data: str | ConfigDict, *, source: Any = None, **overrides: Any) -> Dat
   >>> dataset.image_shape, dataset.num_classes
   ((8, 8, 1), 10)
   """
-  fields = {'name': data} if isinstance(data, str) else data.to_dict()
-  fields = config.validate(ConfigDict({'data': fields | overrides})).data
+  if isinstance(data, FrozenConfigDict) and not overrides:
+    fields = data  # of a config that has been checked
+  else:
+    given = {'name': data} if isinstance(data, str) else data.to_dict()
+    fields = config.validate(ConfigDict({'data': given | overrides})).data
   decoding = _decoding(fields)
   if source is not None:
     return _from_source(source, fields, decoding)
