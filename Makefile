@@ -1,7 +1,7 @@
 # make train                                    a first model: handwritten digits, no download
 # make train CONFIG=configs/cifar100_smallcnn.py ARGS="--config.seed=1"
 # make test                                     the whole suite, in WORKERS=2 processes
-# make test-fast                                its parts that compile little: two minutes
+# make test-fast                                its parts that need little compilation
 # make results                                  tables and plots of the README from experiments/
 
 PYTHON ?= python3

@@ -22,6 +22,8 @@ torch = pytest.importorskip('torch')
 
 import torch_resnet  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 PEERS = {
   'resnet18': torch_resnet.resnet18,
   'resnet50': torch_resnet.resnet50,
