@@ -308,7 +308,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   command = COMMANDS[options.command]
   if command.config == 'none' and overrides:
     raise UserError(
-      f'{options.command} takes no config, and so no --config.{overrides[0]}'
+      f'{options.command}: takes no config, and so no --config.{overrides[0]}'
     )
   if command.config == 'needed' and not options.config:
     raise UserError(

@@ -203,9 +203,7 @@ def _complete(config: ConfigDict) -> ConfigDict:
     if field is None and not is_open:
       raise _unknown(path)
     if field is not None:
-      value = _typed(path, value, field.default)
-      if not field.valid(value):
-        raise UserError(f'config: {path} must be {field.limits}, not {value!r}')
+      value = _possible(path, _typed(path, value, field.default), field)
     put(full, path, value)
   return full
 
@@ -355,7 +353,7 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
 def _parse(path: str, text: str, field: Field | None) -> Any:
   """Reads the text of a command line as the field's type."""
   if field is not None and isinstance(field.default, str):
-    return text
+    return _possible(path, text, field)
   lowered = {'true': True, 'false': False}.get(text.lower())
   if lowered is not None:
     value: Any = lowered
@@ -368,8 +366,12 @@ def _parse(path: str, text: str, field: Field | None) -> Any:
     return value
   if isinstance(field.default, tuple) and not isinstance(value, tuple | list):
     value = (value,)
-  value = _typed(path, value, field.default)
-  if not field.valid(value):  # told here, or the type of the ConfigDict would object
+  return _possible(path, _typed(path, value, field.default), field)
+
+
+def _possible(path: str, value: Any, field: Field) -> Any:
+  """Returns a value, or raises UserError where the field cannot have it."""
+  if not field.valid(value):
     raise UserError(f'config: {path} must be {field.limits}, not {value!r}')
   return value
 

@@ -30,7 +30,7 @@ def test_benchmark_prints_throughput_and_leaves_no_run(call):
 @pytest.mark.parametrize(
   ('arguments', 'wanted'),
   [
-    ([], 'say what to measure with --config=FILE'),
+    ([], 'benchmark: name a config with --config=FILE'),
     ([DIGITS, '--steps=0'], '--steps must be at least 1'),
     ([DIGITS, '--config.batch_size=9999'], 'batch_size 9999'),
   ],

@@ -155,7 +155,7 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path, capsys):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ((), 'say whose data with --config=FILE'),
+    ((), 'explore: name a config with --config=FILE'),
     (('--config=configs/none.py',), 'is not there'),
     (('--config=configs/digits_cnn.py', 'digits'), 'unrecognized arguments: digits'),
     (('--config=configs/digits_cnn.py', '--workdir=a'), 'unrecognized arguments'),

@@ -314,8 +314,11 @@ def test_invalid_search_space_is_a_usage_error(text, message, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (('--config=configs/digits_cnn.py',), 'name the config and what is tried'),
-    (('--sweep=experiments/sweeps/digits.py',), 'name the config and what is tried'),
+    (('--config=configs/digits_cnn.py',), 'name the search space with --sweep=FILE'),
+    (
+      ('--sweep=experiments/sweeps/digits.py',),
+      'sweep: name a config with --config=FILE',
+    ),
     (('--config=configs/digits_cnn.py', '--sweep=no.py'), 'sweep file no.py is not'),
     (
       ('--config=configs/digits_cnn.py', '--sweep=configs/digits_cnn.py'),

@@ -191,7 +191,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
       'compare: classifiers and GANs have no measure in common: compare one task at a '
       'time'
     )
-  measure = MEASURES[tasks.pop()]
+  measure = _measure(runs[0].summary)
   groups = _grouped(runs)
   fields = _differing([group[0].choices for group in groups])
   labels = _labels([group[0] for group in groups])
@@ -216,6 +216,15 @@ def compare(runs: Sequence[Run]) -> Comparison:
   return Comparison(
     measure, tuple(entries), fields, tests, tuple(_notes(measure, entries, tests))
   )
+
+
+def _measure(summary: dict[str, Any]) -> Measure:
+  """Returns what runs are ranked by, as their task has it."""
+  if known := summary.get('measure'):
+    known = dict(known)
+    sign = 1 if known.pop('mode') == 'max' else -1
+    return Measure(sign=sign, **known)
+  return MEASURES[summary['task']]  # of a run of an earlier version
 
 
 def _grouped(runs: Sequence[Run]) -> list[list[Run]]:
