@@ -6,19 +6,25 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
 from ml_collections import ConfigDict
-from optuna.distributions import (
-  BaseDistribution,
-  CategoricalDistribution,
-  FloatDistribution,
-  IntDistribution,
-)
-from optuna.trial import FrozenTrial, TrialState
 
 from jaxvision import config as config_lib
 from jaxvision.config.search_space import Choice, Range, Sweep
 from jaxvision.errors import UserError
+
+try:
+  import optuna
+  from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+  )
+  from optuna.trial import FrozenTrial, TrialState
+except ModuleNotFoundError as error:
+  raise UserError(
+    "sweep needs the package optuna: pip install 'jaxvision[sweep]'"
+  ) from error
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 ENDED = {  # how a trial ended, in the words of the report
