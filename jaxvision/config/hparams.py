@@ -21,7 +21,7 @@ _FREE = tuple(path for path, field in walk(FIELDS) if field.free)
 _OF_MODELS = ('model.dropout',)  # an open part: what may be traced of it
 
 
-def hparams(config: ConfigDict) -> dict[str, np.ndarray]:
+def hparams(config: ConfigDict) -> dict[str, np.float32]:
   """Returns the numbers that a run keeps in its state.
 
   Parts of the user's own get Python numbers: their code may look at them.

@@ -39,10 +39,11 @@ class DatasetInfo:
   @classmethod
   def of(cls, dataset: Dataset) -> 'DatasetInfo':
     """Returns the facts of a loaded data set."""
+    height, width, channels = map(int, dataset.image_shape)
     return cls(
       name=dataset.name,
       class_names=tuple(dataset.class_names),
-      image_shape=tuple(int(n) for n in dataset.image_shape),
+      image_shape=(height, width, channels),
       mean=tuple(float(m) for m in dataset.mean),
       std=tuple(float(s) for s in dataset.std),
       examples={split: len(source) for split, source in dataset.splits.items()},
@@ -50,11 +51,12 @@ class DatasetInfo:
       skipped=dataset.skipped,
       crop_fraction=float(dataset.crop_fraction),
       interpolation=dataset.interpolation,
-      label_kind=getattr(dataset, 'label_kind', 'class'),
-      fingerprint=getattr(dataset, 'fingerprint', ''),
+      label_kind=dataset.label_kind,
+      fingerprint=dataset.fingerprint,
     )
 
   @classmethod
   def from_dict(cls, values: dict[str, Any]) -> 'DatasetInfo':
     """Returns the facts that `dataclasses.asdict` wrote to JSON."""
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    known: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return cls(**known)

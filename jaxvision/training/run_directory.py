@@ -17,7 +17,7 @@ from jaxvision.io import write_whole
 
 def read_history(path: Path) -> list[dict[str, Any]]:
   """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
-  points = []
+  points: list[dict[str, Any]] = []
   try:
     text = path.read_text()
   except FileNotFoundError:
