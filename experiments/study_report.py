@@ -117,7 +117,7 @@ def circumstances(measured: Measured) -> str:
   seconds = sum(record['seconds_total'] or 0 for record in runs)
   return (
     f'Budget `{measured["budget"]["name"]}`: {", ".join(said)}; {devices}, '
-    f'{html.duration(seconds)} for {len(runs)} runs.'
+    f'{html.elapsed_time(seconds)} for {len(runs)} runs.'
   )
 
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from jaxvision.reports.comparison.groups import Run
-from jaxvision.reports.gan.report import Judged, write_generation_report
+from jaxvision.reports.gan.report import SampleClasses, write_generation_report
 from jaxvision.reports.run import report
 
 
@@ -179,10 +179,10 @@ def random_images(*shape):
   return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
 
 
-def judged_samples(num_classes, names=None):
+def sample_classes(num_classes, names=None):
   counts = np.arange(num_classes)
   confidences = np.linspace(0.2, 1, 50)
-  return Judged('mnist_cnn, weights abc', counts, 0.6, confidences, names)
+  return SampleClasses('mnist_cnn, weights abc', counts, 0.6, confidences, names)
 
 
 def write_gan_report(directory, **changes):
@@ -195,7 +195,7 @@ def write_gan_report(directory, **changes):
     'frames': [],
     'interpolation': None,
     'neighbours': [],
-    'judged': None,
+    'sample_classes': None,
     'scores': None,
     'class_names': [str(i) for i in range(10)],
     'notes': [],

@@ -78,7 +78,7 @@ def compare_folders(
     for found in paths
   ]
   names = [f'{Path(folder)} ({s.name})' for folder, s in zip((generated, real), seen)]
-  return generative.compare(
+  return generative.compute_scores(
     extractor, seen[0], dataclasses.replace(seen[1], name=names[1])
   )
 

@@ -19,6 +19,7 @@ from jaxvision.reports.dataset.duplicates import Signatures
 from jaxvision.reports.dataset.exploration import Exploration
 from jaxvision.training import runtime
 from jaxvision.training.evaluation import data_notes
+from jaxvision.training.mesh import make_mesh
 from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run import Run
 
@@ -67,7 +68,10 @@ def explore(
   runtime.start(config)
   parts = resolve_parts(config)
   dataset = data.load(config.data, source=parts.data)
-  run = Run.build(config, DatasetInfo.of(dataset), parts=parts)
+  # How much a step takes has no bearing on what is in the data.
+  single = config_lib.thaw(config)
+  single.batch_size = single.grad_accumulation = single.gan.d_steps = 1
+  run = Run.build(single, DatasetInfo.of(dataset), parts=parts, mesh=make_mesh(data=1))
   explored = _explored(run, dataset, images)
   return explored, write_exploration(target, explored)
 
@@ -89,11 +93,13 @@ def _explored(run: Run, dataset: Dataset, images: int) -> Exploration:
     _log.info('comparing %s images with each other', f'{looked:,}')
   splits, signed = [], []
   for name, source in sources.items():
-    pixels = exploration.look(source, rows[name], dataset.image_shape)
+    pixels = exploration.compute_pixel_statistics(
+      source, rows[name], dataset.image_shape
+    )
     signed.append(pixels.signatures)
     labels = np.asarray(source.labels)
     splits.append(
-      exploration.measure(
+      exploration.split_statistics(
         name, labels, rows[name], pixels, dataset.image_shape, classes
       )
     )
@@ -111,7 +117,7 @@ def _explored(run: Run, dataset: Dataset, images: int) -> Exploration:
     splits=tuple(splits),
     sampled=looked < sum(sizes.values()),
     samples=exploration.draw_samples(splits[0].labels, classes, count),
-    repeats=exploration.repeats(splits, found),
+    duplicates=exploration.duplicate_report(splits, found),
     headers=headers,
     normalisation=run.task.normalization,
     augmented=changed,

@@ -65,14 +65,14 @@ def find_classifier(
   variables = jax.device_get(run.state.eval_variables)
   sha256 = fingerprint(named(variables), run.config.model.name)
   return classifier_extractor(
-    run.config.name or path.name,
-    f'features of {run.config.model.name} trained on {run.info.name} '
-    f'({run.step} steps, sha256 {sha256[:8]})',
-    f'classifier {sha256} {run.info.mean} {run.info.std}',
     run.task.model,
     variables,
-    run.info.mean,
-    run.info.std,
-    run.info.class_names,
-    run.info.image_shape,
+    name=run.config.name or path.name,
+    weights=f'features of {run.config.model.name} trained on {run.info.name} '
+    f'({run.step} steps, sha256 {sha256[:8]})',
+    identity=f'classifier {sha256} {run.info.mean} {run.info.std}',
+    mean=run.info.mean,
+    std=run.info.std,
+    class_names=run.info.class_names,
+    image_shape=run.info.image_shape,
   )

@@ -176,7 +176,7 @@ def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> flo
   return float(np.mean(ahead + ties_ahead < k))
 
 
-def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
   """Computes the mean of -log p(true class), in nats.
 
   Probabilities are clipped at the smallest normal float32, so that an example costs at

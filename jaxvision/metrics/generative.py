@@ -1,8 +1,7 @@
-"""Generated images against real ones: from pictures to a number that can be trusted.
+"""Metrics of generated images against real ones, together with how they were measured.
 
-A number is worth nothing without what it was measured with, so `Scores` holds both.
-Moments are summed as images go by; KID, precision, recall, density and coverage are of
-`KEPT` images of either side at most, which bounds memory at any number of samples.
+Moments are accumulated over all images. KID, precision, recall, density and coverage use
+at most `KEPT` images of either set, which bounds memory.
 """
 
 import dataclasses
@@ -37,13 +36,13 @@ _CHUNK = 500  # images of a split at a time
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-  """What a judge saw of a set of images.
+  """Statistics of the features of a set of images.
 
   Attributes:
-    name: of the set, with its size, such as 'test (10,000 images)'.
-    moments: of the features of all images.
-    features: float32 [m, D], of at most `KEPT` of them, evenly spread.
-    probabilities: float32 [n, K] of all; None where they were not kept.
+    name: name of the set with its size, such as 'test (10,000 images)'.
+    moments: moments of the features of all images.
+    features: float32 [m, D], features of at most `KEPT` images, evenly spaced.
+    probabilities: float32 [n, K] of all images; None if they were not kept.
   """
 
   name: str
@@ -53,20 +52,22 @@ class FeatureStatistics:
 
 
 def compute_statistics(
-  judge: FeatureExtractor, batches: Iterable[np.ndarray], count: int, name: str
+  extractor: FeatureExtractor, batches: Iterable[np.ndarray], count: int, name: str
 ) -> FeatureStatistics:
-  """Shows images to a judge.
+  """Extracts features of images and computes their statistics.
 
   Args:
-    judge: whose features count.
+    extractor: the network.
     batches: uint8 [B, H, W, C] each.
-    count: of the images in all.
-    name: of the set.
+    count: number of images in all batches.
+    name: name of the set.
+
+  Raises:
+    UserError: there are no images.
   """
   kept, probabilities, moments, first = [], [], None, 0
-  # Every image, or as many as are kept, at even distances over the whole set.
   wanted = np.unique(np.linspace(0, count - 1, min(count, KEPT)).astype(np.int64))
-  for features, shares in judge.batches(batches):
+  for features, shares in extractor.batches(batches):
     moments = moments or RunningMoments(features.shape[1])
     moments.add(features)
     here = wanted[(wanted >= first) & (wanted < first + len(features))] - first
@@ -92,31 +93,31 @@ def images_of(source: Source) -> Iterator[np.ndarray]:
 
 
 def split_statistics(
-  judge: FeatureExtractor, source: Source, split: str, cache: Path
+  extractor: FeatureExtractor, source: Source, split: str, cache: Path
 ) -> FeatureStatistics:
-  """Shows a split to a judge, or remembers what it saw of the same images before.
+  """Computes the statistics of a split, or reads them from the cache.
 
   Args:
-    judge: whose features count.
-    source: the split; one that is decoded as it goes is not remembered.
-    split: its name.
-    cache: directory of what is remembered.
+    extractor: the network.
+    source: the split; one that is decoded while it is read is not cached.
+    split: name of the split.
+    cache: directory of cached statistics.
   """
   name = f'{split} ({len(source):,} images)'
   file = None
   if getattr(source, 'images', None) is not None:
-    digest = hashlib.sha256(f'{judge.identity} {KEPT} '.encode())
+    digest = hashlib.sha256(f'{extractor.identity} {KEPT} '.encode())
     for batch in images_of(source):
       digest.update(np.ascontiguousarray(batch))
     file = cache / f'{digest.hexdigest()[:32]}.npz'
     known = _read(file)
     if known:
       return dataclasses.replace(known, name=name)
-  seen = compute_statistics(judge, images_of(source), len(source), name)
-  seen = dataclasses.replace(seen, probabilities=None)
+  statistics = compute_statistics(extractor, images_of(source), len(source), name)
+  statistics = dataclasses.replace(statistics, probabilities=None)
   if file:
-    _write(file, seen)
-  return seen
+    _write(file, statistics)
+  return statistics
 
 
 def _read(file: Path) -> FeatureStatistics | None:
@@ -125,41 +126,41 @@ def _read(file: Path) -> FeatureStatistics | None:
       moments = Moments(int(arrays['count']), arrays['mean'], arrays['covariance'])
       return FeatureStatistics('', moments, arrays['features'])
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-    return None  # not there, or damaged: it is made anew
+    return None  # missing or damaged: computed again
 
 
-def _write(file: Path, seen: FeatureStatistics) -> None:
-  moments, buffer = seen.moments, io.BytesIO()
+def _write(file: Path, statistics: FeatureStatistics) -> None:
+  moments, buffer = statistics.moments, io.BytesIO()
   np.savez(
     buffer,
     count=moments.count,
     mean=moments.mean,
     covariance=moments.covariance,
-    features=seen.features,
+    features=statistics.features,
   )
   try:
     os.makedirs(file.parent, exist_ok=True)
     write_whole(file, buffer.getvalue())
   except OSError:
-    return  # no room to remember it: the next time takes as long again
+    return  # the disk is full or read-only: computed again next time
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-  """The measures of generated images, and what they were measured with.
+  """Metrics of generated images, and how they were measured.
 
   Attributes:
-    name: 'FID' or 'FD-<run>', of `value`.
-    value: Frechet distance of the features, lower is better.
-    floor: that of the training split to the test split, which nothing real beats; None
-      where it was not measured.
-    samples: generated images.
+    name: 'FID' or 'FD-<run>', the name of `value`.
+    value: Fréchet distance of the features, lower is better.
+    floor: Fréchet distance of the training split to the test split; None if it was not
+      measured.
+    samples: number of generated images.
     reference: the real images, such as 'test (10,000 images)'.
-    weights, resizer: of the judge.
-    kid, kid_std: kernel distance and its deviation over subsets; None with fewer than
-      two images.
-    precision, recall, density, coverage: of the manifolds of features; None in passing.
-    inception_score, inception_score_std: None unless the judge is Inception.
+    weights, resizer: see `FeatureExtractor`.
+    kid, kid_std: kernel distance and its standard deviation over subsets; None with
+      fewer than two images.
+    precision, recall, density, coverage: None if they were not measured.
+    inception_score, inception_score_std: None unless the features are Inception's.
   """
 
   name: str
@@ -180,16 +181,16 @@ class Scores:
 
   @property
   def protocol(self) -> str:
-    """How it was measured, in words that belong to the number wherever it goes."""
+    """Describes how the metrics were measured; without it they cannot be compared."""
     resized = f', {self.resizer} resizing' if self.resizer else ''
     return f'{self.samples:,} samples against {self.reference}, {self.weights}{resized}'
 
   def as_json(self) -> dict[str, Any]:
-    """Returns the numbers and the protocol."""
+    """Returns the metrics and the protocol."""
     return {**dataclasses.asdict(self), 'protocol': self.protocol}
 
   def line(self) -> str:
-    """Returns a line for the terminal."""
+    """Formats the metrics as a line for the terminal."""
     floor = f', floor {self.floor:.2f}' if self.floor is not None else ''
     more = [
       f'{label} {value:{form}}'
@@ -207,20 +208,22 @@ class Scores:
     return f'{text}  ({self.protocol})'
 
 
-def compare(
-  judge: FeatureExtractor,
+def compute_scores(
+  extractor: FeatureExtractor,
   fake: FeatureStatistics,
   real: FeatureStatistics,
+  *,
   floor: float | None = None,
-  whole: bool = True,
+  manifolds: bool = True,
 ) -> Scores:
-  """Measures generated images against real ones.
+  """Computes the metrics of generated images against real ones.
 
   Args:
-    judge: that saw both.
-    fake, real: what it saw.
+    extractor: the network that `fake` and `real` come from.
+    fake, real: statistics of the generated and of the real images.
     floor: see `Scores`.
-    whole: also the measures that take seconds: precision, recall, density, coverage.
+    manifolds: whether to compute precision, recall, density and coverage, which take
+      seconds.
 
   Raises:
     UserError: too few images, or features that are not finite.
@@ -232,22 +235,22 @@ def compare(
     more['kid'], more['kid_std'] = kernel_distance(
       real.features, fake.features, subset_size=size
     )
-  if whole and fewest > 5:
+  if manifolds and fewest > 5:
     pair = precision_recall(real.features, fake.features)
     more['precision'], more['recall'] = pair
     pair = density_coverage(real.features, fake.features)
     more['density'], more['coverage'] = pair
-  if judge.class_names is None and fake.probabilities is not None and fewest >= 10:
+  if extractor.class_names is None and fake.probabilities is not None and fewest >= 10:
     pair = inception_score(fake.probabilities)
     more['inception_score'], more['inception_score_std'] = pair
   return Scores(
-    name=judge.name,
+    name=extractor.name,
     value=frechet_distance(fake.moments, real.moments),
     floor=floor,
     samples=fake.moments.count,
     reference=real.name,
-    weights=judge.weights,
-    resizer=judge.resizer,
+    weights=extractor.weights,
+    resizer=extractor.resizer,
     **{key: float(value) for key, value in more.items()},
   )
 
@@ -255,12 +258,12 @@ def compare(
 def nearest(
   samples: np.ndarray, source: Source, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Finds the training images next to samples, by the distance of their pixels.
+  """Finds the nearest training images of samples, by the distance of their pixels.
 
   Args:
     samples: uint8 [n, H, W, C].
-    source: the split to look through.
-    count: neighbours of each.
+    source: the training images.
+    count: number of neighbours of each sample.
 
   Returns:
     (indices int64 [n, count], nearest first; distances float32 [n, count]: root mean
@@ -287,13 +290,13 @@ def nearest(
 
 
 def diversity(images: np.ndarray) -> float:
-  """Returns the mean distance between two of the images, in grey levels.
+  """Computes the mean distance between two images of a set, in grey levels.
 
   Args:
     images: uint8 [n, H, W, C], n at least 2.
 
   Returns:
-    The mean over pairs of the root mean square difference of pixels.
+    Mean over all pairs of the root mean square difference of their pixels.
 
   >>> diversity(np.array([0, 10], np.uint8).reshape(2, 1, 1, 1))
   10.0

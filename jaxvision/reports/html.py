@@ -17,18 +17,18 @@ _HERE = Path(__file__).parent
 MISSING = '\N{EN DASH}'  # stands wherever a value was not measured
 
 
-def plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
   """Converts nested values to what strict JSON can say; NaN and infinity to None.
 
-  >>> plain({'loss': np.float32('nan'), 'shape': (np.int64(8), 8)})
+  >>> jsonable({'loss': np.float32('nan'), 'shape': (np.int64(8), 8)})
   {'loss': None, 'shape': [8, 8]}
   """
   if isinstance(value, Mapping):
-    return {str(key): plain(item) for key, item in value.items()}
+    return {str(key): jsonable(item) for key, item in value.items()}
   if isinstance(value, np.ndarray | np.generic):
-    return plain(value.tolist())
+    return jsonable(value.tolist())
   if isinstance(value, list | tuple):
-    return [plain(item) for item in value]
+    return [jsonable(item) for item in value]
   if isinstance(value, float):
     return value if math.isfinite(value) else None
   if value is None or isinstance(value, bool | int | str):
@@ -56,10 +56,10 @@ def percent(value: float | None, decimals: int = 2) -> str:
   return number(value, f'.{decimals}%')
 
 
-def duration(seconds: float | None) -> str:
+def elapsed_time(seconds: float | None) -> str:
   """Formats a time with the two units that matter, or the dash.
 
-  >>> duration(0.25), duration(93.4), duration(7384), duration(None) == MISSING
+  >>> elapsed_time(0.25), elapsed_time(93.4), elapsed_time(7384), elapsed_time(None) == MISSING
   ('0.2 s', '1 min 33 s', '2 h 3 min', True)
   """
   if seconds is None or not math.isfinite(seconds):
@@ -121,8 +121,8 @@ def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
   backend = summary.get('backend')
   commit = summary.get('git_commit')
   return [
-    ('training time', duration(summary.get('seconds_train'))),
-    ('compile time', duration(summary.get('seconds_compile'))),
+    ('training time', elapsed_time(summary.get('seconds_train'))),
+    ('compile time', elapsed_time(summary.get('seconds_compile'))),
     ('images/s', number(summary.get('images_per_second'), ',.0f')),
     ('device', device + (f' ({backend})' if backend and backend != kind else '')),
     ('compute dtype', text(summary.get('dtype'))),
@@ -162,7 +162,7 @@ def render(template: str, **values: Any) -> str:
   functions = (
     number,
     percent,
-    duration,
+    elapsed_time,
     size,
     text,
     markdown,
@@ -191,7 +191,7 @@ def lined_json(record: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
   fields = []
-  for key, value in plain(record).items():
+  for key, value in jsonable(record).items():
     if isinstance(value, list) and value and isinstance(value[0], list | dict):
       items = ',\n'.join(f'    {dump(item)}' for item in value)
       fields.append(f'  {dump(key)}: [\n{items}\n  ]')

@@ -140,7 +140,9 @@ class GanEvaluator:
     if extractors.features:
       fake = self._fake(extractors.features, variables, count)
       real = self._real(wanted.reference)
-      scores = generative.compare(extractors.features, fake, real, whole=False)
+      scores = generative.compute_scores(
+        extractors.features, fake, real, manifolds=False
+      )
       values |= {'fd': scores.value, 'kid': scores.kid, 'samples': count}
     if extractors.classifier:
       if extractors.classifier is not extractors.features:
@@ -180,7 +182,7 @@ class GanEvaluator:
         train, test = self._real('train'), self._real('test')
         floor = generative.frechet_distance(train.moments, test.moments)
       real = self._real(split or wanted.reference)
-      scores = generative.compare(extractors.features, fake, real, floor)
+      scores = generative.compute_scores(extractors.features, fake, real, floor=floor)
     if extractors.classifier and extractors.classifier is not extractors.features:
       fake = self._fake(extractors.classifier, variables, wanted.samples)
     return scores, fake if extractors.classifier else None
@@ -246,7 +248,7 @@ class GanEvaluator:
       opinion = None
       if seen:
         confidences = seen.probabilities.max(1)
-        opinion = report.Judged(
+        opinion = report.SampleClasses(
           self._extractors.classifier.weights,
           class_counts(seen),
           float(confidences.mean()),
@@ -264,7 +266,7 @@ class GanEvaluator:
           state.eval_variables, _ROWS, _COLUMNS, self._config.seed
         ),
         neighbours=neighbours,
-        judged=opinion,
+        sample_classes=opinion,
         scores=scores.as_json() if scores else None,
         class_names=self._dataset.class_names,
         notes=[*data_notes(self._dataset), *self._diagnosis().values()],

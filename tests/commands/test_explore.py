@@ -85,7 +85,7 @@ def test_planted_duplicates_are_found_and_no_others(photos, tmp_path, capsys, pi
   assert (counts['clusters'], counts['images']) == (6, 12)
   assert counts['leaked'] == {'test': 3}
   assert '3 of 15 test images (20.00%) have a duplicate in train' in told
-  assert '2 pairs of duplicates have unlike labels' in told
+  assert '2 pairs of duplicates have different labels' in told
   assert record['skipped'] == 1
   assert record['files'] == {
     'width': '48 to 144, median 96',

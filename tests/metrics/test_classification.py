@@ -125,18 +125,18 @@ def test_top_k_accuracy_refuses_no_choice():
     classification.top_k_accuracy(np.eye(2), np.array([0, 1]), k=0)
 
 
-def test_cross_entropy_equals_sklearn(case):
+def test_log_loss_equals_sklearn(case):
   num_classes, labels, probabilities = case
   exact = probabilities.astype(np.float64)
   exact /= exact.sum(axis=1, keepdims=True)
   theirs = sklearn.metrics.log_loss(labels, exact, labels=range(num_classes))
-  assert classification.cross_entropy(probabilities, labels) == pytest.approx(
+  assert classification.log_loss(probabilities, labels) == pytest.approx(
     theirs, rel=1e-5
   )
 
 
-def test_cross_entropy_of_a_certain_mistake_is_finite():
-  loss = classification.cross_entropy(np.array([[1, 0]], np.float32), np.array([1]))
+def test_log_loss_of_a_certain_mistake_is_finite():
+  loss = classification.log_loss(np.array([[1, 0]], np.float32), np.array([1]))
   assert loss == pytest.approx(-np.log(np.finfo(np.float32).tiny))
 
 

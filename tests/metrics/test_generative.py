@@ -1,4 +1,4 @@
-"""Showing images to a judge, remembering what it saw, and the numbers that come of it."""
+"""Statistics of features, their cache, and the metrics computed from them."""
 
 import chex
 import numpy as np
@@ -7,11 +7,11 @@ import pytest
 from jaxvision.data.dataset import ArraySource
 from jaxvision.errors import UserError
 from jaxvision.metrics import distances, generative
-from jaxvision.metrics.feature_extractors import Judge
+from jaxvision.metrics.feature_extractors import FeatureExtractor
 
 
-class Looking:
-  """Features: the pixels themselves; counts how many images it was shown."""
+class PixelFeatures:
+  """Returns the pixels as features and counts the images that it was called with."""
 
   def __init__(self):
     self.shown = 0
@@ -22,9 +22,12 @@ class Looking:
     return flat, np.full((len(images), 2), 0.5, np.float32)
 
 
-def make_judge(name='FD-pixels', class_names=('a', 'b')):
-  look = Looking()
-  return look, Judge(name, 'no weights', '', 'pixels', class_names, look, 7)
+def make_extractor(name='FD-pixels', class_names=('a', 'b')):
+  extract = PixelFeatures()
+  extractor = FeatureExtractor(
+    name, 'no weights', '', 'pixels', class_names, extract, 7
+  )
+  return extract, extractor
 
 
 def images_of(count, seed=0):
@@ -33,48 +36,56 @@ def images_of(count, seed=0):
 
 def test_streamed_features_are_those_of_the_whole(monkeypatch):
   monkeypatch.setattr(generative, 'KEPT', 10)
-  look, judge = make_judge()
+  extract, extractor = make_extractor()
   images = images_of(45)
-  seen = generative.see(judge, np.split(images, [1, 20, 21]), 45, 'some')
-  whole = distances.Moments.of(look(images)[0])
-  assert seen.moments.count == 45
-  chex.assert_trees_all_close(seen.moments.mean, whole.mean, rtol=1e-9)
-  chex.assert_trees_all_close(seen.moments.covariance, whole.covariance, rtol=1e-9)
-  assert seen.probabilities.shape == (45, 2)
+  statistics = generative.compute_statistics(
+    extractor, np.split(images, [1, 20, 21]), 45, 'some'
+  )
+  whole = distances.Moments.of(extract(images)[0])
+  assert statistics.moments.count == 45
+  chex.assert_trees_all_close(statistics.moments.mean, whole.mean, rtol=1e-9)
+  chex.assert_trees_all_close(
+    statistics.moments.covariance, whole.covariance, rtol=1e-9
+  )
+  assert statistics.probabilities.shape == (45, 2)
   # Ten of them, from the first to the last, whatever order the set has.
   kept = np.linspace(0, 44, 10).astype(int)
-  chex.assert_trees_all_close(seen.features, look(images[kept])[0])
+  chex.assert_trees_all_close(statistics.features, extract(images[kept])[0])
 
 
-def test_a_split_is_looked_at_once_and_only_once_per_judge(tmp_path):
+def test_statistics_of_a_split_are_computed_once_per_extractor(tmp_path):
   source = ArraySource(images_of(30), np.zeros(30, np.int32))
-  look, judge = make_judge()
-  first = generative.see_split(judge, source, 'test', tmp_path)
-  again = generative.see_split(judge, source, 'test', tmp_path)
-  assert look.shown == 30
+  extract, extractor = make_extractor()
+  first = generative.split_statistics(extractor, source, 'test', tmp_path)
+  again = generative.split_statistics(extractor, source, 'test', tmp_path)
+  assert extract.shown == 30
   chex.assert_trees_all_equal(first.moments.covariance, again.moments.covariance)
   chex.assert_trees_all_equal(first.features, again.features)
   assert first.name == again.name == 'test (30 images)'
-  # Other images, or another judge: looked at anew.
+  # Other images or another extractor: computed again.
   other = ArraySource(images_of(30, seed=1), np.zeros(30, np.int32))
-  generative.see_split(judge, other, 'test', tmp_path)
-  assert look.shown == 60
-  stranger = Judge('FD-x', 'w', '', 'another', None, look, 7)
-  generative.see_split(stranger, source, 'test', tmp_path)
-  assert look.shown == 90
-  # A damaged file is made anew, not believed.
+  generative.split_statistics(extractor, other, 'test', tmp_path)
+  assert extract.shown == 60
+  stranger = FeatureExtractor('FD-x', 'w', '', 'another', None, extract, 7)
+  generative.split_statistics(stranger, source, 'test', tmp_path)
+  assert extract.shown == 90
+  # A damaged file is replaced.
   for file in tmp_path.iterdir():
     file.write_bytes(file.read_bytes()[:100])
-  repaired = generative.see_split(judge, source, 'test', tmp_path)
-  assert look.shown == 120
+  repaired = generative.split_statistics(extractor, source, 'test', tmp_path)
+  assert extract.shown == 120
   chex.assert_trees_all_equal(first.moments.mean, repaired.moments.mean)
 
 
 def test_scores_tell_how_they_were_measured():
-  _, judge = make_judge()
-  real = generative.see(judge, [images_of(60)], 60, 'test (60 images)')
-  fake = generative.see(judge, [images_of(50, seed=1)], 50, 'samples')
-  scores = generative.compare(judge, fake, real, floor=0.25)
+  _, extractor = make_extractor()
+  real = generative.compute_statistics(
+    extractor, [images_of(60)], 60, 'test (60 images)'
+  )
+  fake = generative.compute_statistics(
+    extractor, [images_of(50, seed=1)], 50, 'samples'
+  )
+  scores = generative.compute_scores(extractor, fake, real, floor=0.25)
   assert scores.value == distances.frechet_distance(fake.moments, real.moments)
   assert scores.protocol == '50 samples against test (60 images), no weights'
   assert scores.as_json()['protocol'] == scores.protocol
@@ -83,27 +94,31 @@ def test_scores_tell_how_they_were_measured():
   assert 'floor 0.25' in scores.line()
   pair = distances.precision_recall(real.features, fake.features)
   assert (scores.precision, scores.recall) == pytest.approx(pair)
-  # Inception Score is Inception's: a judge that names its classes is none.
+  # Only Inception has an Inception Score.
   assert scores.inception_score is None
-  quick = generative.compare(judge, fake, real, whole=False)
+  quick = generative.compute_scores(extractor, fake, real, manifolds=False)
   assert quick.value == scores.value
   assert quick.precision is None
 
 
 def test_inception_score_belongs_to_inception():
-  _, judge = make_judge('FID', None)
-  seen = generative.see(judge, [images_of(60)], 60, 'x')
-  assert generative.compare(judge, seen, seen).inception_score == pytest.approx(1)
+  _, extractor = make_extractor('FID', None)
+  statistics = generative.compute_statistics(extractor, [images_of(60)], 60, 'x')
+  assert generative.compute_scores(
+    extractor, statistics, statistics
+  ).inception_score == pytest.approx(1)
 
 
 def test_too_few_images_are_told():
-  _, judge = make_judge()
-  real = generative.see(judge, [images_of(60)], 60, 'test (60 images)')
-  one = generative.see(judge, [images_of(1)], 1, 'samples')
+  _, extractor = make_extractor()
+  real = generative.compute_statistics(
+    extractor, [images_of(60)], 60, 'test (60 images)'
+  )
+  one = generative.compute_statistics(extractor, [images_of(1)], 1, 'samples')
   with pytest.raises(UserError, match='too few'):
-    generative.compare(judge, one, real)
+    generative.compute_scores(extractor, one, real)
   with pytest.raises(UserError, match='no images'):
-    generative.see(judge, [], 0, 'samples')
+    generative.compute_statistics(extractor, [], 0, 'samples')
 
 
 def test_nearest_training_images_are_found():

@@ -12,7 +12,7 @@ from report_samples import (
   classifier_outputs,
   finished_run,
   gan_history,
-  judged_samples,
+  sample_classes,
   write_gan_report,
   write_run_report,
 )
@@ -69,7 +69,7 @@ def generated(tmp_path_factory):
     tmp_path_factory.mktemp('generated'),
     history=gan_history(points=40, evaluations=4),
     scores=SCORES,
-    judged=judged_samples(10, HOSTILE + [str(i) for i in range(7)]),
+    sample_classes=sample_classes(10, HOSTILE + [str(i) for i in range(7)]),
   )
 
 

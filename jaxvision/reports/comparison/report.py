@@ -99,7 +99,7 @@ def columns(measure: Measure) -> list[Column]:
       'training time',
       'seconds_train',
       lambda e: e.average('seconds_train'),
-      html.duration,
+      html.elapsed_time,
     ),
     (
       'images/s',
@@ -124,7 +124,7 @@ def lines(comparison: Comparison) -> list[str]:
     line = (
       f'{entry.label:{width}}  {spread(measure, entry)}  ({seeds}; '
       f'{html.number(entry.params)} parameters, '
-      f'{html.duration(entry.average("seconds_train"))})'
+      f'{html.elapsed_time(entry.average("seconds_train"))})'
     )
     found.append('; '.join([line, *entry.marks]))
   found += [sentence(comparison, test) for test in comparison.tests]

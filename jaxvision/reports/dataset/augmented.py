@@ -1,4 +1,4 @@
-"""Training images as the train step sees them, beside what they were."""
+"""Training images before and after augmentation."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from jaxvision.data.dataset import Dataset, read_crops, read_many
 from jaxvision.data.order import seed_words
 from jaxvision.tasks.base import Task
 
-# Fields that say how, and hold only where another says whether.
+# Fields that apply only where another field is set.
 _MODES = {
   'flip_mode': 'flip',
   'resized_crop_ratio': 'resized_crop',
@@ -33,13 +33,13 @@ class Augmented:
     originals: uint8 [n, H, W, C].
     versions: uint8 [n, v, H, W, C]; v is 0 where the config augments nothing.
     indices: int64 [n], places in the training split.
-    what: the fields that are on, such as 'augment.flip = True'.
+    fields: the augmentations of the config, such as 'augment.flip = True'.
   """
 
   originals: np.ndarray
   versions: np.ndarray
   indices: np.ndarray
-  what: tuple[str, ...]
+  fields: tuple[str, ...]
 
 
 def enabled(config: ConfigDict) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a data set is made of: classes, channels, intensities, sizes, duplicates."""
+"""Statistics of a data set: classes, channels, intensities, duplicates."""
 
 import dataclasses
 import math
@@ -14,20 +14,21 @@ from jaxvision.reports.dataset.augmented import Augmented
 from jaxvision.reports.dataset.duplicates import Duplicates, Signatures
 
 LEVELS = 256
-SAMPLE, STREAMED_SAMPLE = 100_000, 20_000  # images looked at, over all splits
+# Images whose pixels are read, over all splits.
+SAMPLE, STREAMED_SAMPLE = 100_000, 20_000
 
 _CHUNK_BYTES = 4 << 20  # read per task, as `data.scan` does
 _CHUNK_IMAGES = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pixels:
-  """The pixels of m images, counted.
+class PixelStatistics:
+  """Statistics of the pixels of m images.
 
   Attributes:
     sums: int64 [m, 2, C], `moments` of each image.
     histogram: int64 [C, 256], pixels of each level.
-    signatures: to find duplicates by.
+    signatures: what duplicates are found by.
   """
 
   sums: np.ndarray
@@ -41,17 +42,17 @@ class Split:
 
   Attributes:
     name: 'train', 'test', ...
-    labels: int32 [n], all of them.
+    labels: int32 [n], labels of all examples.
     counts: int64 [K], examples of each class.
-    looked: int64 [m], ascending: the examples whose pixels were looked at.
-    mean, std: per channel over all their pixels, in units of [0, 1]; 0 is 0 here.
-    histogram: int64 [C, 256].
+    sample: int64 [m], rising, the examples whose pixels were read.
+    mean, std: of each channel over the pixels of the sample, in units of [0, 1].
+    histogram: int64 [C, 256], pixels of each level.
   """
 
   name: str
   labels: np.ndarray
   counts: np.ndarray
-  looked: np.ndarray
+  sample: np.ndarray
   mean: tuple[float, ...]
   std: tuple[float, ...]
   histogram: np.ndarray
@@ -62,27 +63,24 @@ class Split:
 
   @property
   def imbalance(self) -> float:
-    """Examples of the largest class to one of the smallest; infinite where one lacks.
-
-    1 where all classes are as large.
-    """
+    """Examples of the largest class / examples of the smallest; may be infinite."""
     least = int(self.counts.min())
     return int(self.counts.max()) / least if least else math.inf
 
   @property
   def missing(self) -> np.ndarray:
-    """Classes without an example, int64."""
+    """Returns the classes without an example, int64."""
     return np.flatnonzero(self.counts == 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Twins:
-  """A pair of duplicates with what a reader wants to know of them.
+class DuplicatePair:
+  """Two images that are duplicates.
 
   Attributes:
-    splits, indices, labels: of both; indices are places in their splits.
+    splits, indices, labels: of both images; an index is a position in its split.
     kind: one of `duplicates.KINDS`.
-    evidence: infinite where identical.
+    evidence: see `duplicates.evidence`; infinite for identical images.
   """
 
   splits: tuple[str, str]
@@ -93,54 +91,54 @@ class Twins:
 
   @property
   def across(self) -> bool:
-    """Whether they are in two splits: a leak."""
+    """Whether the images are in two splits: a leak."""
     return self.splits[0] != self.splits[1]
 
   @property
   def conflict(self) -> bool:
-    """Whether they are of two classes."""
+    """Whether the images have two labels."""
     return self.labels[0] != self.labels[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Repeats:
+class DuplicateReport:
   """The duplicates of a data set, over all splits.
 
   Attributes:
-    pairs: by kind, then by place. See `Duplicates` for which of many alike.
-    clusters: number of groups that the pairs make.
-    images: images in them.
-    conflicting: clusters with more than one class.
-    leaked: split -> how many of its images are in a cluster with a training image.
+    pairs: by kind, then by position; see `Duplicates` for the pairs of a large cluster.
+    clusters: number of clusters.
+    images: number of images in clusters.
+    conflicting: number of clusters with more than one class.
+    leaked: split -> number of its images in a cluster with a training image.
   """
 
-  pairs: tuple[Twins, ...]
+  pairs: tuple[DuplicatePair, ...]
   clusters: int
   images: int
   conflicting: int
   leaked: Mapping[str, int]
 
-  def of(self, kind: str) -> list[Twins]:
+  def of_kind(self, kind: str) -> list[DuplicatePair]:
     """Returns the pairs of a kind."""
     return [pair for pair in self.pairs if pair.kind == kind]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exploration:
-  """A data set as one would want to know it before training.
+  """What `jaxvision explore` found in a data set.
 
   Attributes:
-    config_name: of the config that names it.
-    dataset: what was explored.
+    config_name: name of the config.
+    dataset: the data set.
     splits: train first.
-    sampled: whether not all images were looked at.
-    samples: int64 [K, s], training images of each class, -1 where there are fewer.
-    repeats: duplicates.
-    headers: of the files of a folder set; None elsewhere.
-    normalisation: mean and std that the run takes, each C numbers.
+    sampled: whether only some of the images were read.
+    samples: int64 [K, s], training images of each class, padded with -1.
+    duplicates: duplicates within and across splits.
+    headers: headers of the image files of a folder set; None for other sets.
+    normalisation: mean and std [C] that training normalises by.
     augmented: training images before and after augmentation.
-    files: split -> a name for each example; empty where they have none.
-    notes: what a reader must know first.
+    files: split -> name of each example; empty for sets without files.
+    notes: warnings that stand at the head of the page.
   """
 
   config_name: str
@@ -148,7 +146,7 @@ class Exploration:
   splits: tuple[Split, ...]
   sampled: bool
   samples: np.ndarray
-  repeats: Repeats
+  duplicates: DuplicateReport
   headers: Headers | None
   normalisation: tuple[tuple[float, ...], tuple[float, ...]]
   augmented: Augmented
@@ -156,20 +154,20 @@ class Exploration:
   notes: tuple[str, ...]
 
   @property
-  def looked(self) -> int:
-    """Images whose pixels were looked at."""
-    return sum(len(split.looked) for split in self.splits)
+  def images_read(self) -> int:
+    """Number of images whose pixels were read."""
+    return sum(len(split.sample) for split in self.splits)
 
   @property
   def examples(self) -> int:
-    """Images there are."""
+    """Number of examples in all splits."""
     return sum(split.examples for split in self.splits)
 
 
 def draw(count: int, number: int, seed: int = 0) -> np.ndarray:
-  """Draws `number` of `count` examples, or all of fewer.
+  """Draws `number` of `count` examples, or all if there are fewer.
 
-  The raw output of PCG64, which NumPy promises never to change.
+  It uses the raw output of PCG64, which NumPy guarantees never to change.
 
   Returns:
     int64, ascending.
@@ -184,11 +182,11 @@ def draw(count: int, number: int, seed: int = 0) -> np.ndarray:
 
 
 def draw_from(sizes: Mapping[str, int], most: int) -> dict[str, np.ndarray]:
-  """Draws at most `most` examples of all splits, the same share of each.
+  """Draws at most `most` examples in all, the same share of each split.
 
   Args:
-    sizes: split -> examples.
-    most: how many, at least one of each split.
+    sizes: split -> number of examples.
+    most: number of examples in all; at least one is drawn of each split.
 
   >>> {name: len(rows) for name, rows in draw_from({'a': 60, 'b': 20}, 40).items()}
   {'a': 30, 'b': 10}
@@ -200,53 +198,53 @@ def draw_from(sizes: Mapping[str, int], most: int) -> dict[str, np.ndarray]:
   }
 
 
-def look(
+def compute_pixel_statistics(
   source: Source,
   rows: np.ndarray,
   image_shape: tuple[int, int, int],
   chunk: int | None = None,
-) -> Pixels:
-  """Reads images once, in chunks, and counts their pixels.
+) -> PixelStatistics:
+  """Reads images once, in chunks, and computes their statistics.
 
   Args:
-    source: of n images.
-    rows: int64 [m], which.
+    source: the images of a split.
+    rows: int64 [m], the images to read.
     image_shape: (H, W, C) of each.
-    chunk: images at a time; None: by their size. The results do not depend on it.
+    chunk: images at a time, by default as many as fit 4 MB.
   """
 
-  def count(part: range) -> Pixels:
+  def count(part: range) -> PixelStatistics:
     examples = read_many(source, rows[part.start : part.stop].tolist())
     images = np.stack([image for image, _ in examples])
     planes = np.moveaxis(images, -1, 0).reshape(image_shape[-1], -1)
     histogram = np.stack([np.bincount(plane, minlength=LEVELS) for plane in planes])
-    return Pixels(moments(images), histogram, duplicates.signatures(images))
+    return PixelStatistics(moments(images), histogram, duplicates.signatures(images))
 
   size = chunk or max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // int(np.prod(image_shape))))
   chunks = [range(i, min(i + size, len(rows))) for i in range(0, len(rows), size)]
   parts = list(in_order(count, chunks))
-  return Pixels(
+  return PixelStatistics(
     np.concatenate([part.sums for part in parts]),
     np.sum([part.histogram for part in parts], axis=0),
     Signatures.joined([part.signatures for part in parts]),
   )
 
 
-def measure(
+def split_statistics(
   name: str,
   labels: np.ndarray,
-  looked: np.ndarray,
-  pixels: Pixels,
+  sample: np.ndarray,
+  pixels: PixelStatistics,
   image_shape: tuple[int, int, int],
   num_classes: int,
 ) -> Split:
-  """Returns what is to be known of a split.
+  """Summarises a split.
 
   Args:
-    name: of the split.
+    name: name of the split.
     labels: int32 [n].
-    looked: int64 [m], which of them `pixels` is of.
-    pixels: from `look`.
+    sample: int64 [m], the examples that `pixels` describes.
+    pixels: from `compute_pixel_statistics`.
     image_shape: (H, W, C).
     num_classes: K.
   """
@@ -254,23 +252,23 @@ def measure(
   levels = (pixels.histogram > 0).sum(1)
   std = tuple(0.0 if level == 1 else value for value, level in zip(std, levels))
   counts = np.bincount(labels, minlength=num_classes)
-  return Split(name, labels, counts, looked, mean, std, pixels.histogram)
+  return Split(name, labels, counts, sample, mean, std, pixels.histogram)
 
 
-def repeats(splits: Sequence[Split], found: Duplicates) -> Repeats:
-  """Names the duplicates that were found among the images of all splits.
+def duplicate_report(splits: Sequence[Split], found: Duplicates) -> DuplicateReport:
+  """Describes duplicates by the splits and labels of their images.
 
   Args:
-    splits: in the order in which their images were joined.
-    found: among them.
+    splits: in the order in which their samples were joined.
+    found: duplicates among the joined images.
   """
-  home = np.repeat(np.arange(len(splits)), [len(split.looked) for split in splits])
-  place = np.concatenate([split.looked for split in splits])
-  labels = np.concatenate([split.labels[split.looked] for split in splits])
+  home = np.repeat(np.arange(len(splits)), [len(split.sample) for split in splits])
+  place = np.concatenate([split.sample for split in splits])
+  labels = np.concatenate([split.labels[split.sample] for split in splits])
 
-  def twins(first: int, second: int, kind: int, evidence: float) -> Twins:
+  def pair(first: int, second: int, kind: int, evidence: float) -> DuplicatePair:
     both = (first, second)
-    return Twins(
+    return DuplicatePair(
       tuple(splits[home[i]].name for i in both),
       tuple(int(place[i]) for i in both),
       tuple(int(labels[i]) for i in both),
@@ -279,11 +277,11 @@ def repeats(splits: Sequence[Split], found: Duplicates) -> Repeats:
     )
 
   columns = (found.first, found.second, found.kind, found.evidence)
-  pairs = tuple(twins(*row) for row in zip(*(column.tolist() for column in columns)))
+  pairs = tuple(pair(*row) for row in zip(*(column.tolist() for column in columns)))
   clusters = found.clusters()
   train = next(i for i, split in enumerate(splits) if split.name == 'train')
   leaking = [group for group in clusters if (home[group] == train).any()]
-  return Repeats(
+  return DuplicateReport(
     pairs=pairs,
     clusters=len(clusters),
     images=sum(map(len, clusters)),
@@ -297,10 +295,10 @@ def repeats(splits: Sequence[Split], found: Duplicates) -> Repeats:
 
 
 def draw_samples(labels: np.ndarray, num_classes: int, count: int) -> np.ndarray:
-  """Draws some examples of each class.
+  """Draws `count` examples of each class.
 
   Returns:
-    int64 [K, count], ascending in each row; -1 where a class has fewer.
+    int64 [K, count], rising in each row, padded with -1.
 
   >>> draw_samples(np.array([1, 1, 0]), 3, 2).tolist()
   [[2, -1], [0, 1], [-1, -1]]

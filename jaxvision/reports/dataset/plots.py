@@ -1,4 +1,4 @@
-"""The charts of an exploration, each a function from numbers to a figure."""
+"""Charts of an exploration, each a function from numbers to a figure."""
 
 import math
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ def classes(
 ) -> Figure:
   """Draws the share of each class: training as bars, other splits as points.
 
-  Classes come in their own order, so that two charts can be held against each other;
-  above 150 only the 50 most and the 50 least frequent, in that order.
+  Classes keep their order, so that charts of two sets can be compared. Above 150 classes
+  the 50 most and the 50 least frequent are drawn by their frequency.
 
   Args:
     splits: train first.
@@ -60,7 +60,7 @@ def classes(
     columns = np.array_split(order, math.ceil(number / ROWS))
   for axes, members in zip(figure.axes, columns):
     axes.containers[0].set_label(train.name)
-    axes.lines[0].set_color(theme.ink)  # or it would be lost behind the points
+    axes.lines[0].set_color(theme.ink)  # visible behind the points
     for split, share in zip(others, shares[1:]):
       axes.plot(
         share[members],
@@ -94,7 +94,7 @@ def intensities(splits: Sequence[Split], theme: Theme = LIGHT) -> Figure:
   """Draws the histogram of each channel over 256 levels, a panel for each split.
 
   Args:
-    splits: of one number of channels.
+    splits: splits with the same number of channels.
     theme: colours.
   """
   figure = style.new_figure(6.8, 0.5 + 1.75 * len(splits), theme)
@@ -133,10 +133,10 @@ def intensities(splits: Sequence[Split], theme: Theme = LIGHT) -> Figure:
 
 
 def sizes(headers: Headers, theme: Theme = LIGHT) -> Figure:
-  """Draws how wide and high image files are, and their aspect ratio.
+  """Draws histograms of width, height and aspect ratio of image files.
 
   Args:
-    headers: of one file or more.
+    headers: headers of one file or more.
     theme: colours.
   """
   figure = style.new_figure(7.4, 2.7, theme)
@@ -171,13 +171,13 @@ def _bins(values: np.ndarray) -> np.ndarray:
 def labelled_rows(
   rows: Sequence[tuple[str, np.ndarray]], columns: int, theme: Theme = LIGHT
 ) -> Figure:
-  """Draws rows of pictures with a name before each, in columns of rows.
+  """Draws strips of images with a name before each.
 
-  Pixels are drawn whole: small images are enlarged by a whole number.
+  Small images are enlarged by a whole number.
 
   Args:
-    rows: (name, picture uint8 [h, w, 3]) each, all pictures of one height.
-    columns: rows stand in so many columns, from top to bottom.
+    rows: (name, strip uint8 [h, w, 3]) each, all strips of one height.
+    columns: number of columns that the rows fill from top to bottom.
     theme: colours.
   """
   height = rows[0][1].shape[0]

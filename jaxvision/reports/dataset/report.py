@@ -12,32 +12,32 @@ from jaxvision.io import write_all
 from jaxvision.reports import html, image_grid, style
 from jaxvision.reports.dataset import plots
 from jaxvision.reports.dataset.duplicates import EVIDENCE, KINDS, SIDE
-from jaxvision.reports.dataset.exploration import Exploration, Split, Twins
+from jaxvision.reports.dataset.exploration import DuplicatePair, Exploration, Split
 
-SHOWN_PAIRS = 24  # of each sort
+SHOWN_PAIRS = 24  # of each group
 LISTED_PAIRS = 10_000  # in explore.json
-_THUMBNAIL = 96  # pixels a side, at most, of what the page holds
+_THUMBNAIL = 96  # pixels a side of an image on the page, at most
 
-# Sorts of pairs that are shown apart, the gravest first: key, title.
-_SORTS = (
-  ('conflict', 'Of two classes'),
-  ('leak', 'Across splits, of one class'),
-  ('identical', 'Identical, in one split'),
-  ('near', 'Nearly so, in one split'),
-  ('mirrored', 'Mirrored, in one split'),
+# Groups of pairs on the page: key, title.
+_GROUPS = (
+  ('conflict', 'Two labels'),
+  ('leak', 'Across splits, one label'),
+  ('identical', 'Identical, within a split'),
+  ('near', 'Nearly identical, within a split'),
+  ('mirrored', 'Mirrored, within a split'),
 )
 
 
 def write_exploration(directory: str | Path, explored: Exploration) -> Path:
   """Writes an exploration into a directory.
 
-  explore.html (one file that needs nothing else), .json, and the pictures as PNG.
-  Every file is replaced as a whole; a picture that there is nothing for is left out, and
-  one of an earlier exploration removed.
+  The files are explore.html, which needs no other file, explore.json and the pictures as
+  PNG. Each is replaced as a whole. Pictures of an earlier exploration that have no
+  successor are removed.
 
   Args:
-    directory: is made where it is not there.
-    explored: what to write.
+    directory: is created if it does not exist.
+    explored: the exploration.
 
   Returns:
     Path of explore.html.
@@ -77,11 +77,11 @@ def write_exploration(directory: str | Path, explored: Exploration) -> Path:
   return target / 'explore.html'
 
 
-_OPTIONAL = {'sizes.png', 'augmented.png', *(f'pairs_{key}.png' for key, _ in _SORTS)}
+_OPTIONAL = {'sizes.png', 'augmented.png', *(f'pairs_{key}.png' for key, _ in _GROUPS)}
 
 
 def subject(explored: Exploration) -> str:
-  """Says what was explored in a line."""
+  """Describes the data set in one line."""
   height, width, channels = explored.dataset.image_shape
   kind = 'grey' if channels == 1 else 'colour'
   sizes = ', '.join(f'{split.examples:,} {split.name}' for split in explored.splits)
@@ -93,9 +93,9 @@ def subject(explored: Exploration) -> str:
 
 
 def lines(explored: Exploration) -> list[str]:
-  """Returns the findings for the terminal, a line each."""
-  told = [subject(explored)]
-  told += [f'note: {note}' for note in explored.notes]
+  """Returns the findings as lines for the terminal."""
+  findings = [subject(explored)]
+  findings += [f'note: {note}' for note in explored.notes]
   for split in explored.splits:
     low, high = int(split.counts.min()), int(split.counts.max())
     balance = f'{low:,} to {high:,} images a class'
@@ -103,44 +103,44 @@ def lines(explored: Exploration) -> list[str]:
       balance = f'{low:,} images of each class'
     elif low:
       balance += f' (imbalance {split.imbalance:.3g})'
-    told.append(f'{split.name}: {balance}')
+    findings.append(f'{split.name}: {balance}')
     if len(split.missing):
-      told.append(f'{split.name} has no image of {_named(explored, split)}')
+      findings.append(f'{split.name} has no image of {_named(explored, split)}')
   mean, std = explored.splits[0].mean, explored.splits[0].std
-  told.append(f'train pixels: mean {_numbers(mean)}, deviation {_numbers(std)}')
+  findings.append(f'train pixels: mean {_numbers(mean)}, deviation {_numbers(std)}')
   if sizes := size_facts(explored.headers):
-    told.append('files: ' + ', '.join(f'{label} {value}' for label, value in sizes))
-  repeats = explored.repeats
-  counts = ', '.join(f'{len(repeats.of(kind)):,} {kind}' for kind in KINDS)
-  of = f' of {explored.looked:,} sampled images' if explored.sampled else ''
-  told.append(
-    f'duplicates{of}: {counts} pairs, {repeats.images:,} images in '
-    f'{repeats.clusters:,} clusters'
+    findings.append('files: ' + ', '.join(f'{label} {value}' for label, value in sizes))
+  found = explored.duplicates
+  counts = ', '.join(f'{len(found.of_kind(kind)):,} {kind}' for kind in KINDS)
+  of = f' of {explored.images_read:,} sampled images' if explored.sampled else ''
+  findings.append(
+    f'duplicates{of}: {counts} pairs, {found.images:,} images in '
+    f'{found.clusters:,} clusters'
   )
-  told += _leaks(explored)
-  return told
+  findings += _leaks(explored)
+  return findings
 
 
 def _leaks(explored: Exploration) -> list[str]:
-  repeats = explored.repeats
-  told = []
+  found = explored.duplicates
+  findings = []
   for split in explored.splits[1:]:
-    count = repeats.leaked[split.name]
-    share = html.percent(count / len(split.looked))
-    told.append(
-      f'{count:,} of {len(split.looked):,} {split.name} images ({share}) have a '
+    count = found.leaked[split.name]
+    share = html.percent(count / len(split.sample))
+    findings.append(
+      f'{count:,} of {len(split.sample):,} {split.name} images ({share}) have a '
       'duplicate in train'
       if count
-      else f'no {split.name} image was found in train'
+      else f'no {split.name} image has a duplicate in train'
     )
-  conflicts = [pair for pair in repeats.pairs if pair.conflict]
-  told.append(
-    f'{len(conflicts):,} pairs of duplicates have unlike labels, in '
-    f'{repeats.conflicting:,} clusters'
+  conflicts = [pair for pair in found.pairs if pair.conflict]
+  findings.append(
+    f'{len(conflicts):,} pairs of duplicates have different labels, in '
+    f'{found.conflicting:,} clusters'
     if conflicts
-    else 'no duplicates have unlike labels'
+    else 'no duplicates have different labels'
   )
-  return told
+  return findings
 
 
 def _named(explored: Exploration, split: Split, most: int = 12) -> str:
@@ -154,7 +154,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def size_facts(headers: Headers | None) -> list[tuple[str, str]]:
-  """Lists what the headers of files say, as (label, value)."""
+  """Lists sizes and faults of image files, as (label, value)."""
   if headers is None:
     return []
   facts = []
@@ -182,24 +182,24 @@ def _facts(explored: Exploration) -> list[tuple[str, str]]:
     ('image', f'{width} \N{MULTIPLICATION SIGN} {height}'),
     ('channels', 'grey' if channels == 1 else f'{channels}'),
     ('pipeline', explored.dataset.pipeline),
-    ('looked at', f'{explored.looked:,}'),
+    ('images read', f'{explored.images_read:,}'),
   ]
 
 
 def _channels(explored: Exploration) -> list[tuple[str, str, str]]:
-  """Lists (of what, mean, deviation), the normalisation last."""
+  """Lists (split, mean, standard deviation), the normalisation last."""
   rows = [
     (split.name, _numbers(split.mean), _numbers(split.std)) for split in explored.splits
   ]
   mean, std = explored.normalisation
-  return [*rows, ('the run normalises by', _numbers(mean), _numbers(std))]
+  return [*rows, ('normalisation of the config', _numbers(mean), _numbers(std))]
 
 
 def _kinds(explored: Exploration) -> list[tuple[str, int, int, int]]:
-  """Lists (kind, pairs, across splits, of two classes)."""
+  """Lists (kind, pairs, pairs across splits, pairs with different labels)."""
   rows = []
   for kind in KINDS:
-    pairs = explored.repeats.of(kind)
+    pairs = explored.duplicates.of_kind(kind)
     across = sum(pair.across for pair in pairs)
     rows.append((kind, len(pairs), across, sum(pair.conflict for pair in pairs)))
   return rows
@@ -223,14 +223,14 @@ def _charts(explored: Exploration) -> dict[str, style.Plot]:
   if headers is not None and len(headers):
     charts['sizes'] = style.draw(
       'sizes.png',
-      'Widths, heights and aspect ratios of the image files.',
+      'Width, height and aspect ratio of the image files.',
       lambda theme: plots.sizes(headers, theme),
     )
   return charts
 
 
 def _small(image: np.ndarray) -> np.ndarray:
-  """Reduces an image to what a page shows of it."""
+  """Reduces an image to `_THUMBNAIL` pixels."""
   step = max(image.shape[:2]) / _THUMBNAIL
   if step <= 1:
     return image
@@ -243,7 +243,7 @@ def _small(image: np.ndarray) -> np.ndarray:
 
 
 def _strip(images: Sequence[np.ndarray], first: int = 0) -> np.ndarray:
-  """Lays images side by side: uint8 [h, w, 3]; `first` of them stand apart."""
+  """Lays images side by side, uint8 [h, w, 3]; a wide gap follows the first `first`."""
   small = np.stack([_small(image) for image in images])
   scale = max(1, 32 // small.shape[1])  # so that gaps are thin beside the images
   if not first:
@@ -255,7 +255,7 @@ def _strip(images: Sequence[np.ndarray], first: int = 0) -> np.ndarray:
 
 
 def _samples(explored: Exploration) -> list[tuple[str, int, np.ndarray | None]]:
-  """Lists (class, training images, some of them side by side)."""
+  """Lists (class, number of training images, strip of some of them)."""
   source = explored.dataset.splits['train']
   rows = []
   counts = explored.splits[0].counts.tolist()
@@ -268,34 +268,34 @@ def _samples(explored: Exploration) -> list[tuple[str, int, np.ndarray | None]]:
 
 
 def _pairs(explored: Exploration) -> list[tuple[str, str, int, list]]:
-  """Lists (key, title, how many, [(both images, what they are)]) of each sort."""
-  sorts: dict[str, list[Twins]] = {key: [] for key, _ in _SORTS}
-  for pair in explored.repeats.pairs:
+  """Lists (key, title, number of pairs, cards) of each group with pairs."""
+  groups: dict[str, list[DuplicatePair]] = {key: [] for key, _ in _GROUPS}
+  for pair in explored.duplicates.pairs:
     key = 'conflict' if pair.conflict else 'leak' if pair.across else pair.kind
-    sorts[key].append(pair)
+    groups[key].append(pair)
   shown = []
-  for key, title in _SORTS:
-    if not sorts[key]:
+  for key, title in _GROUPS:
+    if not groups[key]:
       continue
-    # Evenly through them, so that all kinds and places are seen.
-    places = np.linspace(0, len(sorts[key]) - 1, min(SHOWN_PAIRS, len(sorts[key])))
-    some = [sorts[key][place] for place in places.round().astype(int)]
+    # Evenly spaced, so that all kinds and splits are shown.
+    places = np.linspace(0, len(groups[key]) - 1, min(SHOWN_PAIRS, len(groups[key])))
+    some = [groups[key][place] for place in places.round().astype(int)]
     cards = [
       (_strip(_images(explored, pair)), pair, _ends(explored, pair)) for pair in some
     ]
-    shown.append((key, title, len(sorts[key]), cards))
+    shown.append((key, title, len(groups[key]), cards))
   return shown
 
 
-def _images(explored: Exploration, pair: Twins) -> list[np.ndarray]:
+def _images(explored: Exploration, pair: DuplicatePair) -> list[np.ndarray]:
   return [
     explored.dataset.splits[split][index][0]
     for split, index in zip(pair.splits, pair.indices)
   ]
 
 
-def _ends(explored: Exploration, pair: Twins) -> list[tuple[str, str]]:
-  """Returns (class, where it is) of both."""
+def _ends(explored: Exploration, pair: DuplicatePair) -> list[tuple[str, str]]:
+  """Returns (class, position or file name) of both images."""
   return [
     (explored.dataset.class_names[label], _place(explored, split, index))
     for label, split, index in zip(pair.labels, pair.splits, pair.indices)
@@ -309,7 +309,7 @@ def _place(explored: Exploration, split: str, index: int) -> str:
 
 
 def _augmented(explored: Exploration) -> list[np.ndarray]:
-  """Returns a strip for each image: as it is, then its versions."""
+  """Returns a strip for each image: the original, then its versions."""
   shown = explored.augmented
   if not shown.versions.shape[1]:
     return []
@@ -342,8 +342,8 @@ def _pictures(
 
 
 def as_json(explored: Exploration) -> dict[str, Any]:
-  """Returns what explore.json holds."""
-  dataset, repeats = explored.dataset, explored.repeats
+  """Returns the content of explore.json."""
+  dataset, found = explored.dataset, explored.duplicates
   headers = explored.headers
   mean, std = explored.normalisation
   return {
@@ -356,13 +356,13 @@ def as_json(explored: Exploration) -> dict[str, Any]:
     'class_names': list(dataset.class_names),
     'notes': list(explored.notes),
     'examples': explored.examples,
-    'images_looked_at': explored.looked,
+    'images_looked_at': explored.images_read,
     'skipped': dataset.skipped,
     'splits': [
       {
         'split': split.name,
         'examples': split.examples,
-        'images_looked_at': len(split.looked),
+        'images_looked_at': len(split.sample),
         'imbalance': split.imbalance,
         'missing': [dataset.class_names[k] for k in split.missing],
         'mean': split.mean,
@@ -374,15 +374,15 @@ def as_json(explored: Exploration) -> dict[str, Any]:
     ],
     'normalisation': {'mean': mean, 'std': std},
     'files': dict(size_facts(headers)),
-    'augmentation': list(explored.augmented.what),
+    'augmentation': list(explored.augmented.fields),
     'duplicates': {
-      **{kind: len(repeats.of(kind)) for kind in KINDS},
-      'across_splits': sum(pair.across for pair in repeats.pairs),
-      'unlike_labels': sum(pair.conflict for pair in repeats.pairs),
-      'clusters': repeats.clusters,
-      'images': repeats.images,
-      'clusters_of_unlike_labels': repeats.conflicting,
-      'leaked': dict(repeats.leaked),
+      **{kind: len(found.of_kind(kind)) for kind in KINDS},
+      'across_splits': sum(pair.across for pair in found.pairs),
+      'unlike_labels': sum(pair.conflict for pair in found.pairs),
+      'clusters': found.clusters,
+      'images': found.images,
+      'clusters_of_unlike_labels': found.conflicting,
+      'leaked': dict(found.leaked),
     },
     'pairs': [
       {
@@ -393,6 +393,6 @@ def as_json(explored: Exploration) -> dict[str, Any]:
         'evidence': pair.evidence,
         'places': [place for _, place in _ends(explored, pair)],
       }
-      for pair in repeats.pairs[:LISTED_PAIRS]
+      for pair in found.pairs[:LISTED_PAIRS]
     ],
   }

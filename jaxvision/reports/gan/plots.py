@@ -22,7 +22,7 @@ _MANY = 60  # log points from which on a curve is drawn pale, a smooth one over 
 _PARTS = 20  # of a curve, one of which each mean is of
 _ORDERED = 20  # classes up to which bars keep the order of the classes
 
-# One colour each, whatever the figure: of real images and their judge, of generated ones.
+# The colour of real images and the discriminator, and of generated images.
 _REAL, _FAKE = 'train', 'test'
 
 

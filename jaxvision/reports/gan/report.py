@@ -44,15 +44,15 @@ class Neighbour:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judged:
-  """What a classifier takes n samples for.
+class SampleClasses:
+  """The predictions of a classifier for n samples.
 
   Attributes:
-    classifier: which one.
-    counts: int [K], samples that are of each class in its opinion.
-    confidence: mean of the largest probability.
-    confidences: float [n], the largest probabilities.
-    class_names: K names; None where nobody named them.
+    classifier: describes the classifier to a reader.
+    counts: int [K], samples predicted as each class.
+    confidence: mean of `confidences`.
+    confidences: float [n], largest probability of each sample.
+    class_names: K names; None if they are not known.
   """
 
   classifier: str
@@ -63,17 +63,17 @@ class Judged:
 
   @property
   def names(self) -> list[str]:
-    """K names, the classes' numbers where there are no others."""
+    """Returns K names, by default the numbers of the classes."""
     return list(self.class_names or map(str, range(len(self.counts))))
 
   @property
   def effective_classes(self) -> float:
-    """As many classes in equal shares are as varied: exp of the entropy in nats."""
+    """exp of the entropy: the number of equally frequent classes as diverse as these."""
     shares = self.counts[self.counts > 0] / self.counts.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
   def as_json(self) -> dict[str, Any]:
-    """Returns what report.json holds."""
+    """Returns the content of report.json."""
     return {
       'classifier': self.classifier,
       'samples': int(self.counts.sum()),
@@ -93,7 +93,7 @@ def write_generation_report(
   frames: Sequence[Frame],
   interpolation: np.ndarray | None,
   neighbours: Sequence[Neighbour],
-  judged: Judged | None,
+  sample_classes: SampleClasses | None,
   scores: Mapping[str, Any] | None,
   class_names: Sequence[str],
   notes: Sequence[str] = (),
@@ -114,7 +114,7 @@ def write_generation_report(
       animation.
     interpolation: uint8 [rows, columns, H, W, C], or None.
     neighbours: samples beside the training images nearest to them.
-    judged: what a classifier takes the samples for.
+    sample_classes: predictions of a classifier for the samples.
     scores: `generation.Scores.as_json()`: 'name', 'value', what they were measured
       with ('samples', 'reference', 'weights', 'resizer', 'protocol'), 'floor' and any
       of 'kid', 'kid_std', 'inception_score', 'inception_score_std', 'precision',
@@ -130,10 +130,10 @@ def write_generation_report(
   """
   if samples.ndim != 4 or not len(samples):
     raise ValueError(f'samples must be uint8 [n, H, W, C], n > 0, not {samples.shape}')
-  summary, config = html.plain(summary), html.plain(config)
-  scores = html.plain(scores) if scores else None
+  summary, config = html.jsonable(summary), html.jsonable(config)
+  scores = html.jsonable(scores) if scores else None
   pictures = _pictures(samples, interpolation, neighbours)
-  charts = _charts(summary, config, history, judged, scores)
+  charts = _charts(summary, config, history, sample_classes, scores)
   animation = image_grid.animation(frames) if len(frames) > 1 else None
   values = {
     'name': html.text(summary.get('config_name')),
@@ -147,7 +147,7 @@ def write_generation_report(
     'scores': scores,
     'protocol': _protocol(scores) if scores else [],
     'measures': _measures(scores) if scores else [],
-    'judged': judged,
+    'sample_classes': sample_classes,
     'charts': charts,
     'pictures': pictures,
     'animation': animation,
@@ -164,7 +164,7 @@ def write_generation_report(
   files |= {
     'report.md': html.render('generation_report.md.j2', **values),
     'report.html': html.render('generation_report.html.j2', **values),
-    'report.json': html.lined_json(_record(values, history, judged)),
+    'report.json': html.lined_json(_record(values, history, sample_classes)),
   }
   target = Path(directory) / 'report'
   write_all(target, files, _OPTIONAL)
@@ -219,7 +219,7 @@ def _charts(
   summary: Mapping[str, Any],
   config: Mapping[str, Any],
   history: list[dict],
-  judged: Judged | None,
+  sample_classes: SampleClasses | None,
   scores: Mapping[str, Any] | None,
 ) -> dict[str, style.Plot]:
   """Draws in both themes the charts that there are numbers for."""
@@ -269,20 +269,22 @@ def _charts(
       lambda theme: plots.diversity(history, theme),
       narrow=True,
     )
-  if judged and judged.counts.sum():
-    most = int(np.argmax(judged.counts))
-    share = judged.counts[most] / judged.counts.sum()
+  if sample_classes and sample_classes.counts.sum():
+    most = int(np.argmax(sample_classes.counts))
+    share = sample_classes.counts[most] / sample_classes.counts.sum()
     charts['classes'] = style.draw(
       'class_histogram.png',
-      f'Share of samples that are of each of {len(judged.counts)} classes; most are'
-      f' {judged.names[most]}, {share:.1%}.',
-      lambda theme: plots.class_histogram(judged.counts, judged.names, theme),
+      f'Share of samples that are of each of {len(sample_classes.counts)} classes; most are'
+      f' {sample_classes.names[most]}, {share:.1%}.',
+      lambda theme: plots.class_histogram(
+        sample_classes.counts, sample_classes.names, theme
+      ),
     )
     charts['confidence'] = style.draw(
       'confidence.png',
       f'Confidence of the classifier over the samples; the mean is'
-      f' {judged.confidence:.1%}.',
-      lambda theme: plots.confidence_histogram(judged.confidences, theme),
+      f' {sample_classes.confidence:.1%}.',
+      lambda theme: plots.confidence_histogram(sample_classes.confidences, theme),
     )
   return charts
 
@@ -351,19 +353,19 @@ def _measures(scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _record(
-  values: Mapping[str, Any], history: list[dict], judged: Judged | None
+  values: Mapping[str, Any], history: list[dict], sample_classes: SampleClasses | None
 ) -> dict[str, Any]:
-  """Returns what report.json holds."""
+  """Returns the content of report.json."""
   summary = values['summary']
   keys = 'config_name', 'generator_params', 'discriminator_params', 'steps', 'seed'
   ends = 'd_real', 'd_fake', 'generator_loss', 'discriminator_loss'
-  counts = zip(judged.names, judged.counts) if judged else ()
+  counts = zip(sample_classes.names, sample_classes.counts) if sample_classes else ()
   return {
     **{key: summary.get(key) for key in keys},
     'notes': values['notes'],
     **{key: _last(summary, history, key) for key in ends},
     'scores': values['scores'],
-    'judged': judged.as_json() if judged else None,
+    'judged': sample_classes.as_json() if sample_classes else None,
     'per_class': [{'class': name, 'samples': count} for name, count in counts],
     'nearest_distances': [list(near.distances) for near in values['neighbours']],
     'evaluations': [point for point in history if point.get('split') != 'train'],

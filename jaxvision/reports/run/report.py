@@ -139,7 +139,7 @@ def measure(
     accuracy=correct / len(labels),
     accuracy_top5=classification.top_k_accuracy(probabilities, labels, k=5),
     accuracy_interval=classification.accuracy_interval(correct, len(labels)),
-    loss=classification.cross_entropy(probabilities, labels),
+    loss=classification.log_loss(probabilities, labels),
     ece=classification.expected_calibration_error(probabilities, labels),
     confusion=confusion,
     scores=classification.class_scores(*outcome),
@@ -209,7 +209,7 @@ def write_report(
     images['worst_mistakes.png'] = image_grid.png(captioned_grid(worst))
   images['samples.png'] = image_grid.png(captioned_grid(samples))
 
-  summary, config = html.plain(summary), html.plain(config)
+  summary, config = html.jsonable(summary), html.jsonable(config)
   values = {
     'name': html.text(summary.get('config_name')),
     'split': split,

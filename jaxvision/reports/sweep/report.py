@@ -78,7 +78,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     ('pruned', html.number(counts['pruned'])),
     ('failed', html.number(counts['failed'])),
     ('sampler', results.sampler),
-    ('training time in all', html.duration(sum(seconds) if seconds else None)),
+    ('training time in all', html.elapsed_time(sum(seconds) if seconds else None)),
     ('device', html.text(machine.get('device_kind'))),
     ('commit', html.text(commit[:10] if commit else None)),
   ]

@@ -12,8 +12,7 @@ from PIL import Image
 from jaxvision.config import base_config, override
 from jaxvision.data import ArraySource, load
 from jaxvision.data.sources.image_headers import Headers
-from jaxvision.reports.dataset import duplicates as duplicates
-from jaxvision.reports.dataset import exploration, report
+from jaxvision.reports.dataset import duplicates, exploration, report
 from jaxvision.reports.dataset.augmented import augmented
 
 
@@ -44,8 +43,10 @@ def test_statistics_are_those_of_all_pixels(shape):
   images = rng.integers(0, 200, (50, *shape), dtype=np.uint8)
   labels = rng.integers(0, 3, 50).astype(np.int32)
   rows = np.arange(0, 50, 2)
-  pixels = exploration.look(ArraySource(images, labels), rows, shape, chunk=7)
-  split = exploration.measure('train', labels, rows, pixels, shape, 4)
+  pixels = exploration.compute_pixel_statistics(
+    ArraySource(images, labels), rows, shape, chunk=7
+  )
+  split = exploration.split_statistics('train', labels, rows, pixels, shape, 4)
   looked = images[rows] / 255
   chex.assert_trees_all_close(np.array(split.mean), looked.mean((0, 1, 2)), atol=1e-6)
   chex.assert_trees_all_close(np.array(split.std), looked.std((0, 1, 2)), atol=1e-6)
@@ -61,10 +62,10 @@ def test_statistics_are_those_of_all_pixels(shape):
 
 def test_a_channel_of_one_level_has_no_deviation():
   images = np.full((3, 4, 4, 1), 7, np.uint8)
-  pixels = exploration.look(
+  pixels = exploration.compute_pixel_statistics(
     ArraySource(images, np.zeros(3, np.int32)), np.arange(3), (4, 4, 1)
   )
-  split = exploration.measure(
+  split = exploration.split_statistics(
     'train', np.zeros(3, np.int32), np.arange(3), pixels, (4, 4, 1), 1
   )
   assert split.std == (0.0,)
@@ -74,7 +75,9 @@ def test_chunks_change_nothing():
   images = np.concatenate([pictures(40), pictures(40)[:5]])
   source = ArraySource(images, np.zeros(45, np.int32))
   whole, *others = (
-    exploration.look(source, np.arange(45), (32, 32, 3), chunk=chunk)
+    exploration.compute_pixel_statistics(
+      source, np.arange(45), (32, 32, 3), chunk=chunk
+    )
     for chunk in (45, 1, 13)
   )
   for other in others:
@@ -184,7 +187,9 @@ def test_leaks_and_conflicts_are_counted_by_image():
   # 0 and 3 leak; 2 and 4 leak and conflict; 5 is alone.
   images = pictures(6)
   images[3], images[4] = images[0], images[2]
-  told = exploration.repeats(splits, duplicates.find(duplicates.signatures(images)))
+  told = exploration.duplicate_report(
+    splits, duplicates.find(duplicates.signatures(images))
+  )
   assert [(pair.across, pair.conflict) for pair in told.pairs] == [
     (True, False),
     (True, True),
@@ -211,7 +216,7 @@ def changed(*overrides):
 
 def test_what_is_not_augmented_is_said_to_be_so():
   shown, _ = changed()
-  assert shown.what == ()
+  assert shown.fields == ()
   chex.assert_shape(shown.versions, (4, 0, 8, 8, 1))
 
 
@@ -235,7 +240,7 @@ def test_crops_are_those_of_the_pipeline(pipeline):
     'data.image_size=16',
     'augment.resized_crop=(0.3,0.5)',
   )
-  assert shown.what[0] == 'augment.resized_crop = (0.3, 0.5)'
+  assert shown.fields[0] == 'augment.resized_crop = (0.3, 0.5)'
   for original, versions in zip(shown.originals, shown.versions):
     for version in versions:
       assert not (version == original).all()
@@ -243,7 +248,7 @@ def test_crops_are_those_of_the_pipeline(pipeline):
 
 def test_of_a_gan_what_the_discriminator_sees_is_shown():
   shown, _ = changed('task=gan', 'model.name=dcgan', 'gan.diffaugment=("translation",)')
-  assert shown.what == ("gan.diffaugment = ('translation',)",)
+  assert shown.fields == ("gan.diffaugment = ('translation',)",)
   assert not (shown.versions == shown.originals[:, None]).all()
 
 

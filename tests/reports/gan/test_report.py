@@ -14,8 +14,8 @@ from report_samples import (
   SCORES,
   Page,
   gan_history,
-  judged_samples,
   random_images,
+  sample_classes,
   write_gan_report,
 )
 
@@ -38,7 +38,7 @@ def full(tmp_path_factory):
     frames=[(100 * i, random_images(20, 20, 3) // i) for i in range(1, 4)],
     interpolation=random_images(2, 5, 8, 8, 3),
     neighbours=[Neighbour(i, (i, 255 - i), (12.34, 56.78)) for i in images[:3]],
-    judged=judged_samples(100, [f'class {i}' for i in range(100)]),
+    sample_classes=sample_classes(100, [f'class {i}' for i in range(100)]),
     scores=SCORES,
     notes=['Synthetic: nothing here is real.'],
   )
@@ -188,7 +188,7 @@ def test_names_cannot_break_out(tmp_path):
     summary={**GAN_SUMMARY, 'config_name': hostile, 'dataset': hostile},
     notes=[hostile],
     scores={'name': 'FID', 'value': 1.0, 'floor': None, 'weights': hostile},
-    judged=judged_samples(2, [hostile, hostile]),
+    sample_classes=sample_classes(2, [hostile, hostile]),
   )
   read = Page(path)
   assert len(read.all('script')) == 1
