@@ -40,7 +40,7 @@ from jaxvision.training.summary import (
   last_epoch,
   summarize,
 )
-from jaxvision.weights import Fitted
+from jaxvision.weights import LoadedWeights
 
 
 def train(
@@ -131,7 +131,7 @@ class _Session:
   mesh: jax.sharding.Mesh
   checkpoints: Checkpoints
   start: pretrained.Start | None
-  fitted: Fitted | None
+  fitted: LoadedWeights | None
   panel: Panel | None
   watch: Callable[[int, dict[str, float]], None] | None
 
@@ -285,7 +285,7 @@ class _Session:
       compiler,
     )
 
-  def _fit_again(self) -> Fitted:
+  def _fit_again(self) -> LoadedWeights:
     """Returns the weights that a run began with whose checkpoints are all damaged."""
     began = self.start.origin
     origin, found = pretrained.read(began.source)

@@ -19,7 +19,7 @@ from jaxvision.training.build import (
 )
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.weights import Facts, Fitted, Weights
+from jaxvision.weights import LoadedWeights, Preprocessing, Weights
 from jaxvision.weights.tensors import fingerprint
 
 
@@ -39,12 +39,12 @@ class Origin:
   name: str
   sha256: str
   revision: str | None
-  facts: Facts
+  facts: Preprocessing
 
   @classmethod
   def from_dict(cls, values: dict[str, Any]) -> 'Origin':
     """Returns the origin that `dataclasses.asdict` wrote to JSON."""
-    return cls(**{**values, 'facts': Facts.of_json(values['facts'])})
+    return cls(**{**values, 'facts': Preprocessing.of_json(values['facts'])})
 
 
 def read(source: str) -> tuple[Origin, Weights]:
@@ -62,7 +62,7 @@ def read(source: str) -> tuple[Origin, Weights]:
     found = _of_run(RunDirectory(path))
   else:
     found = weights_lib.read(str(path) if path.exists() else source)
-  return Origin(source, found.origin, found.sha256, found.revision, found.facts), found
+  return Origin(source, found.origin, found.sha256, found.revision, found.preprocessing), found
 
 
 def _of_run(directory: RunDirectory) -> Weights:
@@ -81,9 +81,9 @@ def _of_run(directory: RunDirectory) -> Weights:
   return dataclasses.replace(found, sha256=fingerprint(found.tensors))
 
 
-def facts_of(data: DataFacts) -> Facts:
+def facts_of(data: DataFacts) -> Preprocessing:
   """Returns what weights that were trained on such data ask of other data."""
-  return Facts(
+  return Preprocessing(
     mean=data.mean,
     std=data.std,
     image_size=data.image_shape[0],
@@ -94,7 +94,7 @@ def facts_of(data: DataFacts) -> Facts:
   )
 
 
-def adopt(config: ConfigDict, facts: Facts) -> ConfigDict:
+def adopt(config: ConfigDict, facts: Preprocessing) -> ConfigDict:
   """Returns the config with the normalisation and the image size of the weights.
 
   What the config sets itself stays.
@@ -133,7 +133,7 @@ def begin(
   return adopt(config, start.origin.facts), start
 
 
-def fit(weights: Weights, config: ConfigDict, facts: DataFacts) -> Fitted:
+def fit(weights: Weights, config: ConfigDict, facts: DataFacts) -> LoadedWeights:
   """Returns the model's variables, abstract where they are not out of `weights`.
 
   Raises:
@@ -141,10 +141,10 @@ def fit(weights: Weights, config: ConfigDict, facts: DataFacts) -> Fitted:
   """
   model = make_model(config, len(facts.class_names))
   variables = abstract_variables(model, facts.image_shape, config.dtype)
-  return weights_lib.fit(weights, variables, config.init.skip)
+  return weights_lib.load(weights, variables, config.init.skip)
 
 
-def insert(state: Any, fitted: Fitted) -> Any:
+def insert(state: Any, fitted: LoadedWeights) -> Any:
   """Returns the state at step 0 with the weights in their places on the devices."""
 
   def replace(old: jax.Array, new: Any) -> jax.Array:
@@ -162,7 +162,7 @@ def insert(state: Any, fitted: Fitted) -> Any:
   )
 
 
-def describe(origin: Origin, fitted: Fitted) -> str:
+def describe(origin: Origin, fitted: LoadedWeights) -> str:
   """Returns a line about what was taken from where."""
   fresh = sorted({name.split('/')[1] for name in fitted.fresh})
   return (
