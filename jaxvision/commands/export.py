@@ -49,7 +49,7 @@ def export(
   weights_lib.save(
     path,
     jax.device_get(run.state.eval_variables),
-    pretrained.facts_of(run.info),
+    pretrained.preprocessing_of(run.info),
     fields.pop('name'),
     fields if hasattr(run, 'generator') else None,
   )

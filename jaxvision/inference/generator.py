@@ -118,7 +118,7 @@ def load_generator(path: str | Path) -> GeneratorRun:
     raise UserError(
       f'{path}: holds no generator: give a file that `jaxvision export` wrote of a GAN'
     )
-  facts, fields = found.facts, dict(found.fields or {})
+  facts, fields = found.preprocessing, dict(found.fields or {})
   names = facts.class_names or ()
   shape = (facts.image_size or 0, facts.image_size or 0, facts.channels or 0)
   try:
@@ -134,4 +134,4 @@ def _fit(found: Weights, gan: models.GAN) -> Any:
   noise = jax.ShapeDtypeStruct((1, gan.latent), np.float32)
   labels = jax.ShapeDtypeStruct((1,), np.int32) if gan.conditional else None
   variables = jax.eval_shape(gan.generator.init, jax.random.key(0), noise, labels)
-  return weights_lib.fit(found, variables).variables
+  return weights_lib.load(found, variables).variables

@@ -16,7 +16,7 @@ from jaxvision.errors import UserError
 from jaxvision.training.opening import open_run
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.weights import Facts, Fitted, Weights
+from jaxvision.weights import LoadedWeights, Preprocessing, Weights
 from jaxvision.weights.tensors import fingerprint
 
 
@@ -36,12 +36,12 @@ class WeightsSource:
   name: str
   sha256: str
   revision: str | None
-  facts: Facts
+  facts: Preprocessing
 
   @classmethod
   def from_dict(cls, values: dict[str, Any]) -> 'WeightsSource':
     """Returns the source that `dataclasses.asdict` wrote to JSON."""
-    return cls(**{**values, 'facts': Facts.of_json(values['facts'])})
+    return cls(**{**values, 'facts': Preprocessing.of_json(values['facts'])})
 
   def short(self) -> dict[str, Any]:
     """Returns what summary.json says of it."""
@@ -64,7 +64,7 @@ def read(source: str) -> tuple[WeightsSource, Weights]:
   else:
     found = weights_lib.read(str(path) if path.exists() else source)
   return WeightsSource(
-    source, found.origin, found.sha256, found.revision, found.facts
+    source, found.origin, found.sha256, found.revision, found.preprocessing
   ), found
 
 
@@ -74,15 +74,15 @@ def _of_run(directory: RunDirectory) -> Weights:
   found = Weights.of_variables(
     jax.device_get(state.eval_variables),
     f'{directory.path} (step {step})',
-    facts_of(run.info),
+    preprocessing_of(run.info),
     run.config.model.name,
   )
   return dataclasses.replace(found, sha256=fingerprint(found.tensors))
 
 
-def facts_of(data: DatasetInfo) -> Facts:
+def preprocessing_of(data: DatasetInfo) -> Preprocessing:
   """Returns what weights that were trained on such data ask of other data."""
-  return Facts(
+  return Preprocessing(
     mean=data.mean,
     std=data.std,
     image_size=data.image_shape[0],
@@ -93,7 +93,7 @@ def facts_of(data: DatasetInfo) -> Facts:
   )
 
 
-def adopt(config: ConfigDict, facts: Facts) -> ConfigDict:
+def adopt(config: ConfigDict, preprocessing: Preprocessing) -> ConfigDict:
   """Returns the config with the normalisation and the image size of the weights.
 
   What the config sets itself stays.
@@ -102,7 +102,7 @@ def adopt(config: ConfigDict, facts: Facts) -> ConfigDict:
   fields, unset = config.data, {'crop_fraction': 0.0, 'interpolation': 'auto'}
   unset |= {'mean': (), 'std': (), 'image_size': 0}
   for name, empty in unset.items():
-    wanted = getattr(facts, name)
+    wanted = getattr(preprocessing, name)
     if fields[name] == empty and wanted is not None:
       fields[name] = wanted
   return config
@@ -132,7 +132,7 @@ def begin(
   return config_lib.freeze(adopt(config, start.origin.facts)), start
 
 
-def match(weights: Weights, run: Run) -> Fitted:
+def match(weights: Weights, run: Run) -> LoadedWeights:
   """Returns the model's variables, abstract where they are not out of `weights`.
 
   Raises:
@@ -143,10 +143,10 @@ def match(weights: Weights, run: Run) -> Fitted:
     raise UserError(
       f'config: init.pretrained: task {run.config.task} starts from random weights'
     )
-  return weights_lib.fit(weights, run.task.abstract_variables(), run.config.init.skip)
+  return weights_lib.load(weights, run.task.abstract_variables(), run.config.init.skip)
 
 
-def match_again(start: PretrainedStart, run: Run) -> Fitted:
+def match_again(start: PretrainedStart, run: Run) -> LoadedWeights:
   """Returns the weights that a run began with whose checkpoints are all damaged.
 
   Raises:
@@ -163,7 +163,7 @@ def match_again(start: PretrainedStart, run: Run) -> Fitted:
   return match(found, run)
 
 
-def insert(state: Any, fitted: Fitted) -> Any:
+def insert(state: Any, loaded_weights: LoadedWeights) -> Any:
   """Returns the state at step 0 with the weights in their places on the devices."""
 
   def replace(old: jax.Array, new: Any) -> jax.Array:
@@ -171,7 +171,7 @@ def insert(state: Any, fitted: Fitted) -> Any:
       return old
     return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
-  values = fitted.variables
+  values = loaded_weights.variables
   new = {'params': values['params'], 'batch_stats': values.get('batch_stats', {})}
   ema = jax.tree.map(replace, state.ema, new) if state.ema else state.ema
   return state.replace(
@@ -181,11 +181,11 @@ def insert(state: Any, fitted: Fitted) -> Any:
   )
 
 
-def describe(origin: WeightsSource, fitted: Fitted) -> str:
+def describe(origin: WeightsSource, loaded_weights: LoadedWeights) -> str:
   """Returns a line about what was taken from where."""
-  fresh = sorted({name.split('/')[1] for name in fitted.fresh})
+  fresh = sorted({name.split('/')[1] for name in loaded_weights.fresh})
   return (
-    f'pretrained: {origin.name}, {len(fitted.loaded)} arrays'
+    f'pretrained: {origin.name}, {len(loaded_weights.loaded)} arrays'
     + (f' of revision {origin.revision}' if origin.revision else '')
     + f', sha256 {origin.sha256[:12]}'
     + (f'; at random: {", ".join(fresh)}' if fresh else '')

@@ -16,7 +16,7 @@ from jaxvision.config import load, override
 from jaxvision.errors import UserError
 from jaxvision.training import pretrained
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.weights import Facts
+from jaxvision.weights import Preprocessing
 
 
 @pytest.fixture(scope='module')
@@ -129,7 +129,7 @@ def test_resumed_run_does_not_need_its_pretrained_weights(config, first_run, tmp
 
 
 def test_adopt_sets_only_the_fields_that_the_config_leaves_open(digits_config):
-  facts = Facts((0.1,), (0.2,), 16, 0.9, 'bicubic')
+  facts = Preprocessing((0.1,), (0.2,), 16, 0.9, 'bicubic')
   taken = pretrained.adopt(digits_config, facts).data
   assert (taken.mean, taken.std, taken.image_size) == ((0.1,), (0.2,), 16)
   assert (taken.crop_fraction, taken.interpolation) == (0.9, 'bicubic')
@@ -145,7 +145,7 @@ def test_adopt_sets_only_the_fields_that_the_config_leaves_open(digits_config):
   kept = pretrained.adopt(own, facts).data
   assert (kept.mean, kept.std, kept.image_size) == ((0.5,), (0.5,), 8)
   assert kept.crop_fraction == 1
-  assert pretrained.adopt(own, Facts()).to_dict() == own.to_dict()
+  assert pretrained.adopt(own, Preprocessing()).to_dict() == own.to_dict()
 
 
 def test_run_directory_records_the_source_of_the_weights(config, first_run, tmp_path):

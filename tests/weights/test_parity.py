@@ -54,7 +54,7 @@ def fitted(model, peer):
   shapes = jax.eval_shape(
     lambda: model.init(jax.random.key(0), jnp.zeros([1, 64, 64, 3]))
   )
-  return weights.fit(weights_of(peer), shapes).variables
+  return weights.load(weights_of(peer), shapes).variables
 
 
 @functools.partial(jax.jit, static_argnums=0)
