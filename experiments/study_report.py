@@ -13,7 +13,7 @@ from study import Measured, Report, Study
 
 from jaxvision.reports import html, style
 from jaxvision.reports.comparison import groups, plots
-from jaxvision.reports.comparison.groups import Comparison, Entry
+from jaxvision.reports.comparison.groups import Comparison, RunGroup
 from jaxvision.reports.comparison.report import columns, sentence, spread
 
 MEASURE = groups.MEASURES['classification']
@@ -30,7 +30,7 @@ def compared(measured: Measured, only: Sequence[str] = ()) -> Comparison | None:
   """Ranks the variants by the runs that did not diverge; None of fewer than two."""
   flops = {variant['label']: variant['flops'] for variant in measured['variants']}
   runs = [
-    groups.Run(
+    groups.FinishedRun(
       record['label'],
       record['fields'],
       {k: v for k, v in record.items() if k not in ('label', 'fields', 'history')},
@@ -103,8 +103,8 @@ def circumstances(measured: Measured) -> str:
   runs = [record for record in measured['runs'] if not record['diverged']]
   said = []
   if found := compared(measured):
-    for _, key, value, _ in columns(MEASURE):
-      values = {value(entry) for entry in found.entries}
+    for _, key, value, _ in columns(found):
+      values = {value(entry) for entry in found.groups}
       if key in _COMMON and len(values) == 1 and None not in values:
         said.append(_COMMON[key](values.pop()))
   steps = {record['steps'] for record in runs}
@@ -135,19 +135,19 @@ def _ranking(study: Study, found: Comparison) -> list[str]:
   """Returns the table of the variants, the best first, and what follows from it."""
   shown = [
     column
-    for column in columns(MEASURE)
-    if column[1] not in _COMMON or len({column[2](e) for e in found.entries}) > 1
+    for column in columns(found)
+    if column[1] not in _COMMON or len({column[2](e) for e in found.groups}) > 1
   ]
   others = shown[1:]
-  references = [e for e in found.entries if e.label == study.reference and e.values]
+  references = [e for e in found.groups if e.label == study.reference and e.values]
   titles = ['', MEASURE.label]
   if references:
     titles.append(f'against {study.reference}, points')
   titles += ['training accuracy', *(title for title, *_ in others)]
   changes = _changes(found, references[0]) if references else {}
   rows = []
-  for entry in found.entries:
-    label = entry.label + ' (marked)' * bool(entry.marks)
+  for entry in found.groups:
+    label = entry.label + ' (marked)' * bool(entry.incomparable_because)
     row = [html.markdown(label), html.markdown(spread(MEASURE, entry))]
     if references:
       row.append(changes[entry.label])
@@ -155,9 +155,9 @@ def _ranking(study: Study, found: Comparison) -> list[str]:
     rows.append(row + [text(value(entry)) for _, _, value, text in others])
   parts = [_table(titles, rows)]
   said = [
-    f'{entry.label} is marked: {"; ".join(entry.marks)}'
-    for entry in found.entries
-    if entry.marks
+    f'{entry.label} is marked: {"; ".join(entry.incomparable_because)}'
+    for entry in found.groups
+    if entry.incomparable_because
   ]
   if not references:
     said += [sentence(found, test) for test in found.tests]
@@ -167,9 +167,9 @@ def _ranking(study: Study, found: Comparison) -> list[str]:
   return parts
 
 
-def _changes(found: Comparison, reference: Entry) -> dict[str, str]:
+def _changes(found: Comparison, reference: RunGroup) -> dict[str, str]:
   """Returns for each variant how far it is from the reference, and whether by chance."""
-  pairs = [(e, reference) for e in found.entries if e is not reference and e.values]
+  pairs = [(e, reference) for e in found.groups if e is not reference and e.values]
   tests = {test.best: test for test in groups.welch(pairs)}
   said = {reference.label: ''}
   for entry, _ in pairs:
@@ -177,7 +177,7 @@ def _changes(found: Comparison, reference: Entry) -> dict[str, str]:
     if test := tests.get(entry.label):
       text += f' (p = {test.p:.2g})'
     said[entry.label] = text
-  return {entry.label: said.get(entry.label, '') for entry in found.entries}
+  return {entry.label: said.get(entry.label, '') for entry in found.groups}
 
 
 def grid(study: Study, measured: Measured) -> str:
@@ -225,7 +225,7 @@ def by_line(
 
 def _best_of_lines(study: Study, measured: Measured, found: Comparison) -> list[str]:
   """Returns the label of the best variant of each line."""
-  ranks = {entry.label: rank for rank, entry in enumerate(found.entries)}
+  ranks = {entry.label: rank for rank, entry in enumerate(found.groups)}
   best = []
   for points in by_line(study, measured).values():
     labels = {records[0]['label'] for records in points.values() if records}
@@ -272,13 +272,13 @@ def _pictures(
 def _curves(study: Study, measured: Measured, found: Comparison) -> Figure:
   del study
   sizes = {variant['config']['batch_size'] for variant in measured['variants']}
-  return plots.curves(found.entries, MEASURE, by_epoch=len(sizes) > 1)
+  return plots.curves(found.groups, MEASURE, by_epoch=len(sizes) > 1)
 
 
 def _time(study: Study, measured: Measured, found: Comparison) -> Figure:
   del study, measured
-  minutes = [(e.average('seconds_train') or 0) / 60 for e in found.entries]
-  return plots.against(found.entries, minutes, 'training time (minutes)', MEASURE)
+  minutes = [(e.average('seconds_train') or 0) / 60 for e in found.groups]
+  return plots.against(found.groups, minutes, 'training time (minutes)', MEASURE)
 
 
 def _over_axis(study: Study, measured: Measured, found: Comparison) -> Figure:
@@ -313,7 +313,7 @@ def _over_axis(study: Study, measured: Measured, found: Comparison) -> Figure:
       elinewidth=1.2,
       capsize=3,
       label=line,
-      **plots.look(index, theme),
+      **plots.line_style(index, theme),
     )
   if axis.log:
     axes.set_xscale('log')
@@ -329,7 +329,7 @@ def _over_axis(study: Study, measured: Measured, found: Comparison) -> Figure:
 # The plots that a study may ask for, by the end of their files' names.
 PLOTS: dict[str, Callable[[Study, Measured, Comparison], Figure]] = {
   'curves': _curves,
-  'ranking': lambda study, measured, found: plots.bars(found.entries, MEASURE),
+  'ranking': lambda study, measured, found: plots.bars(found.groups, MEASURE),
   'time': _time,
   'axis': _over_axis,
 }

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from jaxvision.reports.comparison.groups import Run
+from jaxvision.reports.comparison.groups import FinishedRun
 from jaxvision.reports.gan.report import SampleClasses, write_generation_report
 from jaxvision.reports.run import report
 
@@ -221,4 +221,4 @@ def finished_run(name='a', seed=0, accuracy=0.9, fields=None, **summary):
     {'step': step, 'split': 'test', 'accuracy': accuracy * step / 20}
     for step in (10, 20)
   ]
-  return Run(f'{name}-seed{seed}', fields, summary, history, flops=5000)
+  return FinishedRun(f'{name}-seed{seed}', fields, summary, history, flops=5000)

@@ -8,7 +8,7 @@ from jaxvision import config as config_lib
 from jaxvision.commands.summary import flops_per_image
 from jaxvision.errors import UserError
 from jaxvision.reports.comparison import groups
-from jaxvision.reports.comparison.groups import Comparison, Run
+from jaxvision.reports.comparison.groups import Comparison, FinishedRun
 from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
 
@@ -56,7 +56,7 @@ def compare(
   return compared, write_comparison(output, compared)
 
 
-def _read(path: Path) -> Run:
+def _read(path: Path) -> FinishedRun:
   directory = RunDirectory(path)
   config = directory.config()
   summary = directory.summary()
@@ -65,7 +65,7 @@ def _read(path: Path) -> Run:
       f'compare: the run in {path} has not finished (it has no summary.json): the train '
       'command goes on with it'
     )
-  return Run(
+  return FinishedRun(
     name=path.resolve().name,
     fields=config_lib.decisive(config),
     summary=summary,

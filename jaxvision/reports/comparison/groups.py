@@ -1,4 +1,4 @@
-"""Runs side by side: what they reached, by what they differ, what may be compared."""
+"""Groups finished runs by their configs, ranks the groups and tests their differences."""
 
 import collections
 import dataclasses
@@ -10,22 +10,24 @@ from typing import Any
 from jaxvision.errors import UserError
 from jaxvision.metrics.significance import holm, welch_test
 
-# Fields that are not a choice: what is drawn again, and what the run is called.
-_CHOSEN_BY_NOBODY = ('seed', 'data.split_seed', 'name')
-_NAMED = 3  # fields that a label may name; by more, the directory's name says it better
+# Fields in which the runs of one group may differ.
+_NOT_COMPARED = ('seed', 'data.split_seed', 'name')
+_MOST_NAMED = (
+  3  # fields in a label; groups that differ in more are named by a directory
+)
 _LEVEL = 0.05  # of significance
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class FinishedRun:
   """One finished run.
 
   Attributes:
-    name: of its directory.
+    name: name of its directory.
     fields: path -> value of the config's fields that change what it computes.
     summary: its summary.json.
     history: its metrics.jsonl, parsed.
-    flops: of one image forward, of a GAN of one sample; None where not known.
+    flops: FLOPs of the forward pass of one image (for a GAN, one sample), or None.
   """
 
   name: str
@@ -36,78 +38,99 @@ class Run:
 
   @property
   def choices(self) -> dict[str, Any]:
-    """The fields without the seeds and the name."""
-    return {p: value for p, value in self.fields.items() if p not in _CHOSEN_BY_NOBODY}
+    """Returns the fields without the seeds and the name."""
+    return {p: value for p, value in self.fields.items() if p not in _NOT_COMPARED}
 
   @property
   def config_name(self) -> str:
-    """Of its config, or else of its directory."""
+    """Returns the name of its config, by default the name of its directory."""
     return str(self.summary.get('config_name') or self.name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-  """What runs of a task are ranked by.
+  """The metric that runs are ranked by, as "measure" in summary.json.
 
   Attributes:
-    key: in summary.json.
-    label: for people.
-    split, logged: where the log has it.
-    sign: 1 where more is better, -1 where less is.
-    percent: whether it is a share that people read in per cent.
+    key: its key in summary.json.
+    label: its name for readers.
+    split, logged: split and key of its values in metrics.jsonl.
+    mode: 'max' if higher values are better, 'min' if lower ones are.
+    percent: whether it is shown in per cent.
   """
 
   key: str
   label: str
   split: str
   logged: str
-  sign: int
+  mode: str
   percent: bool
 
+  @property
+  def sign(self) -> int:
+    """Returns 1 if higher values are better, otherwise -1."""
+    return 1 if self.mode == 'max' else -1
 
+
+# Measures of runs whose summary.json does not name one, by task.
 MEASURES = {
   'classification': Measure(
-    'test_accuracy', 'test accuracy', 'test', 'accuracy', 1, True
+    'test_accuracy', 'test accuracy', 'test', 'accuracy', 'max', True
   ),
-  'gan': Measure(
-    'fd',
-    'Fr\N{LATIN SMALL LETTER E WITH ACUTE}chet distance',
-    'samples',
-    'fd',
-    -1,
-    False,
-  ),
+  'gan': Measure('fd', 'Fréchet distance', 'samples', 'fd', 'min', False),
 }
 
 
+def measure_of(run: FinishedRun) -> Measure:
+  """Returns the measure that summary.json names, by default that of the task.
+
+  Raises:
+    UserError: summary.json names no measure, or an incomplete one.
+  """
+  given, task = run.summary.get('measure'), run.summary.get('task')
+  if given is None and task in MEASURES:
+    return MEASURES[task]
+  try:
+    measure = Measure(**(given or {}))
+  except TypeError:
+    measure = None
+  if measure is None or measure.mode not in ('max', 'min'):
+    names = ', '.join(field.name for field in dataclasses.fields(Measure))
+    raise UserError(
+      f'compare: summary.json of {run.name} does not say what to rank by: it needs '
+      f'"measure" with {names}, mode being "max" or "min"'
+    )
+  return measure
+
+
 @dataclasses.dataclass(frozen=True)
-class Entry:
-  """Runs that differ in nothing but their seeds.
+class RunGroup:
+  """Runs that differ only in their seeds.
 
   Attributes:
-    label: what it is called beside the others.
-    runs: by their seeds.
-    values: of the measure, of the runs that have it.
-    marks: why it may not be compared with most of the others.
+    label: name of the group.
+    runs: runs in the order of their seeds.
+    values: measure of the runs that have it.
+    incomparable_because: differences to most other groups that forbid a comparison.
   """
 
   label: str
-  runs: tuple[Run, ...]
+  runs: tuple[FinishedRun, ...]
   values: tuple[float, ...]
-  marks: tuple[str, ...] = ()
+  incomparable_because: tuple[str, ...] = ()
 
   @property
   def mean(self) -> float | None:
-    """Mean of the measure."""
+    """Returns the mean of the measure."""
     return statistics.mean(self.values) if self.values else None
 
   @property
   def deviation(self) -> float | None:
-    """Standard deviation over the seeds (n - 1); None of fewer than two."""
+    """Returns the standard deviation over seeds (n - 1), None for fewer than two."""
     return statistics.stdev(self.values) if len(self.values) > 1 else None
 
   def average(self, key: str) -> float | None:
-    """Mean of a number of summary.json over the runs that have it."""
+    """Returns the mean of a number of summary.json over the runs that have it."""
     found = [
       run.summary[key]
       for run in self.runs
@@ -116,34 +139,37 @@ class Entry:
     return statistics.mean(found) if found else None
 
   def shared(self, key: str) -> str:
-    """Returns a text of summary.json, or several where the runs do not agree."""
+    """Returns the text that the runs have in summary.json, joined if they differ."""
     return ', '.join(
       sorted({str(run.summary[key]) for run in self.runs if run.summary.get(key)})
     )
 
   @property
   def params(self) -> int | None:
-    """Parameters of the model; of a GAN, of both networks."""
+    """Returns the number of parameters of all networks of the run."""
     summary = self.runs[0].summary
-    if summary.get('generator_params') is not None:
-      return summary['generator_params'] + summary['discriminator_params']
-    return summary.get('params')
+    counts = [
+      count
+      for key, count in summary.items()
+      if (key == 'params' or key.endswith('_params')) and isinstance(count, int)
+    ]
+    return sum(counts) if counts else None
 
   @property
   def flops(self) -> int | None:
-    """See `Run`."""
+    """See `FinishedRun`."""
     return self.runs[0].flops
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """Welch's t-test of one entry, in a ranking the best, against another, over seeds.
+  """Welch's t-test of the means of two groups.
 
   Attributes:
-    best, other: labels.
-    difference: of the means, best minus other.
-    interval: 95 % confidence interval of it.
-    p: two-sided, after Holm's correction.
+    best, other: labels of the groups.
+    difference: mean of `best` minus mean of `other`.
+    interval: 95 % confidence interval of the difference.
+    p: two-sided p-value after Holm's correction.
   """
 
   best: str
@@ -154,50 +180,42 @@ class Difference:
 
   @property
   def significant(self) -> bool:
-    """Whether chance would rarely make such a difference."""
+    """Returns whether p is below 5 %."""
     return self.p < _LEVEL
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What there is to say of several runs.
+  """Several groups of runs, ranked.
 
   Attributes:
-    measure: what they are ranked by.
-    entries: the best first, those without a value last.
-    fields: paths in which entries differ.
-    tests: of the best unmarked entry against the others, where there are seeds.
-    notes: sentences that a reader must know.
+    measure: the metric that they are ranked by.
+    groups: the best first, groups without a value last.
+    fields: paths of the config fields in which groups differ.
+    tests: tests of the best comparable group against the other comparable ones.
+    notes: warnings that stand at the head of the page.
   """
 
   measure: Measure
-  entries: tuple[Entry, ...]
+  groups: tuple[RunGroup, ...]
   fields: tuple[str, ...]
   tests: tuple[Difference, ...]
   notes: tuple[str, ...]
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
-  """Groups runs by their configs, ranks the groups and marks what is unlike.
+def compare(runs: Sequence[FinishedRun]) -> Comparison:
+  """Groups runs by their configs, ranks the groups and tests the best against the rest.
 
   Raises:
-    UserError: fewer than two runs, or runs of several tasks.
+    UserError: fewer than two runs, or runs that are not ranked by one measure.
   """
   if len(runs) < 2:
     raise UserError('compare: name two or more workdirs')
-  tasks = {run.summary.get('task') for run in runs}
-  if len(tasks) > 1:
-    raise UserError(
-      'compare: classifiers and GANs have no measure in common: compare one task at a '
-      'time'
-    )
-  measure = _measure(runs[0].summary)
-  groups = _grouped(runs)
-  fields = _differing([group[0].choices for group in groups])
-  labels = _labels([group[0] for group in groups])
-  marks = _marks(groups, measure)
-  entries = [
-    Entry(
+  measure = _common_measure(runs)
+  members = _grouped(runs)
+  first = [group[0] for group in members]
+  groups = [
+    RunGroup(
       label,
       tuple(group),
       tuple(
@@ -205,31 +223,39 @@ def compare(runs: Sequence[Run]) -> Comparison:
         for run in group
         if run.summary.get(measure.key) is not None
       ),
-      mark,
+      reasons,
     )
-    for label, group, mark in zip(labels, groups, marks)
+    for label, group, reasons in zip(_labels(first), members, _incomparable(first))
   ]
-  entries.sort(
-    key=lambda e: -math.inf if e.mean is None else measure.sign * e.mean, reverse=True
+  groups.sort(
+    key=lambda g: -math.inf if g.mean is None else measure.sign * g.mean, reverse=True
   )
-  tests = _tests(entries)
-  return Comparison(
-    measure, tuple(entries), fields, tests, tuple(_notes(measure, entries, tests))
-  )
+  comparable = [g for g in groups if g.values and not g.incomparable_because]
+  tests = welch([(comparable[0], other) for other in comparable[1:]])
+  fields = _differing([run.choices for run in first])
+  notes = tuple(_notes(measure, groups, tests))
+  return Comparison(measure, tuple(groups), fields, tests, notes)
 
 
-def _measure(summary: dict[str, Any]) -> Measure:
-  """Returns what runs are ranked by, as their task has it."""
-  if known := summary.get('measure'):
-    known = dict(known)
-    sign = 1 if known.pop('mode') == 'max' else -1
-    return Measure(sign=sign, **known)
-  return MEASURES[summary['task']]  # of a run of an earlier version
+def _common_measure(runs: Sequence[FinishedRun]) -> Measure:
+  tasks = sorted({str(run.summary.get('task')) for run in runs})
+  if len(tasks) > 1:
+    raise UserError(
+      f'compare: runs of the tasks {", ".join(tasks)} have no measure in common: compare '
+      'runs of one task'
+    )
+  measures = {measure.key: measure for measure in map(measure_of, runs)}
+  if len(measures) > 1:
+    raise UserError(
+      f'compare: the runs are ranked by several measures ({", ".join(measures)}): compare '
+      'runs with one measure'
+    )
+  return measures.popitem()[1]
 
 
-def _grouped(runs: Sequence[Run]) -> list[list[Run]]:
-  """Returns the runs that differ in their seeds alone, together and by seed."""
-  groups: list[list[Run]] = []
+def _grouped(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
+  """Returns the runs that differ only in their seeds together, by seed."""
+  groups: list[list[FinishedRun]] = []
   for run in runs:
     for group in groups:
       first = group[0]
@@ -251,8 +277,8 @@ def _differing(choices: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
   )
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
-  """Names each by its config, and where that is not enough by what it differs in."""
+def _labels(runs: Sequence[FinishedRun]) -> list[str]:
+  """Names each run by its config and, where configs repeat, by its own settings."""
   configs = [run.config_name for run in runs]
   labels = []
   for run, config in zip(runs, configs):
@@ -260,7 +286,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     label = config
     if len(same) > 1:
       own = _differing([r.choices for r in same])
-      if len(own) <= _NAMED:
+      if len(own) <= _MOST_NAMED:
         label += ' ' + ' '.join(f'{path}={run.choices.get(path)}' for path in own)
       else:
         label = run.name
@@ -269,47 +295,38 @@ def _labels(runs: Sequence[Run]) -> list[str]:
   return [run.name if counts[label] > 1 else label for run, label in zip(runs, labels)]
 
 
-def _marks(groups: Sequence[Sequence[Run]], measure: Measure) -> list[tuple[str, ...]]:
-  """Returns for each group in what it is unlike most of them."""
+def _conditions(run: FinishedRun) -> dict[str, str]:
+  """Returns what must be equal for two runs to be comparable."""
+  epochs = run.summary.get('epochs')
+  found = {
+    'data': str(run.summary.get('dataset')),
+    'length': '' if epochs is None else f'{epochs:.3g} epochs',
+    'protocol': str(run.summary.get('protocol') or ''),
+  }
+  for path in ('data.image_size', 'data.train_fraction', 'data.examples_per_class'):
+    if path in run.fields:
+      found[path] = f'{path}={run.fields[path]}'
+  return found
 
-  def of(group: Sequence[Run]) -> dict[str, str]:
-    run = group[0]
-    epochs = run.summary.get('epochs')
-    found = {
-      'data': str(run.summary.get('dataset')),
-      'length': '' if epochs is None else f'{epochs:.3g} epochs',
-    }
-    for path in ('data.image_size', 'data.train_fraction', 'data.examples_per_class'):
-      if path in run.fields:
-        found[path] = f'{path}={run.fields[path]}'
-    if measure.key == 'fd':
-      found['judge'] = str(run.summary.get('protocol'))
-    return found
 
-  facts = [of(group) for group in groups]
-  marks: list[list[str]] = [[] for _ in groups]
-  for name in facts[0]:
-    values = [fact.get(name, '') for fact in facts]
-    (usual, _), *others = collections.Counter(values).most_common()
-    if not others:
-      continue
-    for mark, value in zip(marks, values):
+def _incomparable(runs: Sequence[FinishedRun]) -> list[tuple[str, ...]]:
+  """Returns for each run the conditions in which it differs from most of the others."""
+  conditions = [_conditions(run) for run in runs]
+  reasons: list[list[str]] = [[] for _ in runs]
+  for name in dict.fromkeys(name for found in conditions for name in found):
+    values = [found.get(name, '') for found in conditions]
+    (usual, _), *_ = collections.Counter(values).most_common()
+    for own, value in zip(reasons, values):
       if value != usual:
-        mark.append(f'{value or "not known"}, not {usual or "not known"}')
-  return [tuple(mark) for mark in marks]
+        own.append(f'{value or "not known"}, not {usual or "not known"}')
+  return [tuple(own) for own in reasons]
 
 
-def _tests(entries: Sequence[Entry]) -> tuple[Difference, ...]:
-  """Tests the best of the entries that are alike against the others of them."""
-  alike = [entry for entry in entries if entry.values and not entry.marks]
-  return welch([(alike[0], other) for other in alike[1:]]) if alike else ()
-
-
-def welch(pairs: Sequence[tuple[Entry, Entry]]) -> tuple[Difference, ...]:
-  """Tests the mean of each first entry against that of its second.
+def welch(pairs: Sequence[tuple[RunGroup, RunGroup]]) -> tuple[Difference, ...]:
+  """Tests the mean of each first group against that of its second.
 
   Pairs that `welch_test` cannot test are left out. Holm's correction is for the number
-  of those that stay.
+  of tests that remain.
   """
   tested = [(one, other, welch_test(one.values, other.values)) for one, other in pairs]
   found = [(one, other, test) for one, other, test in tested if test]
@@ -321,29 +338,25 @@ def welch(pairs: Sequence[tuple[Entry, Entry]]) -> tuple[Difference, ...]:
 
 
 def _notes(
-  measure: Measure, entries: Sequence[Entry], tests: Sequence[Difference]
+  measure: Measure, groups: Sequence[RunGroup], tests: Sequence[Difference]
 ) -> list[str]:
   notes = []
-  if any(run.summary.get('synthetic') for entry in entries for run in entry.runs):
+  if any(run.summary.get('synthetic') for group in groups for run in group.runs):
+    notes.append('Some runs were measured on synthetic data.')
+  if any(group.incomparable_because for group in groups):
     notes.append(
-      'Some of the data are synthetic: what was measured on them says nothing.'
+      'Marked runs differ from the others in data, length or protocol: their rank has '
+      'no meaning.'
     )
-  if any(entry.marks for entry in entries):
-    notes.append(
-      'Marked runs are unlike the others in data or length: their place in the table '
-      'says nothing.'
-    )
-  missing = [entry.label for entry in entries if not entry.values]
+  missing = [group.label for group in groups if not group.values]
   if missing:
-    notes.append(f'No {measure.label} was measured of {", ".join(missing)}.')
-  devices = {entry.shared('device_kind') for entry in entries} - {''}
+    notes.append(f'{", ".join(missing)}: no {measure.label} was measured.')
+  devices = {group.shared('device_kind') for group in groups} - {''}
   if len(devices) > 1:
+    notes.append('Times come from several kinds of hardware: do not compare them.')
+  if len(groups) > 1 and not tests:
     notes.append(
-      'Times were measured on several kinds of hardware: do not compare them.'
-    )
-  if len(entries) > 1 and not tests:
-    notes.append(
-      'Which differences are chance cannot be said: it takes two or more seeds of the '
-      'best and of another.'
+      'No differences were tested: tests need two or more seeds of the best and of '
+      'another group.'
     )
   return notes

@@ -1,4 +1,4 @@
-"""The charts of a comparison, each a function from its entries to a figure."""
+"""Charts of a comparison, each a function from its groups of runs to a figure."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from jaxvision.reports import style
-from jaxvision.reports.comparison.groups import Entry, Measure
+from jaxvision.reports.comparison.groups import Measure, RunGroup
 from jaxvision.reports.run.plots import series, step_axis
 from jaxvision.reports.style import NORMAL, SMALL
 from jaxvision.reports.theme import LIGHT, Theme, short_name
 
-DRAWN = 12  # entries told apart by colour, line and marker
+DRAWN = 12  # groups that colour, line and marker distinguish
 _DASHES = ('-', (0, (4, 2)), (0, (1, 1.5)))
 _MARKERS = 'osD^vP'
 
 
-def look(index: int, theme: Theme) -> dict:
-  """Returns colour, dashes and marker of the entry at a place of the ranking."""
+def line_style(index: int, theme: Theme) -> dict:
+  """Returns colour, dashes and marker of the group at a rank."""
   colors = (theme.train, theme.test, theme.validation, theme.other)
   return {
     'color': colors[index % len(colors)],
@@ -29,36 +29,35 @@ def look(index: int, theme: Theme) -> dict:
 
 
 def curves(
-  entries: Sequence[Entry],
+  groups: Sequence[RunGroup],
   measure: Measure,
   theme: Theme = LIGHT,
   by_epoch: bool = False,
 ) -> Figure:
-  """Draws the measure over the steps: a line through the mean of the seeds.
+  """Draws the measure over the steps: mean over seeds, and the range as a band.
 
-  Around it a band from the lowest to the highest of the seeds, at the steps that all of
-  them have.
+  Only the steps that all seeds of a group have are drawn.
 
   Args:
-    entries: the best first; the first `DRAWN` with a log are drawn.
+    groups: the best first; the first `DRAWN` with a log are drawn.
     measure: what they are ranked by.
     theme: colours.
-    by_epoch: draw over the epochs, which runs of several batch sizes have in common.
+    by_epoch: draw over epochs, for runs with several batch sizes.
   """
   figure = style.new_figure(6.8, 3.9, theme)
   axes = figure.subplots()
   style.tidy(axes, theme)
   last = 1.0
-  for index, entry in enumerate(entries[:DRAWN]):
-    logs = [series(run.history, measure.split, measure.logged) for run in entry.runs]
+  for index, group in enumerate(groups[:DRAWN]):
+    logs = [series(run.history, measure.split, measure.logged) for run in group.runs]
     logs = [dict(zip(steps.tolist(), values.tolist())) for steps, values in logs]
     steps = sorted(set(logs[0]).intersection(*logs[1:]))
     if not steps:
       continue
     values = np.array([[log[step] for step in steps] for log in logs])
-    shown = look(index, theme)
+    shown = line_style(index, theme)
     if by_epoch:
-      summary = entry.runs[0].summary
+      summary = group.runs[0].summary
       steps = [step * summary['epochs'] / summary['steps'] for step in steps]
     axes.plot(
       steps,
@@ -66,7 +65,7 @@ def curves(
       linewidth=1.5,
       markersize=4 if len(steps) <= 40 else 0,
       markeredgecolor=theme.background,
-      label=short_name(entry.label, 44),
+      label=short_name(group.label, 44),
       **shown,
     )
     if len(logs) > 1:
@@ -86,20 +85,20 @@ def curves(
 
 
 def against(
-  entries: Sequence[Entry],
+  groups: Sequence[RunGroup],
   costs: Sequence[float | None],
   label: str,
   measure: Measure,
   theme: Theme = LIGHT,
 ) -> Figure:
-  """Draws the measure against what it costs, with the deviation over seeds as bars.
+  """Draws the measure against a cost, with error bars (standard deviation over seeds).
 
-  A line joins those that nothing cheaper beats.
+  A line joins the Pareto front: the groups that no cheaper group beats.
 
   Args:
-    entries: the best first; those with both numbers are drawn.
-    costs: of each entry, greater than 0.
-    label: of the costs, with their unit.
+    groups: the best first; those with both numbers are drawn.
+    costs: cost of each group, greater than 0.
+    label: label of the cost, with its unit.
     measure: what they are ranked by.
     theme: colours.
   """
@@ -107,21 +106,21 @@ def against(
   axes = figure.subplots()
   style.tidy(axes, theme)
   points = [
-    (index, entry, cost)
-    for index, (entry, cost) in enumerate(zip(entries[:DRAWN], costs))
-    if cost and entry.mean is not None
+    (index, group, cost)
+    for index, (group, cost) in enumerate(zip(groups[:DRAWN], costs))
+    if cost and group.mean is not None
   ]
   front: list[tuple[float, float]] = []
-  for _, entry, cost in sorted(points, key=lambda p: (p[2], -measure.sign * p[1].mean)):
-    if not front or measure.sign * (entry.mean - front[-1][1]) > 0:
-      front.append((cost, entry.mean))
+  for _, group, cost in sorted(points, key=lambda p: (p[2], -measure.sign * p[1].mean)):
+    if not front or measure.sign * (group.mean - front[-1][1]) > 0:
+      front.append((cost, group.mean))
   axes.plot(*zip(*front), color=theme.muted, linewidth=1, zorder=1)
-  for index, entry, cost in points:
-    shown = look(index, theme)
+  for index, group, cost in points:
+    shown = line_style(index, theme)
     axes.errorbar(
       cost,
-      entry.mean,
-      yerr=entry.deviation,
+      group.mean,
+      yerr=group.deviation,
       color=shown['color'],
       marker=shown['marker'],
       markersize=6,
@@ -129,7 +128,7 @@ def against(
       capsize=3,
       linestyle='',
       elinewidth=1.2,
-      label=short_name(entry.label, 44),
+      label=short_name(group.label, 44),
     )
   axes.margins(x=0.1, y=0.1)
   cost_axis(axes, label, [cost for *_, cost in points], theme)
@@ -138,39 +137,39 @@ def against(
   return figure
 
 
-def bars(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> Figure:
-  """Draws each entry as a point, its seeds as small ones, grey where it is marked.
+def bars(groups: Sequence[RunGroup], measure: Measure, theme: Theme = LIGHT) -> Figure:
+  """Draws the mean of each group, its seeds as small points; incomparable ones grey.
 
   Args:
-    entries: the best first; those with a value are drawn.
+    groups: the best first; those with a value are drawn.
     measure: what they are ranked by.
     theme: colours.
   """
-  shown = [entry for entry in entries if entry.values]
+  shown = [group for group in groups if group.values]
   figure = style.new_figure(6.8, 0.9 + 0.3 * len(shown), theme)
   axes = figure.subplots()
   style.tidy(axes, theme, grid='x')
-  for place, entry in enumerate(shown):
+  for place, group in enumerate(shown):
     axes.plot(
-      entry.values,
-      [place] * len(entry.values),
+      group.values,
+      [place] * len(group.values),
       'o',
       color=theme.ramp[2],
       markersize=4,
       zorder=2,
     )
     axes.errorbar(
-      entry.mean,
+      group.mean,
       place,
-      xerr=entry.deviation,
-      color=theme.muted if entry.marks else theme.train,
+      xerr=group.deviation,
+      color=theme.muted if group.incomparable_because else theme.train,
       marker='D',
       markersize=5,
       capsize=3,
       linewidth=1.2,
       zorder=3,
     )
-  names = [short_name(entry.label, 44) for entry in shown]
+  names = [short_name(group.label, 44) for group in shown]
   axes.set_yticks(range(len(shown)), names, **style.class_text())
   axes.tick_params(axis='y', labelsize=SMALL, labelcolor=theme.ink)
   axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -179,6 +178,7 @@ def bars(entries: Sequence[Entry], measure: Measure, theme: Theme = LIGHT) -> Fi
 
 
 def measured_axis(axes: Axes, measure: Measure, which: str, theme: Theme) -> None:
+  """Labels the 'x' or the 'y' axis with the measure."""
   axis = axes.yaxis if which == 'y' else axes.xaxis
   axis.set_label_text(measure.label, color=theme.ink, fontsize=NORMAL)
   if measure.percent:
@@ -186,7 +186,7 @@ def measured_axis(axes: Axes, measure: Measure, which: str, theme: Theme) -> Non
 
 
 def cost_axis(axes: Axes, label: str, costs: Sequence[float], theme: Theme) -> None:
-  """Labels the x axis, logarithmic where the costs differ by a factor of 2 or more."""
+  """Labels the x axis, which is logarithmic if the costs span a factor of 2 or more."""
   span = max(costs, default=1.0) / min(costs, default=1.0)
   if span >= 2:
     axes.set_xscale('log')

@@ -9,21 +9,28 @@ from typing import Any
 from jaxvision.io import write_all
 from jaxvision.reports import html, style
 from jaxvision.reports.comparison import plots
-from jaxvision.reports.comparison.groups import Comparison, Difference, Entry, Measure
+from jaxvision.reports.comparison.groups import (
+  Comparison,
+  Difference,
+  Measure,
+  RunGroup,
+)
 
-# Columns of the table: title, key in comparison.csv and .json, value, and its text.
-Column = tuple[str, str, Callable[[Entry], Any], Callable[[Any], str]]
+# A column of the table: title, key in comparison.json, value and its text.
+Column = tuple[str, str, Callable[[RunGroup], Any], Callable[[Any], str]]
+# Further metrics of summary.json that are shown if a run has them: title, key, format.
+_FURTHER = (('test loss', 'test_loss', '.4f'), ('recall', 'recall', '.3f'))
 
 
 def write_comparison(directory: str | Path, comparison: Comparison) -> Path:
   """Writes a comparison into a directory.
 
-  comparison.html (one file that needs nothing else), .csv (one row for each run), .json,
-  and the charts as PNG. Every file is replaced as a whole.
+  The files are comparison.html, which needs no other file, comparison.csv with a row for
+  each run, comparison.json and the charts as PNG. Each is replaced as a whole.
 
   Args:
-    directory: is made where it is not there.
-    comparison: what to write.
+    directory: is created if it does not exist.
+    comparison: the comparison.
 
   Returns:
     Path of comparison.html.
@@ -32,11 +39,11 @@ def write_comparison(directory: str | Path, comparison: Comparison) -> Path:
   values = {
     'measure': comparison.measure,
     'notes': comparison.notes,
-    'entries': comparison.entries,
-    'columns': [title for title, *_ in columns(comparison.measure)],
-    'rows': [_row(comparison.measure, entry) for entry in comparison.entries],
+    'groups': comparison.groups,
+    'columns': [title for title, *_ in columns(comparison)],
+    'rows': [_row(comparison, group) for group in comparison.groups],
     'fields': comparison.fields,
-    'setting': lambda entry, path: html.text(entry.runs[0].fields.get(path)),
+    'setting': lambda group, path: html.text(group.runs[0].fields.get(path)),
     'tests': [sentence(comparison, test) for test in comparison.tests],
     'charts': charts,
     'circumstances': lambda run: html.circumstances(run.summary),
@@ -54,60 +61,73 @@ def write_comparison(directory: str | Path, comparison: Comparison) -> Path:
   return target / 'comparison.html'
 
 
-def _row(measure: Measure, entry: Entry) -> list[tuple[Any, str]]:
-  """Returns (value, its text) for each column."""
-  (_, _, first, _), *others = columns(measure)
+def _row(comparison: Comparison, group: RunGroup) -> list[tuple[Any, str]]:
+  """Returns (value, its text) of each column."""
+  (_, _, first, _), *others = columns(comparison)
   return [
-    (first(entry), spread(measure, entry)),
-    *((value(entry), text(value(entry))) for _, _, value, text in others),
+    (first(group), spread(comparison.measure, group)),
+    *((value(group), text(value(group))) for _, _, value, text in others),
   ]
 
 
 def measured(measure: Measure, value: float | None) -> str:
-  """Formats a value of the measure, or the dash."""
-  return html.percent(value) if measure.percent else html.number(value, '.2f')
+  """Formats a value of the measure, or the dash.
 
-
-def spread(measure: Measure, entry: Entry) -> str:
-  """Formats mean and deviation: '93.10% ± 0.12', '6.58', or the dash.
-
-  The deviation of a share is in points.
+  >>> error = Measure('test_mae', 'MAE', 'test', 'mae', 'min', percent=False)
+  >>> measured(error, 0.012345), measured(error, 123.456)
+  ('0.01235', '123.46')
   """
-  text = measured(measure, entry.mean)
-  if entry.deviation is None:
+  if measure.percent:
+    return html.percent(value)
+  return html.number(value, _spec(value))
+
+
+def _spec(value: float | None) -> str:
+  """Returns the format of a value that is no share."""
+  return '.4g' if value is not None and abs(value) < 1 else '.2f'
+
+
+def spread(measure: Measure, group: RunGroup) -> str:
+  """Formats mean and standard deviation: '93.10% ± 0.12', '6.58', or the dash.
+
+  The deviation of a percentage is in percentage points.
+  """
+  text = measured(measure, group.mean)
+  if group.deviation is None:
     return text
-  scale = 100 if measure.percent else 1
-  return f'{text} \N{PLUS-MINUS SIGN} {scale * entry.deviation:.2f}'
+  if measure.percent:
+    return f'{text} ± {100 * group.deviation:.2f}'
+  return f'{text} ± {html.number(group.deviation, _spec(group.mean))}'
 
 
-def columns(measure: Measure) -> list[Column]:
-  """Returns the columns of the table for a task."""
-  gan = measure.key == 'fd'
-  task: list[Column] = (
-    [('recall', 'recall', lambda e: e.average('recall'), _number('.3f'))]
-    if gan
-    else [('test loss', 'test_loss', lambda e: e.average('test_loss'), _number('.4f'))]
-  )
+def _further(comparison: Comparison) -> list[tuple[str, str, str]]:
+  """Returns those of `_FURTHER` that a run has and that are not the measure."""
   return [
-    (measure.label, measure.key, lambda e: e.mean, lambda v: measured(measure, v)),
-    ('seeds', 'seeds', lambda e: len(e.runs), _number(',')),
-    *task,
-    ('parameters', 'params', lambda e: e.params, _number(',')),
-    ('FLOPs', 'flops', lambda e: e.flops, _number(',')),
-    ('epochs', 'epochs', lambda e: e.average('epochs'), _number('.4g')),
-    (
-      'training time',
-      'seconds_train',
-      lambda e: e.average('seconds_train'),
-      html.elapsed_time,
-    ),
-    (
-      'images/s',
-      'images_per_second',
-      lambda e: e.average('images_per_second'),
-      _number(',.0f'),
-    ),
+    (title, key, spec)
+    for title, key, spec in _FURTHER
+    if key != comparison.measure.key
+    and any(group.average(key) is not None for group in comparison.groups)
   ]
+
+
+def columns(comparison: Comparison) -> list[Column]:
+  """Returns the columns of the table."""
+  measure = comparison.measure
+  return [
+    (measure.label, measure.key, lambda g: g.mean, lambda v: measured(measure, v)),
+    ('seeds', 'seeds', lambda g: len(g.runs), _number(',')),
+    *(_average(title, key, _number(spec)) for title, key, spec in _further(comparison)),
+    ('parameters', 'params', lambda g: g.params, _number(',')),
+    ('FLOPs', 'flops', lambda g: g.flops, _number(',')),
+    _average('epochs', 'epochs', _number('.4g')),
+    _average('training time', 'seconds_train', html.elapsed_time),
+    _average('images/s', 'images_per_second', _number(',.0f')),
+  ]
+
+
+def _average(title: str, key: str, text: Callable[[Any], str]) -> Column:
+  """Returns the column of a number in summary.json."""
+  return title, key, lambda group: group.average(key), text
 
 
 def _number(spec: str) -> Callable[[Any], str]:
@@ -115,33 +135,36 @@ def _number(spec: str) -> Callable[[Any], str]:
 
 
 def lines(comparison: Comparison) -> list[str]:
-  """Returns the table and what follows from it for the terminal."""
+  """Returns the table, the tests and the notes as lines for the terminal."""
   measure = comparison.measure
-  width = max(len(entry.label) for entry in comparison.entries)
+  width = max(len(group.label) for group in comparison.groups)
   found = []
-  for entry in comparison.entries:
-    seeds = f'{len(entry.runs)} seed{"s" if len(entry.runs) > 1 else ""}'
+  for group in comparison.groups:
+    seeds = f'{len(group.runs)} seed{"s" if len(group.runs) > 1 else ""}'
     line = (
-      f'{entry.label:{width}}  {spread(measure, entry)}  ({seeds}; '
-      f'{html.number(entry.params)} parameters, '
-      f'{html.elapsed_time(entry.average("seconds_train"))})'
+      f'{group.label:{width}}  {spread(measure, group)}  ({seeds}; '
+      f'{html.number(group.params)} parameters, '
+      f'{html.elapsed_time(group.average("seconds_train"))})'
     )
-    found.append('; '.join([line, *entry.marks]))
+    found.append('; '.join([line, *group.incomparable_because]))
   found += [sentence(comparison, test) for test in comparison.tests]
   return found + [f'note: {note}' for note in comparison.notes]
 
 
 def sentence(comparison: Comparison, test: Difference) -> str:
-  """Returns what a test says, in words."""
+  """Describes the result of a test in a sentence."""
   measure = comparison.measure
-  scale, unit = (100, ' points') if measure.percent else (1, '')
-  low, high = sorted(abs(scale * end) for end in test.interval)
-  difference = f'{abs(scale * test.difference):.2f}{unit}'
+
+  def text(value: float) -> str:
+    return f'{100 * value:.2f}' if measure.percent else measured(measure, value)
+
+  difference = text(abs(test.difference)) + (' points' if measure.percent else '')
   if test.significant:
     better = 'above' if measure.sign > 0 else 'below'
+    low, high = (text(end) for end in sorted(map(abs, test.interval)))
     return (
-      f'{test.best} is {difference} {better} {test.other} (95 % interval {low:.2f} to '
-      f'{high:.2f}, p = {test.p:.2g})'
+      f'{test.best} is {difference} {better} {test.other} (95 % interval {low} to '
+      f'{high}, p = {test.p:.2g})'
     )
   return (
     f'{test.best} and {test.other} differ by {difference}, which may be chance '
@@ -150,10 +173,10 @@ def sentence(comparison: Comparison, test: Difference) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-  """Returns one row for each run, the numbers as they are."""
+  """Returns a table with a row for each run and unrounded numbers."""
   keys = (
     comparison.measure.key,
-    'test_loss' if comparison.measure.percent else 'recall',
+    *(key for _, key, _ in _further(comparison)),
     'steps',
     'epochs',
     'seconds_train',
@@ -169,40 +192,40 @@ def as_csv(comparison: Comparison) -> str:
   writer.writerow(
     ['entry', 'run', 'seed', 'params', 'flops', *keys, *comparison.fields, 'marks']
   )
-  for entry in comparison.entries:
-    for run in entry.runs:
+  for group in comparison.groups:
+    for run in group.runs:
       writer.writerow(
         [
-          entry.label,
+          group.label,
           run.name,
           run.summary.get('seed'),
-          entry.params,
-          entry.flops,
+          group.params,
+          group.flops,
           *(run.summary.get(key) for key in keys),
           *(run.fields.get(path) for path in comparison.fields),
-          '; '.join(entry.marks),
+          '; '.join(group.incomparable_because),
         ]
       )
   return buffer.getvalue()
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-  """Returns the comparison as comparison.json holds it."""
+  """Returns the content of comparison.json."""
   return {
     'measure': comparison.measure.key,
     'notes': comparison.notes,
     'entries': [
       {
-        'label': entry.label,
-        'runs': [run.name for run in entry.runs],
-        'seeds_values': entry.values,
-        'deviation': entry.deviation,
-        **{key: value(entry) for _, key, value, _ in columns(comparison.measure)},
-        'hardware': entry.shared('device_kind'),
-        'fields': {path: entry.runs[0].fields.get(path) for path in comparison.fields},
-        'marks': entry.marks,
+        'label': group.label,
+        'runs': [run.name for run in group.runs],
+        'seeds_values': group.values,
+        'deviation': group.deviation,
+        **{key: value(group) for _, key, value, _ in columns(comparison)},
+        'hardware': group.shared('device_kind'),
+        'fields': {path: group.runs[0].fields.get(path) for path in comparison.fields},
+        'marks': group.incomparable_because,
       }
-      for entry in comparison.entries
+      for group in comparison.groups
     ],
     'tests': [
       {
@@ -218,40 +241,40 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _charts(comparison: Comparison) -> dict[str, style.Plot]:
-  entries, measure = comparison.entries, comparison.measure
-  names = ', '.join(entry.label for entry in entries[: plots.DRAWN])
+  groups, measure = comparison.groups, comparison.measure
+  names = ', '.join(group.label for group in groups[: plots.DRAWN])
   charts = {}
-  if any(entry.values for entry in entries):
+  if any(group.values for group in groups):
     charts['ranking'] = style.draw(
       'ranking.png',
-      f'{measure.label} of {names}, with the deviation over seeds.',
-      lambda theme: plots.bars(entries, measure, theme),
+      f'{measure.label} of {names}, with its standard deviation over seeds.',
+      lambda theme: plots.bars(groups, measure, theme),
       narrow=True,
     )
   if any(
     point.get('split') == measure.split and point.get(measure.logged) is not None
-    for entry in entries
-    for run in entry.runs
+    for group in groups
+    for run in group.runs
     for point in run.history
   ):
     charts['curves'] = style.draw(
       'curves.png',
       f'{measure.label} against the training step for {names}.',
-      lambda theme: plots.curves(entries, measure, theme),
+      lambda theme: plots.curves(groups, measure, theme),
       narrow=True,
     )
   for name, label, costs in (
-    ('time', 'training time (s)', [e.average('seconds_train') for e in entries]),
-    ('parameters', 'parameters', [e.params for e in entries]),
-    ('flops', 'FLOPs of one image', [e.flops for e in entries]),
+    ('time', 'training time (s)', [g.average('seconds_train') for g in groups]),
+    ('parameters', 'parameters', [g.params for g in groups]),
+    ('flops', 'FLOPs per image', [g.flops for g in groups]),
   ):
-    known = {c for c, entry in zip(costs, entries) if c and entry.values}
+    known = {c for c, group in zip(costs, groups) if c and group.values}
     if len(known) > 1:
       charts[name] = style.draw(
         f'against_{name}.png',
         f'{measure.label} against {label} for {names}.',
         lambda theme, label=label, costs=costs: plots.against(
-          entries, costs, label, measure, theme
+          groups, costs, label, measure, theme
         ),
         narrow=True,
       )

@@ -16,7 +16,7 @@ from jaxvision.reports.comparison import plots, report
 from jaxvision.reports.comparison.groups import compare, welch
 
 
-def test_runs_that_differ_in_their_seeds_are_one_entry_and_the_best_is_first():
+def test_runs_that_differ_in_their_seeds_are_one_group_and_the_best_is_first():
   compared = compare(
     [
       finished_run('a', 1, 0.8),
@@ -25,7 +25,7 @@ def test_runs_that_differ_in_their_seeds_are_one_entry_and_the_best_is_first():
       finished_run('b', 1, 0.91),
     ]
   )
-  best, other = compared.entries
+  best, other = compared.groups
   assert (best.label, best.values) == ('b', (0.9, 0.91))
   assert (other.label, other.values) == ('a', (0.7, 0.8))  # by seed
   assert other.mean == pytest.approx(0.75)
@@ -40,7 +40,7 @@ def test_what_differs_names_runs_of_one_config():
       for size, a in ((32, 0.8), (64, 0.9))
     ]
   )
-  assert [e.label for e in compared.entries] == ['a batch_size=64', 'a batch_size=32']
+  assert [e.label for e in compared.groups] == ['a batch_size=64', 'a batch_size=32']
   assert compared.fields == ('batch_size',)
 
 
@@ -49,7 +49,7 @@ def test_by_more_than_three_fields_the_directory_names_them():
   compared = compare(
     [finished_run(accuracy=0.9), finished_run(seed=3, fields=many, accuracy=0.8)]
   )
-  assert [e.label for e in compared.entries] == ['a-seed0', 'a-seed3']
+  assert [e.label for e in compared.groups] == ['a-seed0', 'a-seed3']
 
 
 def test_gans_are_ranked_by_distance_the_lowest_first():
@@ -60,17 +60,67 @@ def test_gans_are_ranked_by_distance_the_lowest_first():
       fd=fd,
       protocol=judge,
       test_accuracy=None,
+      params=None,
       generator_params=300,
       discriminator_params=100,
     )
     for name, fd, judge in (('x', 9.0, 'A'), ('y', 3.0, 'A'), ('z', 1.0, 'B'))
   ]
   compared = compare(gans)
-  assert [e.label for e in compared.entries] == ['z', 'y', 'x']
-  assert compared.entries[0].marks == ('B, not A',)  # another judge
-  assert compared.entries[0].params == 400
-  with pytest.raises(UserError, match='no measure in common'):
+  assert [e.label for e in compared.groups] == ['z', 'y', 'x']
+  assert compared.groups[0].incomparable_because == ('B, not A',)  # another judge
+  assert compared.groups[0].params == 400
+  with pytest.raises(UserError, match='tasks classification, gan have no measure'):
     compare([gans[0], finished_run('b')])
+
+
+ERROR = {
+  'key': 'test_mae',
+  'label': 'mean absolute error',
+  'split': 'test',
+  'logged': 'mae',
+  'mode': 'min',
+  'percent': False,
+}
+
+
+def own_task(name, error, **summary):
+  """A run of a task that a user wrote, which names its measure in summary.json."""
+  summary = {'task': 'age', 'measure': ERROR, 'test_mae': error} | summary
+  made = finished_run(name, **summary, test_accuracy=None, test_loss=None)
+  made.history[-1]['mae'] = error
+  return made
+
+
+def test_a_task_of_ones_own_is_ranked_by_the_measure_that_it_names(tmp_path):
+  compared = compare([own_task('a', 0.25, trunk_params=500), own_task('b', 0.125)])
+  assert compared.measure.label == 'mean absolute error'
+  assert [group.label for group in compared.groups] == ['b', 'a']
+  assert compared.groups[1].params == 1500
+  page = report.write_comparison(tmp_path, compared)
+  assert 'compared by mean absolute error' in page.read_text()
+  assert (tmp_path / 'curves.png').exists()
+  (row, _) = csv.DictReader(io.StringIO(page.with_suffix('.csv').read_text()))
+  assert row['test_mae'] == '0.125'
+  assert 'recall' not in row
+  assert 'test_loss' not in row
+
+
+@pytest.mark.parametrize(
+  ('summaries', 'problem'),
+  [
+    ([{'task': 'age'}, {'task': 'gan'}], 'runs of the tasks age, gan have no measure'),
+    ([{}, {'measure': ERROR | {'key': 'mse'}}], 'several measures (test_mae, mse)'),
+    ([{'measure': None}, {}], 'summary.json of a-seed0 does not say what to rank by'),
+    ([{'measure': {'key': 'x'}}, {}], 'summary.json of a-seed0 does not say'),
+    ([{'measure': ERROR | {'mode': 'up'}}, {}], 'mode being "max" or "min"'),
+  ],
+)
+def test_runs_without_a_common_measure_are_refused(summaries, problem):
+  runs = [own_task(name, 0.5, **more) for name, more in zip('ab', summaries)]
+  with pytest.raises(UserError) as error:
+    compare(runs)
+  assert problem in str(error.value)
 
 
 def test_unlike_data_and_lengths_are_marked_and_not_tested():
@@ -85,7 +135,7 @@ def test_unlike_data_and_lengths_are_marked_and_not_tested():
     for seed in range(3)
   ]
   compared = compare(runs)
-  marks = {entry.label: entry.marks for entry in compared.entries}
+  marks = {entry.label: entry.incomparable_because for entry in compared.groups}
   assert marks == {
     'a': (),
     'b': (),
@@ -123,7 +173,7 @@ def test_the_test_is_welchs_with_holms_correction():
 def test_of_one_seed_nothing_is_said_about_chance():
   compared = compare([finished_run('a', accuracy=0.9), finished_run('b', accuracy=0.1)])
   assert compared.tests == ()
-  assert any('chance cannot be said' in note for note in compared.notes)
+  assert any('two or more seeds' in note for note in compared.notes)
 
 
 def test_the_pages_say_the_same_numbers(tmp_path):
@@ -153,8 +203,8 @@ def test_a_run_without_a_value_comes_last_and_is_told():
   compared = compare(
     [finished_run('a', accuracy=0.1), finished_run('b', test_accuracy=None)]
   )
-  assert [entry.label for entry in compared.entries] == ['a', 'b']
-  assert any('was measured of b' in note for note in compared.notes)
+  assert [entry.label for entry in compared.groups] == ['a', 'b']
+  assert 'b: no test accuracy was measured.' in compared.notes
   assert html.MISSING in report.lines(compared)[1]
 
 
@@ -172,7 +222,7 @@ def test_curves_of_two_batch_sizes_have_the_epochs_in_common():
   ]
   runs[1].history.append({'step': 40, 'split': 'test', 'accuracy': 0.9})
   compared = compare(runs)
-  figure = plots.curves(compared.entries, compared.measure, by_epoch=True)
+  figure = plots.curves(compared.groups, compared.measure, by_epoch=True)
   axes = figure.axes[0]
   assert axes.get_xlabel() == 'epoch'
   found = {line.get_label(): line.get_xdata() for line in axes.lines}
@@ -182,7 +232,7 @@ def test_curves_of_two_batch_sizes_have_the_epochs_in_common():
   )
 
 
-def test_any_two_entries_are_tested_and_pairs_without_spread_are_not():
+def test_any_two_groups_are_tested_and_pairs_without_spread_are_not():
   groups = {
     'a': (0.5, 0.52, 0.53),
     'b': (0.6, 0.62, 0.65),
@@ -196,7 +246,7 @@ def test_any_two_entries_are_tested_and_pairs_without_spread_are_not():
       for seed, v in enumerate(values)
     ]
   )
-  a, b, c, d = (next(e for e in compared.entries if e.label == n) for n in groups)
+  a, b, c, d = (next(e for e in compared.groups if e.label == n) for n in groups)
   tests = welch([(a, b), (c, b), (a, d)])
   assert [(test.best, test.other) for test in tests] == [('a', 'b'), ('a', 'd')]
   assert tests[0].difference == pytest.approx(-0.32 / 3)
@@ -208,7 +258,7 @@ def test_any_two_entries_are_tested_and_pairs_without_spread_are_not():
 def test_an_axis_of_costs_can_be_read_whatever_they_span(largest):
   compared = compare([finished_run('a', accuracy=0.9), finished_run('b', accuracy=0.8)])
   costs = [1.3, 1.3 * largest]
-  figure = plots.against(compared.entries, costs, 'minutes', compared.measure)
+  figure = plots.against(compared.groups, costs, 'minutes', compared.measure)
   figure.draw_without_rendering()
   axes = figure.axes[0]
   low, high = axes.get_xlim()
