@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
+from jaxvision.reports import html
 from jaxvision.reports.comparison.groups import Run
 from jaxvision.reports.gan.report import Judged, write_generation_report
 from jaxvision.reports.run import report
@@ -245,7 +246,7 @@ def checked_report(path, pictures):
   links = {attributes['href'].removeprefix('#') for attributes in page.all('a')}
   assert links <= page.ids()
   assert len(page.all('script')) == 1  # its own
-  assert 'nan' not in page.text.replace('–', ' ').split()
+  assert 'nan' not in page.text.replace(html.MISSING, ' ').split()
   markdown = (path.parent / 'report.md').read_text(encoding='utf-8')
   assert '<script>' not in markdown
   assert '<img' not in markdown

@@ -32,7 +32,7 @@ class Column:
   """
 
   head: str
-  values: Sequence[float] | np.ndarray
+  values: np.ndarray
   spec: str = '.3f'
   barred: bool = False
 

@@ -16,6 +16,7 @@ from jaxvision.reports.run import frame, plots
 from jaxvision.reports.theme import Theme
 
 PICTURES = 24  # examples with the most wrong labels
+MANY = 12  # labels above which the table scrolls and has bars of its own
 NAMED = 3  # wrong labels named below an image
 
 
@@ -99,6 +100,7 @@ def write_report(
       'columns': _columns(scores),
       'averages': [('macro average', _macro(scores))],
       'facts': _facts(averages, summary),
+      'many': len(class_names) > MANY,
       'pictured': pictured,
       'mistakes': int((wrong > 0).sum()),
     },
@@ -126,14 +128,14 @@ def captioned_labels(
   lines = [
     f'{count} of {len(labels)} wrong' if count else '✓ all right',
     *_named('missed', true & ~predicted, class_names),
-    *_named('wrongly', predicted & ~true, class_names),
+    *_named('extra', predicted & ~true, class_names),
   ]
   return CaptionedImage(np.asarray(image), tuple(lines), not count, index)
 
 
 def _named(what: str, chosen: np.ndarray, class_names: Sequence[str]) -> list[str]:
   """Returns one line with the first names that are chosen, or none."""
-  names = [class_names[i] for i in np.flatnonzero(chosen)]
+  names = [class_names[i] for i in np.flatnonzero(chosen).tolist()]
   if not names:
     return []
   more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
@@ -141,8 +143,9 @@ def _named(what: str, chosen: np.ndarray, class_names: Sequence[str]) -> list[st
 
 
 def _columns(scores: LabelScores) -> list[frame.Column]:
+  many = len(scores.support) > MANY
   return [
-    frame.Column('average precision', scores.average_precision, barred=True),
+    frame.Column('AP', scores.average_precision, barred=many),
     frame.Column('AUROC', scores.auroc),
     frame.Column('precision', scores.precision),
     frame.Column('recall', scores.recall),

@@ -123,7 +123,7 @@ def _columns(errors: OutputErrors) -> list[frame.Column]:
     'R²': errors.r2,
     'Pearson': errors.pearson,
   }
-  return [frame.Column(head, values, '.4g') for head, values in named.items()]
+  return [frame.Column(head, values, '#.4g') for head, values in named.items()]
 
 
 def _caption(

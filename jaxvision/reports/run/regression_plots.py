@@ -33,8 +33,6 @@ def _panels(
       continue
     style.tidy(axes, theme)
     draw(axes, index)
-    for axis in (axes.xaxis, axes.yaxis):
-      axis.set_major_locator(MaxNLocator(5))
     axes.set_title(
       short_name(names[index], 30),
       size=NORMAL,
@@ -80,6 +78,8 @@ def scatter(
     axes.set_xlim(limits)
     axes.set_ylim(limits)
     axes.set_aspect('equal')
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel('true')
     axes.set_ylabel('predicted')
 
@@ -111,7 +111,9 @@ def residual_histogram(
     )
     axes.axvline(0, color=theme.muted, linewidth=1, linestyle='--')
     axes.set_xlim(-reach, reach)
-    axes.set_xlabel('predicted − true')
+    axes.set_xlabel('predicted \N{MINUS SIGN} true')
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_ylabel('examples')
 
   return _panels(names, theme, draw)

@@ -1,7 +1,7 @@
 """The report of a classification run, for people (Markdown, HTML) and programs (JSON)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,9 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, styl
   return charts
 
 
-def _facts(results: Results, summary: dict, split: str) -> list[tuple[str, str]]:
+def _facts(
+  results: Results, summary: Mapping[str, Any], split: str
+) -> list[tuple[str, str]]:
   """Lists what the head of the page says beside the accuracy, as (label, value)."""
   facts = [(f'{split} loss', html.number(results.loss, '.4f'))]
   if len(results.class_names) > 5:
