@@ -33,7 +33,7 @@ def compare(
   Runs that differ in their seeds alone count as one entry, with a spread.
 
   Args:
-    workdirs: two or more, all classifiers or all GANs.
+    workdirs: two or more, runs of one task.
     output: directory for comparison.html, .csv, .json and the charts.
 
   Returns:

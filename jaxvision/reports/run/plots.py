@@ -1,6 +1,7 @@
 """The charts of a report, each a function from numbers to a matplotlib figure."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxvision.reports.theme import LIGHT, Theme, short_name, text_width
 COUNTED_CLASSES = 20  # up to so many, the confusion matrix writes its counts
 BAR_CLASSES = 150  # above so many, only the best and the worst get a bar
 ROWS = 50  # bars in one column
+_NOT_MEASURES = ('step', 'split', 'epoch', 'images_per_second', 'learning_rate')
 
 
 def series(
@@ -46,13 +48,25 @@ def series(
   return steps, np.array([points[step] for step in steps.tolist()], np.float64)
 
 
-def has_curves(history: Sequence[Mapping]) -> bool:
-  """Tells whether the log holds any loss or accuracy to draw."""
-  return any(
-    series(history, split, key)[0].size
+def logged_measures(history: Sequence[Mapping]) -> list[str]:
+  """Lists the measures in the log: loss, accuracy, then others as they come."""
+  found = {
+    key: None
     for split in _splits(history)
-    for key in ('loss', 'accuracy')
-  )
+    for record in history
+    for key in record
+    if key not in _NOT_MEASURES and series(history, split, key)[0].size
+  }
+  first = [key for key in ('loss', 'accuracy') if key in found]
+  return first + [key for key in found if key not in first]
+
+
+def has_curves(
+  history: Sequence[Mapping], measures: Sequence[str] | None = None
+) -> bool:
+  """Returns whether the log holds any measure, or any of those named."""
+  found = logged_measures(history)
+  return bool(found if measures is None else set(found) & set(measures))
 
 
 def _splits(history: Sequence[Mapping]) -> list[str]:
@@ -63,22 +77,28 @@ def _splits(history: Sequence[Mapping]) -> list[str]:
   return [name for name in known if name in found] + others
 
 
-def curves(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
-  """Draws loss, accuracy and learning rate over steps, epochs along the top.
+def curves(
+  history: Sequence[Mapping],
+  theme: Theme = LIGHT,
+  measures: Sequence[str] | None = None,
+) -> Figure:
+  """Draws measures and the learning rate over steps, epochs along the top.
 
   Training is a line through its log points; other splits have a marker at each
-  evaluation. A loss that spans more than a factor of 30 gets a logarithmic axis.
+  evaluation. A measure that spans more than a factor of 30 has a logarithmic axis.
 
   Args:
-    history: the parsed classification.jsonl.
+    history: the parsed metrics.jsonl, which holds at least one of the measures.
     theme: colours.
+    measures: names of those to draw, one panel each; None: all that were logged.
   """
   splits = _splits(history)
-  panels = [
-    (key, height)
-    for key, height in (('loss', 2.5), ('accuracy', 2.5), ('learning_rate', 0.8))
-    if any(series(history, split, key)[0].size for split in splits)
-  ]
+  found = logged_measures(history)
+  if measures is not None:
+    found = [key for key in measures if key in found]
+  panels = [(key, 2.5 if len(found) <= 3 else 1.9) for key in found]
+  if any(series(history, split, 'learning_rate')[0].size for split in splits):
+    panels.append(('learning_rate', 0.8))
   figure = style.new_figure(6.8, 0.7 + sum(height for _, height in panels), theme)
   figure.get_layout_engine().set(h_pad=0.06)
   column = figure.subplots(
@@ -92,10 +112,11 @@ def curves(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
     style.tidy(axes, theme)
     for split in splits:
       _draw_series(axes, history, split, key, theme)
-    axes.set_ylabel(key.replace('_', ' '), color=theme.ink, fontsize=NORMAL)
-    if key == 'accuracy':
+    label = '\n'.join(textwrap.wrap(key.replace('_', ' '), 20)[:3])
+    axes.set_ylabel(label, color=theme.ink, fontsize=NORMAL, parse_math=False)
+    if 'accuracy' in key:
       axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    elif key == 'loss' and _spans_decades(axes):
+    elif key != 'learning_rate' and _spans_decades(axes):
       axes.set_yscale('log')
       axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
       axes.tick_params(which='minor', labelleft=False)
@@ -104,12 +125,18 @@ def curves(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
       axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
       axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
     else:
-      style.legend(axes, theme, loc='upper right' if key == 'loss' else 'lower right')
+      style.legend(axes, theme, loc='upper right' if _falls(axes) else 'lower right')
   last = max(max(line.get_xdata()[-1] for line in axes.lines) for axes in column)
   step_axis(column[-1], last, theme)
   _add_epochs(column[0], history, theme)
   figure.align_ylabels(column)
   return figure
+
+
+def _falls(axes: Axes) -> bool:
+  """Returns whether the longest curve ends lower than it begins."""
+  values = max((line.get_ydata() for line in axes.lines), key=len)
+  return bool(values[-1] < values[0])
 
 
 def step_axis(axes: Axes, last: float, theme: Theme) -> None:
@@ -126,7 +153,7 @@ def _draw_series(
   steps, values = series(history, split, key)
   if not steps.size:
     return
-  last = f'{values[-1]:.2%}' if key == 'accuracy' else f'{values[-1]:#.4g}'
+  last = f'{values[-1]:.2%}' if 'accuracy' in key else f'{values[-1]:#.4g}'
   evaluated = split != 'train'
   single = steps.size == 1
   axes.plot(
