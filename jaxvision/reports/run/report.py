@@ -129,7 +129,7 @@ def measure(
     accuracy=correct / len(labels),
     accuracy_top5=classification.top_k_accuracy(probabilities, labels, k=5),
     accuracy_interval=classification.accuracy_interval(correct, len(labels)),
-    loss=classification.cross_entropy(probabilities, labels),
+    loss=classification.log_loss(probabilities, labels),
     ece=classification.expected_calibration_error(probabilities, labels),
     confusion=confusion,
     scores=classification.class_scores(*outcome),

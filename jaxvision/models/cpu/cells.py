@@ -1,20 +1,20 @@
 """Strided convolutions and their transposes as matrix products over cells of pixels.
 
-A strided convolution maps a large side to a small one, a transposed one the small side
+A strided convolution maps a large image to a small one, a transposed one the small image
 to the large one. There are three forms of both:
 
-  dot       where the small side of the layer is one pixel, one product.
-  patches   where the stride divides the kernel, the pixels are gathered into cells of
-            stride x stride; a strided convolution is one product with the cells that
-            its windows hold side by side, and a transposed one a product whose
-            windows are added up where they overlap.
-  winograd  where a window is 2x2 cells, as in a kernel of 4 with stride 2, that is a
-            2x2 convolution of cells, and Winograd's F(2x2, 2x2) does it with nine
-            products of the sixteen. Lavin and Gray 2015, "Fast algorithms for
-            convolutional neural networks", https://arxiv.org/abs/1509.09308.
+  dot       the small image is one pixel: one product.
+  patches   the stride divides the kernel: pixels are gathered into cells of stride x
+            stride. A strided convolution is one product with the cells of its windows
+            side by side, a transposed one a product whose windows are summed where they
+            overlap.
+  winograd  a window is 2x2 cells, as in a kernel of 4 with stride 2: a 2x2 convolution
+            of cells, which Winograd's F(2x2, 2x2) does with nine products instead of
+            sixteen. Lavin and Gray 2015, "Fast algorithms for convolutional neural
+            networks", https://arxiv.org/abs/1509.09308.
 
-A step of linear algebra and its transpose are each other's gradient, so that these
-forms can be differentiated any number of times, in reverse mode only.
+Linear maps and their transposes are each other's gradient, so that these forms can be
+differentiated any number of times, in reverse mode only.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,22 +23,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxvision.models.cpu.convolution import are_plain
+from jaxvision.models.cpu.windows import Pads, pad
 
-# Under so many channels, in or out, the nine products of Winograd are too thin to pay
-# for the transforms.
+# With fewer channels, in or out, the transforms of Winograd cost more than they save.
 _WINOGRAD_CHANNELS = 16
 
-# Fused into what reads them, gathers and sums are computed once for each reader and
-# pixel by pixel; XLA:CPU is two to four times faster where each is an array of its own.
+# XLA:CPU would fuse gathers and sums into what reads them, once for each reader and pixel
+# by pixel; as separate arrays they are two to four times faster.
 _apart = jax.lax.optimization_barrier
 
 
 class Window(NamedTuple):
-  """How the windows of a strided convolution lie on the large side.
+  """The windows of a strided convolution on the large image.
 
   Attributes:
-    kernel, strides: of each window in pixels; the stride divides the kernel.
+    kernel: height and width of a window in pixels.
+    strides: pixels between windows, along H and W.
   """
 
   kernel: tuple[int, int]
@@ -46,31 +46,54 @@ class Window(NamedTuple):
 
   @property
   def cells(self) -> tuple[int, int]:
-    """How many cells of the size of the stride a window holds: rows, columns."""
+    """Rows and columns of cells in a window, where the stride divides the kernel."""
     return self.kernel[0] // self.strides[0], self.kernel[1] // self.strides[1]
 
+  def count(self, large: Sequence[int], pads: Pads) -> tuple[int, int]:
+    """Returns rows and columns of windows: the size of the small image."""
+    rows, columns = (
+      (n + sum(p) - k) // s + 1 for n, p, k, s in zip(large, pads, *self)
+    )
+    return rows, columns
 
-# `down` maps the large side, just covered by windows, to the small one, and `up` the
-# small one to the large one; each takes a kernel [h, w, channels in, channels out],
-# where pixel (0, 0) of it belongs to the first pixel of a window. Down and up with the
-# channels of the kernel exchanged are each other's transpose. Neither exchanges them in
-# memory, which would cost as much as the products.
+  def fit(self, images: jax.Array, small: Sequence[int], pads: Pads) -> jax.Array:
+    """Pads or cuts images to exactly the pixels that the windows cover."""
+    covered = [(n - 1) * s + k for n, k, s in zip(small, *self)]
+    sizes = images.shape[1:3]
+    return pad(images, [(p[0], c - n - p[0]) for p, n, c in zip(pads, sizes, covered)])
+
+
 class Form(NamedTuple):
+  """Two linear maps; with the channels of the kernel exchanged each is the transpose.
+
+  Attributes:
+    down: maps the large image, exactly covered by windows, to the small one, given a
+      kernel [h, w, channels in, channels out].
+    up: maps the small image to the large one, likewise.
+  """
+
   down: Callable[[jax.Array, jax.Array, Window], jax.Array]
   up: Callable[[jax.Array, jax.Array, Window], jax.Array]
 
 
 def choose(
-  window: Window, small: Sequence[int], channels: Sequence[int]
+  window: Window, small: Sequence[int], channels: Sequence[int], plain: bool = False
 ) -> Form | None:
-  """Returns the form for a layer, None where XLA's own is as good."""
+  """Returns the form for a layer, or None where none is faster than XLA's convolution.
+
+  Args:
+    window: kernel and strides.
+    small: height and width of the small image.
+    channels: channels in and out.
+    plain: whether every product must be there, for counting FLOPs.
+  """
   if tuple(small) == (1, 1):
     return _DOT
   if window.strides == (1, 1) or any(k % s for k, s in zip(*window)):
     return None
   if (
     window.cells == (2, 2)
-    and not are_plain()
+    and not plain
     and not any(n % 2 for n in small)
     and min(channels) >= _WINOGRAD_CHANNELS
   ):
@@ -79,7 +102,7 @@ def choose(
 
 
 def _adjoint(forward: Callable, backward: Callable) -> tuple[Callable, Callable]:
-  """Makes two linear functions, each the other's transpose, each other's gradient."""
+  """Makes two linear functions, each the transpose and the gradient of the other."""
 
   def linear(value, static):
     return forward(value, static)
@@ -94,7 +117,7 @@ def _adjoint(forward: Callable, backward: Callable) -> tuple[Callable, Callable]
   return first, second
 
 
-# --- dot: the one window is the whole large side.
+# --- dot: the one window is the whole large image.
 
 
 def _dot_down(images, kernel, window):
@@ -184,8 +207,8 @@ def _patches_down(images, kernel, window):
   patches = _gather(_to_cells(images, window.strides), window.cells)
   batch, height, width = patches.shape[:3]
   features = kernel.shape[-1]
-  # The gradient by a kernel that is turned beforehand turns the small side in memory,
-  # and not the patches.
+  # With the kernel transposed beforehand, its gradient transposes the small image in
+  # memory and not the patches.
   turned = _apart(_cells_down(kernel, window).reshape(-1, features).T)
   product = jax.lax.dot_general(
     patches.reshape(-1, turned.shape[1]), turned, (((1,), (1,)), ((), ()))
@@ -205,14 +228,14 @@ def _patches_up(images, kernel, window):
 _PATCHES = Form(_patches_down, _patches_up)
 
 
-# --- winograd: two neighbours of the small side, y0 and y1, of three of the large one,
+# --- winograd: two neighbours of the small image, y0 and y1, from three of the large one,
 # d0 to d2, by g0 and g1: y0 = d0 g0 + d1 g1 = m0 + m1 and y1 = d1 g0 + d2 g1 = m1 - m2
 # with m0 = (d0 - d1) g0, m1 = d1 (g0 + g1), m2 = (d1 - d2) g1; and so for the columns
 # of the rows. The nine arrays are ordered by row, then by column.
 
 
 def _nine(transform: Callable, rows: Sequence[Sequence[Any]]) -> list:
-  """Applies a transform of a sequence to the rows and to what it makes of them."""
+  """Applies a transform of a sequence to the columns and then to the rows."""
   columns = [transform(column) for column in zip(*rows)]
   return [transform(row) for row in zip(*columns)]
 
@@ -278,7 +301,7 @@ _results, _unresults = _adjoint(_results, _unresults)
 
 
 def _multiply(arrays, cells):
-  """Multiplies nine of [B, h, w, C] by the nine that a kernel's 2x2 cells make."""
+  """Multiplies nine of [B, h, w, C] by the nine that the 2x2 cells of a kernel make."""
   kernel = _nine(lambda g: (g[0], g[0] + g[1], g[1]), [list(row) for row in cells])
   weights = [weight for row in kernel for weight in row]
   batch, height, width, channels = arrays[0].shape
