@@ -1,6 +1,7 @@
 # make train                                    a first model: handwritten digits, no download
 # make train CONFIG=configs/cifar100_smallcnn.py ARGS="--config.seed=1"
 # make test                                     the whole suite, in WORKERS=2 processes
+# make test-fast                                its parts that need little compilation
 # make results                                  tables and plots of the README from experiments/
 
 PYTHON ?= python3
@@ -9,13 +10,20 @@ CONFIG ?= configs/digits_cnn.py
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: train test results lint format clean
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+FAST = $(wildcard tests/config) tests/data tests/metrics tests/models tests/optim \
+  tests/weights tests/test_short_run.py
+
+.PHONY: train test test-fast results lint format clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python -m jaxvision.main --config=$(CONFIG) $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/.installed-test
+	$(PYTEST) -m 'not slow and not long' $(FAST) $(ARGS)
 
 results: $(VENV)/.installed
 	$(VENV)/bin/python experiments/results.py

@@ -199,7 +199,7 @@ def _random_box(width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def torch_batches(kind: str, root: str, batch_size: int, workers: int) -> Iterator[Any]:
-  """Yields the batches of a DataLoader with so many worker processes."""
+  """Yields the batches of a DataLoader of some worker processes."""
   import torch
 
   gpu = torch.cuda.is_available()
@@ -299,7 +299,7 @@ class _Requests:
     return versions()
 
   def run(self, seconds: float) -> float:
-    """Takes batches for so many seconds and returns the images per second."""
+    """Takes batches for some seconds and returns the images per second."""
     for _ in range(self._buffered):
       self._wait(next(self._batches))
     begun, count = time.perf_counter(), 0

@@ -20,8 +20,8 @@ from table import versions
 from jaxvision.config import base_config, validate
 from jaxvision.data import ArraySource, Dataset
 from jaxvision.training import runtime
-from jaxvision.training import step as programs
-from jaxvision.training.benchmark import Bench, model_flops, program_memory
+from jaxvision.training.benchmark import BenchmarkRun, model_flops, program_memory
+from jaxvision.training.evaluation import SplitEvaluator
 
 _BATCHES = 16  # in the split that steps draw from
 _EVALUATION_BATCHES = 32  # in the split that an evaluation goes through
@@ -70,12 +70,11 @@ def make_config(
   """
   config = base_config()
   config.task = task
+  config.model = {'name': name, **fields}
   if task == 'classification':
-    config.model = {'name': name, **fields}
     config.optimizer.name = 'sgd'
     config.optimizer.learning_rate = 0.01
   else:
-    config.model = {'name': name, **fields}
     config.optimizer.name, config.optimizer.learning_rate = 'adam', 2e-4
     config.optimizer.options.b1 = 0.5
     config.schedule.name = 'constant'
@@ -118,18 +117,10 @@ class _Requests:
     begun = time.perf_counter()
     config = make_config(name, batch_size, dtype, task, fields or {}, devices)
     dataset = random_images(batch_size, classes)
-    bench = Bench(config, dataset, steps=1)
+    bench = BenchmarkRun(config, dataset, steps=1)
     if inference:
-      evaluator = programs.Evaluator(
-        bench.task,
-        bench.mesh,
-        dataset.splits['test'],
-        dataset.pipeline,
-        bench.state,
-        config.eval_batch_size,
-        0,
-        bench.compiler,
-      )
+      test = dataset.splits['test']
+      evaluator = SplitEvaluator(bench.run, test, dataset.pipeline, bench.state)
 
       def run(steps: int) -> float:
         rounds = steps // _EVALUATION_BATCHES
@@ -157,7 +148,7 @@ class _Requests:
     }
 
   def run(self, seconds: float) -> float:
-    """Takes steps for about so many seconds and returns the images per second."""
+    """Takes steps for about `seconds` and returns the images per second."""
     assert self._run, 'prepare comes first'
     if not self._step_seconds:
       self._step_seconds = self._run(max(3, self._least))

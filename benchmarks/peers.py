@@ -290,7 +290,7 @@ class _Requests:
     return {'parameters': side.parameters, 'seconds_to_ready': ready}
 
   def run(self, seconds: float) -> float:
-    """Takes steps for about so many seconds and returns the images per second."""
+    """Takes steps for about `seconds` and returns the images per second."""
     for steps in self._counts(seconds):
       begun = time.perf_counter()
       for _ in range(steps):

@@ -61,7 +61,7 @@ def measure(settings: dict[str, Any], options: Any) -> dict[str, Any]:
 
 
 def label(row: dict[str, Any]) -> str:
-  """Returns what tells a row from the others of its axis."""
+  """Returns the name of a row on its axis."""
   axis = row['axis']
   if axis == 'batch':
     return f'{row["batch_size"]} images'

@@ -1,15 +1,12 @@
 """Time to accuracy over many seeds, beside a given copy of the PyTorch script.
 
     python benchmarks/speedrun.py --config=configs/cifar10_airbench94.py --seeds=50
-    python benchmarks/speedrun.py --config=configs/cifar10_airbench94.py --seeds=48 \
-      --together=8
     python benchmarks/speedrun.py --config=configs/cifar10_airbench94.py --seeds=50 \
       --peer=airbench94_muon.py --peer-python=/path/with/torch/bin/python
 
 One process trains all the seeds, each program compiled once. The clock encloses what the
 airbench scripts enclose: whitening out of the training images, training, evaluation of
-the test split with its views; not compiling, not the upload of the data. `--together`
-trains several seeds at once, and each counts its share of the time.
+the test split with its views; not compiling, not the upload of the data.
 
 The peer is a script of https://github.com/KellerJordan/cifar10-airbench (MIT licence) as
 it is, which wants a CUDA device; it runs in its own folder, before ours, on the same
@@ -17,6 +14,7 @@ card, until it has finished as many runs. None of its code is in this project.
 """
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -81,7 +79,7 @@ def run_peer(path: Path, python: str, runs: int) -> list[dict[str, float]]:
     assert process.stdout is not None
     for run in peer_runs(process.stdout):
       found.append(run)
-      print(f'peer run {len(found)}: {_told(run)}', flush=True)
+      print(f'peer run {len(found)}: {_line(run)}', flush=True)
       if len(found) == runs:
         process.terminate()
         break
@@ -90,18 +88,18 @@ def run_peer(path: Path, python: str, runs: int) -> list[dict[str, float]]:
     complaint = errors.read().strip().splitlines()
   if len(found) < runs:
     why = complaint[-1] if complaint else f'exit code {code}'
-    told = f'ended after {len(found)} of {runs} runs' if found else 'gave no run'
-    print(f'speedrun: --peer {path} {told}: {why}', file=sys.stderr, flush=True)
+    outcome = f'ended after {len(found)} of {runs} runs' if found else 'gave no run'
+    print(f'speedrun: --peer {path} {outcome}: {why}', file=sys.stderr, flush=True)
   return found
 
 
-def _told(run: dict[str, float]) -> str:
+def _line(run: dict[str, float]) -> str:
   return f'accuracy {run["accuracy"]:.4f}  seconds {run["seconds"]:.4f}'
 
 
 def summarize(runs: list[dict[str, float]]) -> dict[str, Any]:
   """Returns the statistics of accuracies and seconds, with the median of seconds."""
-  from jaxvision.training.speedrun import statistics
+  from speedrun_engine import statistics
 
   seconds = [run['seconds'] for run in runs]
   return {
@@ -111,44 +109,40 @@ def summarize(runs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def ours(options: argparse.Namespace, config: Any, result: Result) -> list[dict]:
-  """Trains the seeds one group after the other and returns a row for each."""
+  """Trains the seeds one after the other and returns a row for each."""
   import jax
+  from speedrun_engine import SpeedRun
 
   from jaxvision import data
   from jaxvision.training import runtime
-  from jaxvision.training.speedrun import SpeedRun
 
   runtime.configure(config.deterministic)
-  speedrun = SpeedRun(config, data.load(config.data), options.together)
-  compiler = speedrun.compiler
+  speedrun = SpeedRun(config, data.load(config.data))
+  compiler, steps = speedrun.base.compiler, speedrun.base.plan.total_steps
   facts = runtime.facts()
   result.note(
     config=config.to_dict(),
     backend=facts['backend'],
     device_kind=facts['device_kind'],
     parameters=speedrun.parameters,
-    steps=speedrun.plan.total,
+    steps=steps,
     programs=compiler.programs,
     seconds_compile=compiler.seconds,
   )
   print(
-    f'{config.name}: {speedrun.parameters:,} parameters, {speedrun.plan.total} steps of '
+    f'{config.name}: {speedrun.parameters:,} parameters, {steps} steps of '
     f'{config.batch_size} images on {facts["device_kind"]}; {compiler.programs} '
     f'programs compiled in {compiler.seconds:.1f} s',
     flush=True,
   )
-  first = config.seed
-  seeds = range(first, first + options.seeds)
   if jax.default_backend() != 'cpu':  # the first run of anything on a GPU is slower
-    speedrun.run(seeds[: options.together])
+    speedrun(config.seed)
   rows = []
-  for start in range(0, options.seeds, options.together):
-    for outcome in speedrun.run(seeds[start : start + options.together]):
-      row = {'seed': outcome.seed, 'accuracy': outcome.accuracy}
-      row |= {'loss': outcome.loss, 'seconds': outcome.seconds}
-      print(f'seed {outcome.seed}: {_told(row)}', flush=True)
-      result.add(row)
-      rows.append(row)
+  for seed in range(config.seed, config.seed + options.seeds):
+    row = dataclasses.asdict(speedrun(seed))
+    print(f'seed {seed}: {_line(row)}', flush=True)
+    result.add(row)
+    rows.append(row)
   return rows
 
 
@@ -179,7 +173,6 @@ def main() -> int:
   arguments = parser(__doc__)
   arguments.add_argument('--config', required=True, help='config file')
   arguments.add_argument('--seeds', type=int, default=50, help='runs, from config.seed')
-  arguments.add_argument('--together', type=int, default=1, help='seeds at once')
   arguments.add_argument('--peer', type=Path, help="a copy of the peer's script")
   arguments.add_argument(
     '--peer-python',
@@ -193,14 +186,11 @@ def main() -> int:
   options = arguments.parse_args(
     [a for a in sys.argv[1:] if not a.startswith('--config.')]
   )
-  if options.seeds < 1 or options.together < 1 or options.seeds % options.together:
-    raise SystemExit(
-      f'speedrun: --seeds={options.seeds} does not divide into groups of '
-      f'--together={options.together}'
-    )
+  if options.seeds < 1:
+    raise SystemExit(f'speedrun: --seeds must be at least 1, not {options.seeds}')
   try:
     config = config_lib.load(options.config, overrides)
-    result = Result('speedrun', options.json, together=options.together)
+    result = Result('speedrun', options.json)
     # The peer first: JAX takes most of a card's memory for itself once it starts.
     peer: list[dict[str, float]] = []
     if options.peer:

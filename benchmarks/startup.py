@@ -110,7 +110,7 @@ def start(config: str, overrides: tuple[str, ...], cache: Path) -> dict[str, flo
 
 def import_seconds() -> dict[str, float]:
   """Returns the seconds of importing what a training run imports, by package."""
-  code = 'import jaxvision.main, jaxvision.api'
+  code = 'import jaxvision.main, jaxvision.commands.train'
   done = subprocess.run(
     [sys.executable, '-X', 'importtime', '-c', code],
     cwd=_PROJECT,

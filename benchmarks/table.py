@@ -20,7 +20,7 @@ def parser(description: str) -> argparse.ArgumentParser:
   """Returns a parser with the options that all benchmarks have.
 
   Args:
-    description: the script's docstring, whose first line is told.
+    description: the script's docstring, whose first line is the description.
   """
   made = argparse.ArgumentParser(description=description.strip().splitlines()[0])
   made.add_argument('--json', metavar='FILE', type=Path, help='write the result there')

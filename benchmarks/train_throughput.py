@@ -73,11 +73,11 @@ def fastest(
         )
       entry['seconds_to_ready'] = ready['seconds_to_ready']
       entry['images_per_second'] = max(peer.ask('run', seconds=seconds) for _ in 'ab')
-      told = f'{entry["images_per_second"]:,.0f} images/s'
+      outcome = f'{entry["images_per_second"]:,.0f} images/s'
     except SideFailed as error:
-      entry['error'] = told = str(error)
+      entry['error'] = outcome = str(error)
     words = label(configuration, settings['inference'])
-    print(f'  PyTorch {words}: {told}', flush=True)
+    print(f'  PyTorch {words}: {outcome}', flush=True)
     tried.append(entry)
 
   def best() -> dict[str, Any]:

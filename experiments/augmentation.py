@@ -13,8 +13,7 @@ same number of epochs.
     python experiments/augmentation.py --budget=cpu
 """
 
-from study import Budget, Study, Variant
-from study_main import main
+from study import Budget, Study, Variant, main
 
 AUGMENT = ('augment.flip=True', 'augment.crop_padding=4')
 

@@ -9,8 +9,7 @@ rate is the same.
     python experiments/batch_size.py --budget=cpu
 """
 
-from study import Budget, Study, Variant
-from study_main import main
+from study import Budget, Study, Variant, main
 
 STUDY = Study(
   name='batch_size',

@@ -11,8 +11,7 @@ inputs of both dense layers.
     python experiments/dropout.py --budget=cpu
 """
 
-from study import Axis, Budget, Study, Variant
-from study_main import main
+from study import Axis, Budget, Study, Variant, main
 
 STUDY = Study(
   name='dropout',

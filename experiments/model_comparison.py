@@ -9,8 +9,7 @@ The same images in the same order, the same schedule and learning rate.
     python experiments/model_comparison.py --budget=cpu
 """
 
-from study import Budget, Study, Variant
-from study_main import main
+from study import Budget, Study, Variant, main
 
 STUDY = Study(
   name='model_comparison',

@@ -11,8 +11,7 @@ split: a study of what they do, not a search for the best number.
     python experiments/optimisers_and_rates.py --budget=cpu
 """
 
-from study import Axis, Budget, Study, Variant
-from study_main import main
+from study import Axis, Budget, Study, Variant, main
 
 RATES = {
   'sgd': ('SGD', 5e-4, (0.001, 0.003, 0.01, 0.03, 0.1)),

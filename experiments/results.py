@@ -11,13 +11,9 @@ import json
 from pathlib import Path
 
 import results_table
-import study_main
 import study_report
-import transfer
-from study import Study
+from study import ROOT, STUDIES, Study, redraw
 
-ROOT = Path(__file__).resolve().parent.parent
-STUDIES = study_main.STUDIES
 # In the README's order.
 NAMES = (
   'batch_size',
@@ -26,6 +22,7 @@ NAMES = (
   'augmentation',
   'model_comparison',
   'smallcnn_activations',
+  'transfer',
 )
 
 
@@ -36,7 +33,8 @@ def load(name: str) -> Study:
 
 def measured(name: str) -> list[Path]:
   """Returns the files of a study that has been run, that of the full budget first."""
-  files = [STUDIES / f'{name}-{budget.name}.json' for budget in load(name).budgets]
+  study = load(name)
+  files = [STUDIES / f'{study.stem(budget)}.json' for budget in study.budgets]
   return [file for file in reversed(files) if file.is_file()]
 
 
@@ -49,14 +47,12 @@ def readme(text: str) -> str:
   tables = {
     'results': results_table.table(summaries),
     'gan results': results_table.gan_table(summaries),
-    'study transfer': transfer.table(
-      json.loads((STUDIES / 'transfer.json').read_text())
-    ),
   }
   for name in NAMES:
+    study = load(name)
+    report = study.report or study_report.REPORT
     shown = [
-      study_report.section(load(name), json.loads(file.read_text()))
-      for file in measured(name)[:1]
+      report.section(study, json.loads(file.read_text())) for file in measured(name)[:1]
     ]
     tables[f'study {name}'] = ''.join(shown)
   for name, content in tables.items():
@@ -67,9 +63,8 @@ def readme(text: str) -> str:
 def main() -> None:
   for name in NAMES:
     for file in measured(name):
-      study_main.redraw(load(name), file)
+      redraw(load(name), file)
       print(f'redrawn: {file.relative_to(ROOT)}')
-  transfer.redraw(STUDIES / 'transfer.json')
   page = ROOT / 'README.md'
   page.write_text(readme(page.read_text()))
 

@@ -1,9 +1,8 @@
 """The README's tables of results, made from the summaries of the runs under results/.
 
-python experiments/results_table.py [--write]
+python experiments/results_table.py      # prints them; results.py puts them there
 """
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -144,20 +143,6 @@ def replaced(text: str, content: str, name: str = 'results') -> str:
   return f'{before}{begin}\n{content}\n{end}{after}'
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--write', action='store_true', help='into README.md')
-  results = load_results(ROOT / 'experiments' / 'results')
-  tables = {'results': table(results), 'gan results': gan_table(results)}
-  if not parser.parse_args().write:
-    print(*tables.values(), sep='\n\n')
-    return
-  readme = ROOT / 'README.md'
-  text = readme.read_text()
-  for name, content in tables.items():
-    text = replaced(text, content, name)
-  readme.write_text(text)
-
-
 if __name__ == '__main__':
-  main()
+  found = load_results(ROOT / 'experiments' / 'results')
+  print(table(found), gan_table(found), sep='\n\n')

@@ -12,8 +12,7 @@ cycle, 10,000 steps. Attention adds 742 parameters, the others none.
     python experiments/smallcnn_activations.py --budget=cpu
 """
 
-from study import Budget, Study, Variant
-from study_main import main
+from study import Budget, Study, Variant, main
 
 PLAIN = (
   'model.activation=relu',

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from study import Study
+from study import Measured, Report, Study
 
 from jaxvision.reports import html, style
 from jaxvision.reports.comparison import groups, plots
@@ -24,8 +24,6 @@ _COMMON = {
   'params': lambda n: f'{n:,} parameters',
   'flops': lambda n: f'{n:,} FLOPs',
 }
-
-Measured = dict[str, Any]  # a study's JSON
 
 
 def compared(measured: Measured, only: Sequence[str] = ()) -> Comparison | None:
@@ -341,3 +339,5 @@ _ALT = {
   'time': 'Test accuracy against training time',
   'axis': 'Test accuracy by setting',
 }
+
+REPORT = Report(section, page_of, pictures)

@@ -3,7 +3,7 @@
     python experiments/transfer.py --root=DIR --pretrained=SOURCE
 
 DIR/{train,test}/CLASS/*.jpg are the images, SOURCE is what `init.pretrained` takes. Each
-way is trained for the same number of steps on the same images, drawn per class:
+method is trained for the same number of steps on the same images, drawn per class:
 
   scratch    random weights, everything trains.
   linear     the pretrained layers are frozen, and only a linear classifier trains, on
@@ -11,23 +11,19 @@ way is trained for the same number of steps on the same images, drawn per class:
   head_first the classifier alone for the first fifth of the run, then everything.
   all        everything from the start.
 
-Writes one JSON file with every number and what it was measured with, a table and a plot,
-under experiments/studies. Runs that are there already (in --workdir) are not trained
-again, so that a study which was stopped goes on.
+The options are those of every study, and those of the images and weights; see --help.
 """
 
-import argparse
-import json
 import statistics
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG = ROOT / 'configs' / 'folder_resnet_transfer.py'
-STUDIES = ROOT / 'experiments' / 'studies'
+import study as study_lib
+from study import Budget, Measured, Report, Study, Variant
 
 BODY = '(?!head/).*'
 NORMS = '.*bn[0-9]?'
+PER_CLASS = (5, 15, 40, 100)
 
 # What differs from the config. The pretrained networks keep the batch norms that they
 # came with: statistics of small batches would change features that are good already.
@@ -64,81 +60,28 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def train_all(options: argparse.Namespace) -> list[dict[str, Any]]:
-  """Trains what is not trained yet, and returns a record for each run."""
-  from jaxvision import commands, config
+def accuracies(measured: Any) -> dict[str, dict[int, list[float]]]:
+  """Returns method -> images per class -> test accuracies in %, one for each seed.
 
-  records = []
-  for count in options.per_class:
-    for method, (_, changes) in METHODS.items():
-      for seed in range(options.seeds):
-        overrides = (
-          f'data.root={options.root}',
-          f'data.examples_per_class={count}',
-          f'data.image_size={options.image_size}',
-          f'init.pretrained={options.pretrained}',
-          f'steps={options.steps}',
-          # Evaluated once, at the end.
-          f'eval_every_steps={options.steps}',
-          f'seed={seed}',
-          f'data.split_seed={seed}',
-          *options.set,
-          *changes,
-        )
-        workdir = Path(options.workdir) / f'{method}-{count}-seed{seed}'
-        loaded = config.load(str(CONFIG), overrides)
-        summary = commands.train(loaded, workdir)
-        if summary is None:
-          raise SystemExit('stopped; the same command goes on from here')
-        records.append(
-          {'method': method, 'per_class': count}
-          | {key: summary[key] for key in KEPT}
-          | {'pretrained': origin(summary), 'changes': [*options.set, *changes]}
-        )
-  return records
-
-
-KEPT = (
-  'seed',
-  'model',
-  'params',
-  'steps',
-  'epochs',
-  'train_accuracy',
-  'test_accuracy',
-  'test_loss',
-  'seconds_total',
-  'images_per_second',
-  'device_kind',
-  'dtype',
-  'versions',
-  'git_commit',
-)
-
-
-def origin(summary: dict[str, Any]) -> dict[str, Any] | None:
-  """Returns where the weights of a run came from, without the folder of a file."""
-  found = summary['pretrained']
-  if found is None:
-    return None
-  path = Path(found['source'])
-  source = path.name if path.exists() else found['source']
-  return {'source': source, 'sha256': found['sha256'], 'revision': found['revision']}
-
-
-def accuracies(records: list[dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
-  """Returns method -> images per class -> test accuracies in %, one for each seed."""
+  Args:
+    measured: the record of a study, or a list of its runs.
+  """
   found: dict[str, dict[int, list[float]]] = {}
-  for record in records:
-    by_count = found.setdefault(record['method'], {})
-    by_count.setdefault(record['per_class'], []).append(100 * record['test_accuracy'])
+  for run in measured if isinstance(measured, list) else measured['runs']:
+    if run['test_accuracy'] is not None:
+      by_count = found.setdefault(run['method'], {})
+      by_count.setdefault(run['per_class'], []).append(100 * run['test_accuracy'])
   return found
 
 
-def table(records: list[dict[str, Any]]) -> str:
-  """Returns the study as a Markdown table: a row for each way, a column for each count."""
-  found = accuracies(records)
-  counts = sorted({record['per_class'] for record in records})
+def _counts(found: dict[str, dict[int, list[float]]]) -> list[int]:
+  return sorted({count for by_count in found.values() for count in by_count})
+
+
+def table(study: Study, measured: Measured) -> str:
+  """Returns a Markdown table: a row for each method, a column for each count."""
+  found = accuracies(measured)
+  counts = _counts(found)
   lines = [
     '| test accuracy, % | ' + ' | '.join(f'{n} per class' for n in counts) + ' |',
     '|---' * (len(counts) + 1) + '|',
@@ -155,79 +98,112 @@ def table(records: list[dict[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
-def plot(records: list[dict[str, Any]]) -> bytes:
-  """Returns the same as a PNG: accuracy over images per class, a line for each way."""
+def plot(study: Study, measured: Measured) -> dict[str, bytes]:
+  """Draws accuracy over images per class, a line for each method."""
   from jaxvision.reports import style
 
   theme = style.LIGHT
   figure = style.new_figure(6.4, 3.8, theme)
   axes = figure.add_subplot()
   colors = (theme.muted, theme.validation, theme.train, theme.test)
-  found = accuracies(records)
+  found = accuracies(measured)
   for (method, (title, _)), color in zip(METHODS.items(), colors):
     by_count = sorted(found.get(method, {}).items())
-    counts = [count for count, _ in by_count]
     means = [statistics.mean(values) for _, values in by_count]
+    counts = [count for count, _ in by_count]
     axes.plot(counts, means, color=color, marker='o', markersize=4, label=title)
     for count, values in by_count:
       axes.vlines(count, min(values), max(values), color=color, linewidth=1)
   axes.set_xscale('log')
-  counts = sorted({record['per_class'] for record in records})
-  axes.set_xticks(counts, [str(count) for count in counts])
+  axes.set_xticks(_counts(found), [str(count) for count in _counts(found)])
   axes.minorticks_off()
   axes.set_ylim(bottom=0)
   axes.set_xlabel('training images per class')
   axes.set_ylabel('test accuracy, %')
   style.tidy(axes, theme, grid='y')
   style.legend(axes, theme, loc='best')
-  return style.png(figure)
+  return {'': style.png(figure)}
 
 
-def redraw(file: Path) -> str:
-  """Writes table and plot beside the file of the numbers; returns the table."""
-  records = json.loads(file.read_text())
-  drawn = table(records)
-  file.with_suffix('.md').write_text(drawn + '\n')
-  file.with_suffix('.png').write_bytes(plot(records))
-  return drawn
-
-
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def made(
+  *,
+  root: str = '',
+  pretrained: str = '',
+  image_size: int = 128,
+  per_class: Sequence[int] = PER_CLASS,
+  steps: int = 240,
+  name: str = 'transfer',
+) -> Study:
+  """Returns the study on an image folder; the arguments are the options of main."""
+  return Study(
+    name=name,
+    question='What are pretrained weights worth, by the number of training images?',
+    variants=tuple(
+      Variant(
+        f'{method} {count}',
+        'folder_resnet_transfer',
+        (f'data.examples_per_class={count}', *changes),
+        {'method': method, 'per_class': count},
+      )
+      for count in per_class
+      for method, (_, changes) in METHODS.items()
+    ),
+    budgets=(
+      Budget(
+        '',
+        1,
+        (
+          f'data.root={root}',
+          f'data.image_size={image_size}',
+          f'init.pretrained={pretrained}',
+          f'steps={steps}',
+          f'eval_every_steps={steps}',  # once, at the end
+        ),
+      ),
+    ),
+    report=Report(table, lambda *shown: table(*shown) + '\n', plot),
+    command=(
+      'experiments/transfer.py',
+      '--root=DIR',
+      '--pretrained=SOURCE',
+      f'--image_size={image_size}',
+      f'--per_class={",".join(map(str, per_class))}',
+      f'--steps={steps}',
+    ),
   )
+
+
+STUDY = made()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns its exit code."""
+  parser = study_lib.parser(STUDY)
+  # Every call writes here, with --set too: the stored table has some fields set.
+  parser.set_defaults(output=study_lib.STUDIES, workdir='runs')
   parser.add_argument('--root', help='image folder')
   parser.add_argument('--pretrained', help='as init.pretrained')
-  parser.add_argument(
-    '--set',
-    action='append',
-    default=[],
-    metavar='KEY=VALUE',
-    help='any field of the config, for all runs',
-  )
   parser.add_argument('--image_size', type=int, default=128)
   parser.add_argument(
     '--per_class',
     type=lambda text: [int(n) for n in text.split(',')],
-    default=[5, 15, 40, 100],
+    default=PER_CLASS,
   )
   parser.add_argument('--steps', type=int, default=240)
-  parser.add_argument('--seeds', type=int, default=1)
-  parser.add_argument('--workdir', default='runs/transfer')
   parser.add_argument('--name', default='transfer', help='of the files it writes')
-  parser.add_argument(
-    '--redraw', action='store_true', help='table and plot from the file, no training'
+  options = parser.parse_args(arguments)
+  if not options.redraw and not (options.root and options.pretrained):
+    parser.error('--root and --pretrained name the images and the weights')
+  study = made(
+    root=options.root or '',
+    pretrained=options.pretrained or '',
+    image_size=options.image_size,
+    per_class=options.per_class,
+    steps=options.steps,
+    name=options.name,
   )
-  options = parser.parse_args()
-  file = STUDIES / f'{options.name}.json'
-  if not options.redraw:
-    if not options.root or not options.pretrained:
-      parser.error('--root and --pretrained say what to train on and from')
-    records = train_all(options)
-    STUDIES.mkdir(exist_ok=True)
-    file.write_text(json.dumps(records, indent=2) + '\n')
-  print(redraw(file))
+  return study_lib.run(study, options, restart=arguments is None)
 
 
 if __name__ == '__main__':
-  main()
+  raise SystemExit(main())

@@ -6,7 +6,14 @@
     run = jaxvision.load_run('runs/digits')
     run.predict(images).labels
 
-The names load on first use, so that importing the package costs nothing.
+With a network and arrays of your own:
+
+    config = jaxvision.base_config()
+    data = jaxvision.data.from_arrays(train=(images, labels))
+    jaxvision.train(config, 'runs/mine', model=Net, data=data)
+
+The names load on first use, so that importing the package costs nothing and changes
+nothing in the process.
 """
 
 import importlib
@@ -16,24 +23,28 @@ __version__ = '0.1.0'
 
 _HOME = {
   'base_config': 'jaxvision.config',
-  'benchmark': 'jaxvision.api',
-  'evaluate': 'jaxvision.api',
-  'evaluate_weights': 'jaxvision.api',
-  'compare': 'jaxvision.api',
-  'compare_folders': 'jaxvision.api',
-  'explore': 'jaxvision.api',
-  'export': 'jaxvision.api',
-  'load_config': 'jaxvision.api',
-  'load_generator': 'jaxvision.api',
-  'load_run': 'jaxvision.api',
-  'sample': 'jaxvision.api',
-  'sweep': 'jaxvision.api',
-  'train': 'jaxvision.api',
+  'benchmark': 'jaxvision.commands.benchmark',
+  'compare': 'jaxvision.commands.compare',
+  'compare_folders': 'jaxvision.commands.distance',
+  'evaluate': 'jaxvision.commands.eval',
+  'evaluate_weights': 'jaxvision.commands.eval',
+  'explore': 'jaxvision.commands.explore',
+  'export': 'jaxvision.commands.export',
+  'load_config': 'jaxvision.config',
+  'load_generator': 'jaxvision.inference.generator',
+  'load_run': 'jaxvision.inference.loading',
+  'sample': 'jaxvision.commands.sample',
+  'sweep': 'jaxvision.commands.sweep',
+  'train': 'jaxvision.commands.train',
+  'Callback': 'jaxvision.training.callbacks',
+  'EarlyStopping': 'jaxvision.training.callbacks',
   'TrainingDiverged': 'jaxvision.errors',
   'UserError': 'jaxvision.errors',
   'data': None,
   'models': None,
 }
+# The functions that have other names in their modules.
+_NAMES = {'load_config': 'load'}
 
 __all__ = [*_HOME, '__version__']
 
@@ -44,7 +55,7 @@ def __getattr__(name: str) -> Any:
   home = _HOME[name]
   if home is None:
     return importlib.import_module(f'{__name__}.{name}')
-  return getattr(importlib.import_module(home), name)
+  return getattr(importlib.import_module(home), _NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

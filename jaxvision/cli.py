@@ -1,6 +1,11 @@
-"""The options of the command line: each command, what it takes, and its help."""
+"""The table of commands: what each takes, and its help.
+
+What a command does is `command(options, config)` in `jaxvision.commands.<its module>`,
+which is imported once the options and the config are known to be right.
+"""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 
 from jaxvision import __version__
@@ -13,6 +18,82 @@ lists every field.
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """One command.
+
+  Attributes:
+    module: of `jaxvision.commands`.
+    help: one sentence.
+    config: what --config is to it: 'needed', 'optional', or 'none'.
+    workdir: whether it takes --workdir.
+    overrides: whether --config.KEY=VALUE is for the command itself to apply: there may
+      be no --config file.
+  """
+
+  module: str
+  help: str
+  config: str = 'optional'
+  workdir: bool = False
+  overrides: bool = False
+
+
+COMMANDS = {
+  'train': Command(
+    'train',
+    'Train, or go on with a run that was stopped.',
+    workdir=True,
+    overrides=True,
+  ),
+  'eval': Command(
+    'eval',
+    'Evaluate a run and write its report anew; or, with --config=FILE and '
+    '--config.init.pretrained=SOURCE, evaluate weights as they are.',
+    workdir=True,
+    overrides=True,
+  ),
+  'predict': Command(
+    'predict', 'Classify image files, and all images in folders.', workdir=True
+  ),
+  'sample': Command('sample', 'Draw images with the generator of a GAN.', workdir=True),
+  'distance': Command(
+    'distance',
+    'Measure one folder of images against another: FID and related measures.',
+    'none',
+  ),
+  'compare': Command(
+    'compare', 'Compare finished runs side by side: tables, curves, costs.', 'none'
+  ),
+  'sweep': Command(
+    'sweep',
+    'Train many trials of a config in search of the best values of some fields, or go '
+    'on with a sweep that was stopped.',
+    'needed',
+    workdir=True,
+  ),
+  'explore': Command(
+    'explore',
+    'Show what is in a data set: classes, samples, channels, duplicates, augmentation.',
+    'needed',
+  ),
+  'export': Command(
+    'export',
+    "Write the weights of a run as safetensors, ResNets in PyTorch's names; of a GAN its "
+    'generator.',
+    workdir=True,
+  ),
+  'summary': Command(
+    'summary', "Print the model's layers, shapes, parameters and FLOPs.", workdir=True
+  ),
+  'benchmark': Command(
+    'benchmark', 'Measure how fast a config trains here; keeps no run.', 'needed'
+  ),
+  'prepare': Command(
+    'prepare', 'Download and prepare TFDS sets, and decode them once.', overrides=True
+  ),
+}
+
+
 class _Parser(argparse.ArgumentParser):
   """Says what is wrong in one line, without the usage before it."""
 
@@ -20,7 +101,7 @@ class _Parser(argparse.ArgumentParser):
     raise UserError(f'{message} (see {self.prog} --help)')
 
 
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+def _parsers() -> _Parser:
   main = _Parser(
     prog='jaxvision',
     description='Trains image models from one config file each. Without a COMMAND it '
@@ -30,167 +111,208 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
   )
   main.add_argument('--version', action='version', version=f'jaxvision {__version__}')
   commands = main.add_subparsers(dest='command', metavar='COMMAND')
-
-  def add(name: str, text: str) -> argparse.ArgumentParser:
+  for name, command in COMMANDS.items():
+    takes_config = command.config != 'none'
     parser = commands.add_parser(
-      name, help=text, description=text, epilog=_OVERRIDES, allow_abbrev=False
+      name,
+      help=command.help,
+      description=command.help,
+      epilog=_OVERRIDES if takes_config else None,
+      allow_abbrev=False,
     )
-    parser.add_argument('--config', metavar='FILE', help='config file')
-    if name not in ('prepare', 'benchmark', 'distance', 'compare', 'explore'):
+    if takes_config:
+      parser.add_argument('--config', metavar='FILE', help='config file')
+    if command.workdir:
       parser.add_argument(
         '--workdir', metavar='DIR', help='run directory (default: runs/<config name>)'
       )
-    return parser
+    if add := _OPTIONS.get(name):
+      add(parser)
+  return main
 
-  train = add('train', 'Train, or go on with a run that was stopped.')
-  train.add_argument(
+
+def _train(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
     '--overwrite', action='store_true', help='replace the run that is in the workdir'
   )
-  train.add_argument(
+  parser.add_argument(
+    '--seeds',
+    type=int,
+    default=0,
+    metavar='N',
+    help='train N seeds one after the other, in WORKDIR-seed0, WORKDIR-seed1, ...',
+  )
+  parser.add_argument(
     '--help-config', action='store_true', help='list every field of the config and exit'
   )
 
-  evaluate = add(
-    'eval',
-    'Evaluate a run and write its report anew; or, with --config=FILE and '
-    '--config.init.pretrained=SOURCE, weights from elsewhere as they are.',
-  )
-  evaluate.add_argument(
+
+def _eval(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
     '--split',
-    help='test, validation or train (default: test; of a GAN evaluation.reference)',
+    help='test, validation or train (default: test; for a GAN evaluation.reference)',
   )
-  evaluate.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
 
-  predict = add('predict', 'Classify image files, and all images in folders.')
-  predict.add_argument('inputs', nargs='*', metavar='INPUT', help='file or folder')
-  predict.add_argument('--checkpoint', default='last', help='last, best, or a step')
-  predict.add_argument('--top', type=int, default=5, help='classes told per image')
-  predict.add_argument('--json', action='store_true', help='print JSON')
 
-  sample = add('sample', 'Draw images with the generator of a GAN.')
-  sample.add_argument(
+def _predict(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('inputs', nargs='*', metavar='INPUT', help='file or folder')
+  parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  parser.add_argument(
+    '--top', type=int, default=5, help='classes listed for each image (default: 5)'
+  )
+  parser.add_argument('--json', action='store_true', help='print JSON')
+
+
+def _sample(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
     '--weights',
     metavar='FILE',
     help='a generator that `export` wrote, instead of a run',
   )
-  sample.add_argument('--checkpoint', default='last', help='last, best, or a step')
-  sample.add_argument(
+  parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  parser.add_argument(
     '--output',
     metavar='PATH',
     help='PNG file (default: samples.png), or with --files '
     'the directory (default: samples)',
   )
-  sample.add_argument('--count', type=int, default=64, help='images (default: 64)')
-  sample.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
-  sample.add_argument(
+  parser.add_argument('--count', type=int, default=64, help='images (default: 64)')
+  parser.add_argument(
+    '--seed', type=int, default=0, help='seed of the noise (default: 0)'
+  )
+  parser.add_argument(
     '--class',
     dest='label',
     metavar='CLASS',
-    help='of a conditional GAN: name or number',
+    help='class to draw, by name or number, where the GAN is conditional',
   )
-  sample.add_argument(
+  parser.add_argument(
     '--interpolate',
     type=int,
     default=0,
     metavar='ROWS',
-    help='draw so many ways from one sample to another instead',
+    help='draw this many rows of interpolation between samples instead',
   )
-  sample.add_argument('--files', action='store_true', help='a file for each image')
-  sample.add_argument(
-    '--scale', type=int, default=0, help='enlarge every pixel so many times'
+  parser.add_argument('--files', action='store_true', help='a file for each image')
+  parser.add_argument(
+    '--scale', type=int, default=0, help='pixels drawn for each pixel of an image'
   )
 
-  distance = add(
-    'distance', 'Measure one folder of images against another: FID and its kin.'
-  )
-  distance.add_argument('inputs', nargs='*', metavar='FOLDER', help='generated, real')
-  distance.add_argument(
+
+def _distance(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('inputs', nargs='*', metavar='FOLDER', help='generated, real')
+  parser.add_argument(
     '--features',
     default='inception',
     help='inception, the file of its weights, or the workdir of a classifier',
   )
-  distance.add_argument(
+  parser.add_argument(
     '--resizer', default='clean', choices=('clean', 'tensorflow'), help='for Inception'
   )
-  distance.add_argument('--json', action='store_true', help='print JSON')
+  parser.add_argument('--json', action='store_true', help='print JSON')
 
-  compare = add('compare', 'Finished runs side by side: tables, curves, costs.')
-  compare.add_argument('inputs', nargs='*', metavar='WORKDIR', help='of finished runs')
-  compare.add_argument(
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    'inputs', nargs='*', metavar='WORKDIR', help='workdir of a finished run'
+  )
+  parser.add_argument(
     '--output',
     default='comparison',
     metavar='DIR',
     help='directory (default: comparison)',
   )
 
-  sweep = add(
-    'sweep',
-    'Many trials of a config, in search of the best values of some fields; or go on with '
-    'a sweep that was stopped.',
-  )
-  sweep.add_argument('--sweep', metavar='FILE', help='sweep file: what is tried')
-  sweep.add_argument(
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--sweep', metavar='FILE', help='sweep file: the search space')
+  parser.add_argument(
     '--storage',
     metavar='URL',
     help='database, which several machines may share, such as '
     'postgresql://USER@HOST/NAME (default: sweep.db in the workdir)',
   )
-  sweep.add_argument(
+  parser.add_argument(
     '--take-over',
     action='store_true',
     help='go on with trials of other machines that have stopped',
   )
 
-  explore = add(
-    'explore',
-    'What is in a data set: classes, samples, channels, duplicates, augmentation.',
-  )
-  explore.add_argument(
+
+def _explore(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
     '--output', metavar='DIR', help='directory (default: exploration/<config name>)'
   )
-  explore.add_argument(
+  parser.add_argument(
     '--images',
     type=int,
     default=0,
-    help='look at the pixels of so many images at most (default: 100000; where they '
-    'stream 20000)',
+    help='largest number of images whose pixels are read (default: 100000, or 20000 '
+    'where they stream)',
   )
 
-  export = add(
-    'export',
-    'Write the weights of a run as safetensors, for PyTorch too; of a GAN its generator.',
-  )
-  export.add_argument(
+
+def _export(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
     '--output', metavar='FILE', help='file (default: model.safetensors in the workdir)'
   )
-  export.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
 
-  add('summary', "Print the model's layers, shapes, parameters and FLOPs.")
 
-  benchmark = add('benchmark', 'Measure how fast a config trains here; keeps no run.')
-  benchmark.add_argument('--steps', type=int, default=100, help='steps to time')
-  benchmark.add_argument('--json', action='store_true', help='print JSON')
+def _benchmark(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--steps', type=int, default=100, help='steps to time')
+  parser.add_argument('--json', action='store_true', help='print JSON')
 
-  prepare = add('prepare', 'Download and prepare TFDS sets, and decode them once.')
-  prepare.add_argument('inputs', nargs='*', metavar='NAME', help='TFDS set')
-  return main, commands.choices
+
+def _prepare(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('inputs', nargs='*', metavar='NAME', help='TFDS set')
+
+
+_OPTIONS = {
+  'train': _train,
+  'eval': _eval,
+  'predict': _predict,
+  'sample': _sample,
+  'distance': _distance,
+  'compare': _compare,
+  'sweep': _sweep,
+  'explore': _explore,
+  'export': _export,
+  'benchmark': _benchmark,
+  'prepare': _prepare,
+}
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-  """Returns the parsed options and the config overrides ('data.name=cifar10', ...)."""
+  """Returns the parsed options and the config overrides ('data.name=cifar10', ...).
+
+  Raises:
+    UserError: an unknown command or option, or a config where none is taken.
+  """
   overrides = [
     a.removeprefix('--config.') for a in arguments if a.startswith('--config.')
   ]
   rest = [a for a in arguments if not a.startswith('--config.')]
-  main, commands = _parsers()
   first = rest[0] if rest else ''
   if first.startswith('-') and first not in ('-h', '--help', '--version'):
     rest = ['train', *rest]
   elif not rest:
     rest = ['train'] if overrides else ['--help']
-  elif not first.startswith('-') and first not in commands:
+  elif not first.startswith('-') and first not in COMMANDS:
     raise UserError(
-      f'there is no command "{first}"{closest(first, commands)} (commands: '
-      f'{", ".join(commands)})'
+      f'there is no command "{first}"{closest(first, COMMANDS)} (commands: '
+      f'{", ".join(COMMANDS)})'
     )
-  return main.parse_args(rest), overrides
+  options = _parsers().parse_args(rest)
+  command = COMMANDS[options.command]
+  if command.config == 'none' and overrides:
+    raise UserError(
+      f'{options.command}: takes no config, and so no --config.{overrides[0]}'
+    )
+  if command.config == 'needed' and not options.config:
+    raise UserError(
+      f'{options.command}: name a config with --config=FILE, such as '
+      'configs/digits_cnn.py'
+    )
+  return options, overrides

@@ -103,6 +103,21 @@ def command(cache_dir):
   return start
 
 
+@pytest.fixture
+def call(capsys, monkeypatch):
+  """Runs the command line in this process: (exit code, output, errors)."""
+  from jaxvision import main as command_line
+
+  monkeypatch.chdir(ROOT)
+
+  def run(*arguments):
+    code = command_line.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+  return run
+
+
 @pytest.fixture(scope='session')
 def chromium():
   """A headless browser, where one is installed; tests that want it skip without."""

@@ -1,9 +1,12 @@
 """What the tests of several reports share: runs, outputs of models, a reader of pages."""
 
+import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 
+from jaxvision.reports import html
 from jaxvision.reports.comparison.groups import FinishedRun
 from jaxvision.reports.gan.report import SampleClasses, write_generation_report
 from jaxvision.reports.run import report
@@ -222,3 +225,47 @@ def finished_run(name='a', seed=0, accuracy=0.9, fields=None, **summary):
     for step in (10, 20)
   ]
   return FinishedRun(f'{name}-seed{seed}', fields, summary, history, flops=5000)
+
+
+HOSTILE = [
+  '<script>window.hit = 1</script>',
+  '<img src=x onerror="window.hit = 1"> | $x$',
+  '"日本語" & {{ 7 * 7 }} `tick` ](http://example.com)',
+]
+
+
+def checked_report(path, pictures):
+  """Returns the page and the record of a report, whose files and names are checked."""
+  texts = ['report.html', 'report.json', 'report.md']
+  found = sorted(file.name for file in path.parent.iterdir())
+  assert found == sorted([*pictures, *texts])
+  page = Page(path)
+  assert all(attributes.get('alt') for attributes in page.all('img'))
+  sources = [attributes['src'] for attributes in page.all('img')]
+  assert all(source.startswith('data:image/') for source in sources)
+  links = {attributes['href'].removeprefix('#') for attributes in page.all('a')}
+  assert links <= page.ids()
+  assert len(page.all('script')) == 1  # its own
+  assert 'nan' not in page.text.replace(html.MISSING, ' ').split()
+  markdown = (path.parent / 'report.md').read_text(encoding='utf-8')
+  assert '<script>' not in markdown
+  assert '<img' not in markdown
+  for file in re.findall(r'\]\((\w+\.png)\)', markdown):
+    assert (path.parent / file).is_file()
+  source = (path.parent / 'report.json').read_text(encoding='utf-8')
+  assert 'NaN' not in source
+  return page, json.loads(source)
+
+
+def assert_readable(browser, path, texts):
+  """Opens a report at the widths of a desk and a phone, with scripts and without."""
+  for width, dark, scripts in (
+    (1200, False, True),
+    (390, True, True),
+    (390, False, False),
+  ):
+    page = browser.open(path, width=width, dark=dark, scripts=scripts)
+    assert page.overflow() <= 0
+    for text in texts:
+      assert any(text in shown for shown in page.texts('main'))
+    assert not page.evaluate('window.hit')

@@ -9,17 +9,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
-from jaxvision import data, optim
+from jaxvision import data, models, optim
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.tasks import freezing
-from jaxvision.training import step as programs
-from jaxvision.training.build import (
-  DataFacts,
-  abstract_variables,
-  make_model,
-  make_task,
-)
 from jaxvision.training.mesh import make_mesh
+from jaxvision.training.run import Run
 
 CONFIGS = sorted(
   (Path(__file__).resolve().parent.parent / 'configs').glob('*.py'),
@@ -49,7 +44,7 @@ def shape_of(config):
 
 
 def with_images_like_its_own(path):
-  """Returns a config, its task and plan, and made-up images of the shape it expects."""
+  """Returns the run of a config on one device, and made-up images of its shape."""
   config = load(path)
   size, channels, classes = shape_of(config)
   config.data.name = 'synthetic'
@@ -59,7 +54,7 @@ def with_images_like_its_own(path):
   config.data.pipeline = 'auto'
   config.batch_size = 8
   dataset = data.load(config.data)
-  return config, dataset, *make_task(config, DataFacts.of(dataset))
+  return Run.build(config, DatasetInfo.of(dataset), mesh=make_mesh(data=1)), dataset
 
 
 def is_large(path):
@@ -68,8 +63,11 @@ def is_large(path):
   if config.task == 'gan':
     return False
   size, channels, classes = LIKE[config.data.name]
-  model = make_model(config, classes)
-  variables = abstract_variables(model, (size, size, channels))
+  fields = dict(config.model)
+  model = models.create(fields.pop('name'), classes, **fields)
+  variables = jax.eval_shape(
+    model.init, jax.random.key(0), np.zeros((1, size, size, channels), np.float32)
+  )
   return sum(leaf.size for leaf in jax.tree.leaves(variables['params'])) > 3e6
 
 
@@ -78,10 +76,11 @@ SMALL = [path for path in CONFIGS if not is_large(path)]
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_every_phase_of_a_config_fits_its_state(path):
-  config, _, task, plan = with_images_like_its_own(path)
-  state = jax.eval_shape(task.init, jax.random.key(0))
+  run, _ = with_images_like_its_own(path)
+  config, task, plan = run.config, run.task, run.plan
+  state = run.with_numbers(run.abstract_state())
   size, channels, _ = shape_of(load(path))
-  images = plan.images
+  images = plan.images_per_step
   batch = {
     'image': jax.ShapeDtypeStruct((images, size, size, channels), np.uint8),
     **{
@@ -89,7 +88,7 @@ def test_every_phase_of_a_config_fits_its_state(path):
     },
   }
   for first, train_step in task.phases():
-    assert first < plan.total
+    assert first < plan.total_steps
     after, _ = jax.eval_shape(train_step, state, batch, jax.random.key(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
   assert len(task.phases()) == 1 + any(
@@ -99,13 +98,10 @@ def test_every_phase_of_a_config_fits_its_state(path):
 
 @pytest.mark.parametrize('path', SMALL, ids=lambda p: p.stem)
 def test_config_trains_two_steps(path, quick_compile):
-  config, dataset, task, plan = with_images_like_its_own(path)
-  mesh = make_mesh(data=1)
-  compiler = programs.Compiler()
-  state = programs.init_state(task, mesh, config.seed, compiler)
-  trainer = programs.ResidentTrainer(
-    task, mesh, dataset.splits['train'], state, 0, plan.images, 1, compiler
-  )
+  run, dataset = with_images_like_its_own(path)
+  config = run.config
+  state = run.init()
+  trainer = run.trainer(dataset, state)
   before = jax.device_get(state)
   metrics = trainer.empty_metrics()
   for _ in range(2):
@@ -121,7 +117,7 @@ def test_config_trains_two_steps(path, quick_compile):
     return
   assert metrics.accuracy.count == 2 * config.batch_size
   groups = {name: dict(group) for name, group in config.optimizer.groups.items()}
-  starts = optim.first_steps(before.params, config.freeze, groups, plan.total)
+  starts = optim.first_steps(before.params, config.freeze, groups, run.plan.total_steps)
   still = freezing.frozen_at(starts, 0)
   for old, new, frozen in zip(
     jax.tree.leaves(before.params),
@@ -232,28 +228,34 @@ def test_two_averages_of_the_weights_are_one_too_many():
     )
 
 
+def gan_message(*assignments):
+  """Returns why a GAN cannot be built from a config."""
+  config = config_lib.override(
+    config_lib.base_config(),
+    ['task=gan', 'model.name=dcgan', 'data.name=synthetic', *assignments],
+  )
+  with pytest.raises(UserError) as error:
+    Run.build(config, DatasetInfo.of(data.load(config.data)), mesh=make_mesh(data=1))
+  return str(error.value)
+
+
 @pytest.mark.parametrize(
-  ('assignment', 'wanted'),
+  ('assignments', 'wanted'),
   [
-    ('grad_accumulation=2', 'one part'),
-    ('freeze=conv1', 'all of a GAN trains'),
-    ('init.pretrained=runs/x', 'random weights'),
-    ('optimizer.groups.a.match=conv1', 'one optimiser each'),
-    ('data.mean=(0.5,)', 'images in [-1, 1]'),
+    (('grad_accumulation=2',), 'one part'),
+    (('freeze=conv1',), 'both networks train as a whole'),
+    (('init.pretrained=runs/x',), 'random weights'),
+    (('optimizer.groups.a.match=conv1',), 'one optimiser'),
+    (('data.mean=(0.5,0.5,0.5)', 'data.std=(1,1,1)'), 'images in [-1, 1]'),
   ],
 )
-def test_what_means_nothing_to_a_gan_is_refused(assignment, wanted):
-  with pytest.raises(UserError) as error:
-    config_lib.override(config_lib.base_config(), ['task=gan', assignment])
-  assert wanted in str(error.value)
+def test_fields_without_meaning_for_a_gan_are_refused(assignments, wanted):
+  assert wanted in gan_message(*assignments)
 
 
-def test_smoothing_wants_a_loss_with_targets():
-  with pytest.raises(UserError, match='wasserstein has none'):
-    config_lib.override(
-      config_lib.base_config(),
-      ['task=gan', 'gan.loss=wasserstein', 'label_smoothing=0.1'],
-    )
+def test_label_smoothing_needs_a_gan_loss_with_targets():
+  message = gan_message('gan.loss=wasserstein', 'label_smoothing=0.1')
+  assert 'wasserstein has none' in message
 
 
 def test_validate_completes_a_partial_config():

@@ -1,13 +1,31 @@
-"""How fast a config trains."""
+"""`jaxvision benchmark`: how fast a config trains."""
 
+import argparse
+import json
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
+from jaxvision.errors import UserError
 from jaxvision.training import pretrained, runtime
-from jaxvision.training.logging import warn
+from jaxvision.training.parts import resolve_parts
+
+
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Measures a config and prints what it found, as text or as JSON."""
+  from jaxvision.training.benchmark import render
+
+  assert config is not None
+  if options.steps < 1:
+    raise UserError(f'benchmark: --steps must be at least 1, not {options.steps}')
+  result = benchmark(config, options.steps)
+  if options.json:
+    print(json.dumps(result, indent=2, allow_nan=False))
+  else:
+    print(render(result))
+  return 0
 
 
 def benchmark(config: ConfigDict, steps: int = 100) -> dict[str, Any]:
@@ -25,13 +43,11 @@ def benchmark(config: ConfigDict, steps: int = 100) -> dict[str, Any]:
   Raises:
     UserError: the config or the data are not usable.
   """
-  config = config_lib.validate(config)
-  runtime.configure(config.deterministic)
-  warning = runtime.missing_accelerator()
-  if warning:
-    warn(warning)
   from jaxvision.training.benchmark import measure  # no other command measures
 
+  config = config_lib.freeze(config)
+  runtime.start(config)
   # Speed depends on the sizes that the weights ask for, not on the weights.
-  config, _ = pretrained.begin(config)
-  return measure(config, data.load(config.data), steps)
+  adopted, _ = pretrained.begin(config)
+  parts = resolve_parts(adopted)
+  return measure(adopted, data.load(adopted.data, source=parts.data), steps, parts)

@@ -1,15 +1,28 @@
-"""Finished runs side by side."""
+"""`jaxvision compare`: finished runs side by side."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvision import config as config_lib
+from jaxvision.commands.summary import flops_per_image
 from jaxvision.errors import UserError
 from jaxvision.reports.comparison import groups
 from jaxvision.reports.comparison.groups import Comparison, FinishedRun
-from jaxvision.training.describe import flops_per_image
-from jaxvision.training.logging import read_history
+from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
+
+
+def command(options: argparse.Namespace, config: None) -> int:
+  """Compares the runs in some workdirs and prints the ranking."""
+  from jaxvision.reports.comparison.report import lines
+
+  del config
+  if len(options.inputs) < 2:
+    raise UserError('compare: name two or more workdirs of finished runs')
+  compared, page = compare(options.inputs, options.output)
+  print(*lines(compared), f'report: {page}', sep='\n')
+  return 0
 
 
 def compare(
@@ -17,10 +30,10 @@ def compare(
 ) -> tuple[Comparison, Path]:
   """Compares finished runs and writes the pages of the comparison.
 
-  Runs that differ only in their seeds form one group.
+  Runs that differ in their seeds alone count as one entry, with a spread.
 
   Args:
-    workdirs: two or more, all of one task.
+    workdirs: two or more, runs of one task.
     output: directory for comparison.html, .csv, .json and the charts.
 
   Returns:
@@ -56,6 +69,14 @@ def _read(path: Path) -> FinishedRun:
     name=path.resolve().name,
     fields=config_lib.decisive(config),
     summary=summary,
-    history=read_history(directory.metrics_file),
-    flops=flops_per_image(config, directory.dataset()),
+    history=directory.history(),
+    flops=_flops(directory),
   )
+
+
+def _flops(directory: RunDirectory) -> int | None:
+  """Returns the FLOPs of a run's model, None where its parts are gone."""
+  try:
+    return flops_per_image(open_run(directory))
+  except UserError:
+    return None

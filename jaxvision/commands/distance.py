@@ -1,6 +1,8 @@
-"""The distance between two folders of images."""
+"""`jaxvision distance`: the distance between two folders of images."""
 
+import argparse
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +11,26 @@ from PIL import Image
 
 from jaxvision.data.decode import decode_image
 from jaxvision.errors import UserError
+from jaxvision.inference.extractors import find_extractor
 from jaxvision.inference.image_files import find_images
 from jaxvision.metrics import generative
-from jaxvision.tasks.judging import find_judge
 from jaxvision.training import runtime
 
 _CHUNK = 100  # images decoded at a time
+
+
+def command(options: argparse.Namespace, config: None) -> int:
+  """Prints FID and related measures of two folders."""
+  del config
+  if len(options.inputs) != 2:
+    raise UserError(
+      'distance: name two folders, the generated images first and then the real ones'
+    )
+  generated, real = options.inputs
+  scores = compare_folders(generated, real, options.features, options.resizer)
+  text = json.dumps(scores.as_json(), indent=2, allow_nan=False)
+  print(text if options.json else scores.line())
+  return 0
 
 
 def compare_folders(
@@ -46,24 +62,24 @@ def compare_folders(
         'some thousands to mean something'
       )
   shape = _shape(paths[0][0])
-  judge = find_judge(features, resizer, None, 'distance: --features')
-  if judge.image_shape:
-    height, width, _ = judge.image_shape
+  extractor = find_extractor(features, resizer, None, 'distance: --features')
+  if extractor.image_shape:
+    height, width, _ = extractor.image_shape
     if shape[:2] != (height, width):
       raise UserError(
         f'distance: the classifier in {features} takes images of {height}x{width}, these '
         f'are {shape[0]}x{shape[1]}'
       )
-    shape = judge.image_shape
+    shape = extractor.image_shape
   seen = [
     generative.compute_statistics(
-      judge, _decoded(found, shape), len(found), f'{len(found):,} images'
+      extractor, _decoded(found, shape), len(found), f'{len(found):,} images'
     )
     for found in paths
   ]
   names = [f'{Path(folder)} ({s.name})' for folder, s in zip((generated, real), seen)]
   return generative.compute_scores(
-    judge, seen[0], dataclasses.replace(seen[1], name=names[1])
+    extractor, seen[0], dataclasses.replace(seen[1], name=names[1])
   )
 
 

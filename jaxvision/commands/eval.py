@@ -1,26 +1,42 @@
-"""Evaluation of a run, or of weights that came from elsewhere."""
+"""`jaxvision eval`: evaluation of a run, or of weights that came from elsewhere."""
 
-from collections.abc import Callable
+import argparse
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
-from jaxvision import data
-from jaxvision.commands.say import describe_data, result_line, speaker, write_report
-from jaxvision.data.dataset import Dataset
+from jaxvision import data as data_lib
+from jaxvision.commands.workdir import workdir_of
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
-from jaxvision.inference.generator import GeneratorRun
-from jaxvision.inference.loading import load_run
-from jaxvision.tasks.gan_evaluator import Generating, Panel, bring_up_to_date
 from jaxvision.training import pretrained, runtime
-from jaxvision.training import step as programs
-from jaxvision.training.build import DataFacts, make_task
-from jaxvision.training.logging import warn
+from jaxvision.training.evaluation import SplitEvaluator
+from jaxvision.training.logging import describe, speaker, warn
 from jaxvision.training.mesh import make_mesh
+from jaxvision.training.parts import resolve_parts, resolve_recorded
+from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
+from jaxvision.training.summary import describe_data
+
+# What may be overridden: where the data are, and how a trained run is measured.
+_OVERRIDABLE = ('data.', 'eval_batch_size', 'evaluation.')
+
+
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Evaluates the run in a workdir, or the weights of `init.pretrained`."""
+  overrides = tuple(options.overrides)
+  foreign = any(o.startswith('init.pretrained=') for o in overrides)
+  if config is not None and foreign and not options.workdir:
+    evaluate_weights(config, options.split or 'test')
+    return 0
+  workdir = workdir_of(options, config)
+  if config is not None:
+    # With a config file the overrides named the run; they hold for its data as well.
+    overrides = tuple(o for o in overrides if o.startswith(_OVERRIDABLE))
+  evaluate(workdir, options.split, options.checkpoint, overrides)
+  return 0
 
 
 def evaluate(
@@ -29,6 +45,7 @@ def evaluate(
   checkpoint: str = 'last',
   overrides: tuple[str, ...] = (),
   quiet: bool = False,
+  data: Any = None,
 ) -> dict[str, Any]:
   """Evaluates a run on a split of its data and writes the report anew.
 
@@ -40,11 +57,12 @@ def evaluate(
     overrides: 'data.dir=DIR' and the like: where the data are now; of a GAN also
       'evaluation.features=WORKDIR' and the like: what measures it.
     quiet: print nothing.
+    data: a `Dataset`, of a run that was trained on one.
 
   Returns:
-    {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'}; of a GAN {'step'}
-    and what summary.json says of the samples, which is brought up to date there for the
-    last checkpoint of a finished run.
+    {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'} or the measures of
+    another task; of a GAN {'step'} and what summary.json says of the samples, which is
+    brought up to date there for the last checkpoint of a finished run.
 
   Raises:
     UserError: no run, no checkpoint, no such split, or the data are not there.
@@ -52,81 +70,71 @@ def evaluate(
   say = speaker(quiet)
   directory = RunDirectory(workdir)
   config = directory.config()
-  changed = config_lib.override(config, overrides)
+  changed = _overridden(directory, config, overrides)
+  runtime.start(config)
+  known = directory.dataset()
+  if known is None:
+    raise UserError(f'{workdir} has no trained weights yet: train it first')
+  trained_on = DatasetInfo.from_dict(known)
+  if origin := directory.pretrained():
+    facts = pretrained.WeightsSource.from_dict(origin).facts
+    changed = pretrained.adopt(changed, facts)
+  parts = resolve_recorded(directory, config)
+  if trained_on.fingerprint and data is None and parts.data is None:
+    raise UserError(
+      f'eval: {workdir} was trained on arrays that were passed from Python: pass them '
+      'again, as in jaxvision.evaluate(workdir, data=...)'
+    )
+  dataset = data_lib.load(changed.data, source=parts.data if data is None else data)
+  info = DatasetInfo.of(dataset)
+  _check_same_kind(workdir, info, trained_on)
+  # The normalisation is the run's own, also on other data.
+  run = Run.build(
+    changed, trained_on, parts=parts, mesh=make_mesh(), directory=directory
+  )
+  run.task.prepare_evaluation()
+  state, step = run.restore(checkpoint)
+  evaluator = run.task.evaluator(run, dataset, dataset, state)
+  final = evaluator.final(state, split)
+  summary = directory.summary()
+  if summary and checkpoint == 'last':
+    summary = evaluator.updated_summary(summary, final)
+  page = final.write_report(summary or {'config_name': config.name})
+  say(f'{final.line}; checkpoint of step {step}')
+  say(f'report: {page}')
+  return {**final.result, 'step': step}
+
+
+def _overridden(
+  directory: RunDirectory, config: ConfigDict, overrides: tuple[str, ...]
+) -> ConfigDict:
+  """Returns the config with overrides that evaluation may have, or raises UserError."""
+  changed = config_lib.override(config_lib.thaw(config), overrides)
   refused = [
     line
     for line in config_lib.differences(config, changed)
-    if not line.startswith(('data.', 'eval_batch_size'))
+    if not line.startswith(_OVERRIDABLE)
   ]
   if refused:
     raise UserError(
-      f'eval: the run in {workdir} is what it is: only data.*, '
-      f'eval_batch_size and what measures a GAN may be set ({refused[0]})'
+      f'eval cannot change training settings of {directory.path}: only data.*, '
+      f'eval_batch_size and evaluation.* may be overridden ({refused[0]})'
     )
-  mesh = make_mesh()
-  run = load_run(workdir, checkpoint, mesh)
-  if known := directory.pretrained():
-    changed = pretrained.adopt(changed, pretrained.Origin.from_dict(known).facts)
-  dataset = data.load(changed.data)
-  facts = DataFacts.of(dataset)
-  if facts.class_names != run.facts.class_names:
-    raise UserError(
-      f'eval: {facts.name} has other classes than the run in {workdir} was trained on'
-    )
-  if facts.image_shape != run.facts.image_shape:
-    raise UserError(
-      f'eval: {facts.name} has images of {facts.image_shape}, the run in {workdir} '
-      f'takes {run.facts.image_shape}: set data.image_size and data.channels'
-    )
-  if isinstance(run, GeneratorRun):
-    if split:
-      changed.evaluation.reference = split
-    return _evaluate_gan(directory, changed, dataset, run, checkpoint, mesh, say)
-  split = split or 'test'
-  _check_split(dataset, split)
-  # The normalisation is the run's own, also on other data.
-  task, _ = make_task(config, run.facts)
-  evaluator = programs.Evaluator(
-    task,
-    mesh,
-    dataset.splits[split],
-    dataset.pipeline,
-    run.state,
-    changed.eval_batch_size,
-    changed.data.workers,
-    programs.Compiler(),
-  )
-  measured, logits, labels = evaluator.outputs(run.state)
-  summary = directory.summary() or {'config_name': config.name}
-  report = write_report(directory, config, dataset, split, summary, logits, labels)
-  step = f'; checkpoint of step {run.step}'
-  say(result_line(split, measured, len(labels), facts.synthetic, step))
-  say(f'report: {report}')
-  return {'split': split, 'step': run.step, 'examples': len(labels), **measured}
+  return changed
 
 
-def _evaluate_gan(
-  directory: RunDirectory,
-  config: ConfigDict,
-  dataset: Dataset,
-  run: GeneratorRun,
-  checkpoint: str,
-  mesh: jax.sharding.Mesh,
-  say: Callable[[str], None],
-) -> dict[str, Any]:
-  panel = Panel.of(config, dataset)
-  task, _ = make_task(config, run.facts)
-  examiner = Generating(
-    config, directory, dataset, task, mesh, panel, run.state, programs.Compiler()
-  )
-  outcome = examiner.finish(run.state)
-  summary = directory.summary()
-  if summary and checkpoint == 'last':
-    summary = bring_up_to_date(directory, panel, outcome.values)
-  page = outcome.write_report(summary or {'config_name': config.name})
-  say(f'{outcome.line}; checkpoint of step {run.step}')
-  say(f'report: {page}')
-  return {'step': run.step, **outcome.values}
+def _check_same_kind(
+  workdir: str | Path, info: DatasetInfo, trained_on: DatasetInfo
+) -> None:
+  if info.class_names != trained_on.class_names:
+    raise UserError(
+      f'eval: {info.name} has other classes than the run in {workdir} was trained on'
+    )
+  if info.image_shape != trained_on.image_shape:
+    raise UserError(
+      f'eval: {info.name} has images of {info.image_shape}, the run in {workdir} takes '
+      f'{trained_on.image_shape}: set data.image_size and data.channels'
+    )
 
 
 def evaluate_weights(
@@ -148,64 +156,46 @@ def evaluate_weights(
     UserError: no such weights, they do not fit the model, or the data are not there.
   """
   say = speaker(quiet)
-  config = config_lib.validate(config)
-  runtime.configure(config.deterministic)
-  config, start = pretrained.begin(config)
-  if start is None:
-    raise UserError('eval: say which weights with --config.init.pretrained=SOURCE')
-  dataset = data.load(config.data)
-  facts = DataFacts.of(dataset)
-  _check_split(dataset, split)
-  # These say how to train; evaluated are the whole weights.
+  # These say how to train; the whole weights are evaluated.
+  config = config_lib.thaw(config_lib.validate(config))
   config.init.skip, config.freeze = (), ()
-  task, _ = make_task(config, facts)
-  mesh = make_mesh()
-  fitted = pretrained.fit(start.weights, config, facts)
-  _check_classes(start.origin.facts.class_names, facts)
-  say(describe_data(dataset, facts))
-  say(pretrained.describe(start.origin, fitted))
-  compiler = programs.Compiler()
-  state = programs.init_state(task, mesh, config.seed, compiler)
-  state = pretrained.insert(state, fitted)
-  measured = programs.Evaluator(
-    task,
-    mesh,
-    dataset.splits[split],
-    dataset.pipeline,
-    state,
-    config.eval_batch_size,
-    config.data.workers,
-    compiler,
-  ).measure(state)
-  examples = len(dataset.splits[split])
-  say(result_line(split, measured, examples, facts.synthetic))
-  return {
-    'split': split,
-    'examples': examples,
-    'sha256': start.origin.sha256,
-    **measured,
-  }
-
-
-def _check_split(dataset: Dataset, split: str) -> None:
+  runtime.start(config)
+  adopted, start = pretrained.begin(config_lib.freeze(config))
+  if start is None:
+    raise UserError('eval: name the weights with --config.init.pretrained=SOURCE')
+  parts = resolve_parts(adopted)
+  dataset = data_lib.load(adopted.data, source=parts.data)
+  info = DatasetInfo.of(dataset)
   if split not in dataset.splits:
     raise UserError(
       f'eval: {dataset.name} has no split "{split}" here (it has '
       f'{", ".join(dataset.splits)})'
     )
+  run = Run.build(adopted, info, parts=parts, mesh=make_mesh())
+  loaded = pretrained.match(start.weights, run)
+  _check_classes(start.origin.facts.class_names, info)
+  say(describe_data(dataset, info))
+  say(pretrained.describe(start.origin, loaded))
+  state = pretrained.insert(run.init(), loaded)
+  source = dataset.splits[split]
+  measured, _ = SplitEvaluator(run, source, dataset.pipeline, state).measure(state)
+  made_up = ', made up' if dataset.synthetic else ''
+  say(f'{split}: {describe(measured)}  ({len(source):,} images{made_up})')
+  return {
+    'split': split,
+    'examples': len(source),
+    'sha256': start.origin.sha256,
+    **measured,
+  }
 
 
-def _check_classes(known: tuple[str, ...] | None, facts: DataFacts) -> None:
-  """Raises UserError, or warns, where the weights know their classes by other names."""
-  if (
-    known is None or known == facts.class_names or len(known) != len(facts.class_names)
-  ):
+def _check_classes(known: tuple[str, ...] | None, info: DatasetInfo) -> None:
+  """Raises UserError, or warns, where the weights name their classes otherwise."""
+  names = info.class_names
+  if known is None or known == names or len(known) != len(names):
     return
-  k = next(k for k, name in enumerate(known) if name != facts.class_names[k])
-  what = (
-    f'class {k} is "{known[k]}" for the weights and "{facts.class_names[k]}" in '
-    f'{facts.name}'
-  )
-  if sorted(known) == sorted(facts.class_names):
+  k = next(k for k, name in enumerate(known) if name != names[k])
+  what = f'class {k} is "{known[k]}" for the weights and "{names[k]}" in {info.name}'
+  if sorted(known) == sorted(names):
     raise UserError(f'eval: {what}: the order of the classes differs')
   warn(f'{what}: the numbers mean nothing unless these are two names of one class')

@@ -1,5 +1,6 @@
-"""What is in a data set, before anything trains on it."""
+"""`jaxvision explore`: what is in a data set, before anything trains on it."""
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -8,18 +9,35 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision.commands.say import data_notes
 from jaxvision.data.dataset import Dataset
+from jaxvision.data.info import DatasetInfo
 from jaxvision.data.sources.image_headers import file_names, folder_files, read_headers
 from jaxvision.errors import UserError
 from jaxvision.reports.dataset import duplicates, exploration
 from jaxvision.reports.dataset.augmented import augmented
 from jaxvision.reports.dataset.duplicates import Signatures
 from jaxvision.reports.dataset.exploration import Exploration
+from jaxvision.training import runtime
+from jaxvision.training.evaluation import data_notes
+from jaxvision.training.mesh import make_mesh
+from jaxvision.training.parts import resolve_parts
+from jaxvision.training.run import Run
 
 _AUGMENTED, _VERSIONS = 8, 8  # images, and of each
 
 _log = logging.getLogger(__name__)
+
+
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Explores the data set of a config and prints what was found."""
+  from jaxvision.reports.dataset.report import lines
+
+  assert config is not None
+  if options.images < 0:
+    raise UserError(f'explore: --images must be at least 0, not {options.images}')
+  explored, page = explore(config, options.output, options.images)
+  print(*lines(explored), f'report: {page}', sep='\n')
+  return 0
 
 
 def explore(
@@ -43,15 +61,23 @@ def explore(
   """
   from jaxvision.reports.dataset.report import write_exploration
 
-  config = config_lib.validate(config)
+  config = config_lib.freeze(config)
   target = Path(output or Path('exploration') / config.name)
   if target.exists() and not target.is_dir():
     raise UserError(f'explore: --output {target} is a file: name a directory')
-  explored = _explored(config, data.load(config.data), images)
+  runtime.start(config)
+  parts = resolve_parts(config)
+  dataset = data.load(config.data, source=parts.data)
+  # How much a step takes has no bearing on what is in the data.
+  single = config_lib.thaw(config)
+  single.batch_size = single.grad_accumulation = single.gan.d_steps = 1
+  run = Run.build(single, DatasetInfo.of(dataset), parts=parts, mesh=make_mesh(data=1))
+  explored = _explored(run, dataset, images)
   return explored, write_exploration(target, explored)
 
 
-def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
+def _explored(run: Run, dataset: Dataset, images: int) -> Exploration:
+  config = run.config
   classes = dataset.num_classes
   sources = {'train': dataset.splits['train'], **dataset.splits}
   sizes = {name: len(source) for name, source in sources.items()}
@@ -61,7 +87,7 @@ def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
   rows = exploration.draw_from(sizes, images or default)
   # Told before minutes of work: it may say that the config does not suit the images.
   first = exploration.draw(sizes['train'], _AUGMENTED)
-  changed = augmented(config, dataset, first, _VERSIONS)
+  changed = augmented(run.task, dataset, first, _VERSIONS)
   looked = sum(map(len, rows.values()))
   if looked > 20_000:
     _log.info('comparing %s images with each other', f'{looked:,}')
@@ -85,7 +111,6 @@ def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
     files = file_names(dataset.splits)
     if not files:  # decoded arrays have none; the same splits as files do
       files = file_names(data.load(config.data, pipeline='streaming').splits)
-  half = (0.5,) * dataset.image_shape[-1]
   return Exploration(
     config_name=config.name,
     dataset=dataset,
@@ -94,7 +119,7 @@ def _explored(config: ConfigDict, dataset: Dataset, images: int) -> Exploration:
     samples=exploration.draw_samples(splits[0].labels, classes, count),
     duplicates=exploration.duplicate_report(splits, found),
     headers=headers,
-    normalisation=(half, half) if config.task == 'gan' else (dataset.mean, dataset.std),
+    normalisation=run.task.normalization,
     augmented=changed,
     files=files,
     notes=tuple(_notes(config, dataset, looked, sum(sizes.values()))),

@@ -1,14 +1,23 @@
-"""Weights of a run for other programs."""
+"""`jaxvision export`: the weights of a run for other programs."""
 
+import argparse
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 from jaxvision import weights as weights_lib
+from jaxvision.commands.workdir import workdir_of
 from jaxvision.errors import UserError
-from jaxvision.inference.generator import GeneratorRun
 from jaxvision.inference.loading import load_run
 from jaxvision.training import pretrained
+
+
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Writes the weights of a run and prints where they are."""
+  workdir = workdir_of(options, config)
+  print(f'exported: {export(workdir, options.output, options.checkpoint)}')
+  return 0
 
 
 def export(
@@ -36,12 +45,12 @@ def export(
   path = Path(output) if output else Path(workdir) / 'model.safetensors'
   if not path.parent.is_dir():
     raise UserError(f'export: there is no directory {path.parent} to write to')
-  fields = run.config.model.to_dict()
+  fields = dict(run.config.model)
   weights_lib.save(
     path,
     jax.device_get(run.state.eval_variables),
-    pretrained.facts_of(run.facts),
+    pretrained.preprocessing_of(run.info),
     fields.pop('name'),
-    fields if isinstance(run, GeneratorRun) else None,
+    fields if hasattr(run, 'generator') else None,
   )
   return path

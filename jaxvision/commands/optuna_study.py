@@ -6,19 +6,25 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
 from ml_collections import ConfigDict
-from optuna.distributions import (
-  BaseDistribution,
-  CategoricalDistribution,
-  FloatDistribution,
-  IntDistribution,
-)
-from optuna.trial import FrozenTrial, TrialState
 
 from jaxvision import config as config_lib
 from jaxvision.config.search_space import Choice, Range, Sweep
 from jaxvision.errors import UserError
+
+try:
+  import optuna
+  from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+  )
+  from optuna.trial import FrozenTrial, TrialState
+except ModuleNotFoundError as error:
+  raise UserError(
+    "sweep needs the package optuna: pip install 'jaxvision[sweep]'"
+  ) from error
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 ENDED = {  # how a trial ended, in the words of the report
@@ -110,18 +116,19 @@ class Study:
     for point in points[: self.sweep.size]:
       self._study.enqueue_trial(point, skip_if_exists=True)
 
-  def next(self) -> 'Trial | None':
+  def next(self) -> 'StudyTrial | None':
     """Begins a trial; None if there are as many as the sweep wants."""
     begun = [t for t in self.trials() if t.state != TrialState.WAITING]
     if len(begun) >= self.sweep.size:
       return None
-    return Trial(self._study.ask(self.distributions), self.sweep)
+    return StudyTrial(self._study.ask(self.distributions), self.sweep)
 
-  def under_way(self) -> list['Trial']:
+  def under_way(self) -> list['StudyTrial']:
     """Returns the trials that a process of this or another machine began."""
     found = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [
-      Trial(optuna.trial.Trial(self._study, one._trial_id), self.sweep) for one in found
+      StudyTrial(optuna.trial.Trial(self._study, one._trial_id), self.sweep)
+      for one in found
     ]
 
   def trials(self) -> list[FrozenTrial]:
@@ -158,7 +165,7 @@ class Study:
       return {}
 
 
-class Trial:
+class StudyTrial:
   """One trial, begun.
 
   Attributes:

@@ -1,10 +1,35 @@
-"""Pictures from a generator."""
+"""`jaxvision sample`: images drawn with a generator."""
 
+import argparse
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
+from jaxvision.commands.workdir import workdir_of
 from jaxvision.errors import UserError
 from jaxvision.inference.generator import GeneratorRun, load_generator
-from jaxvision.inference.loading import load_run
+from jaxvision.inference.loading import load_run_that
+
+
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Draws images and prints where they are."""
+  workdir = None
+  if options.workdir or config is not None:
+    workdir = workdir_of(options, config)
+  run = generator(workdir, options.weights, options.checkpoint)
+  paths = sample(
+    run,
+    options.output or ('samples' if options.files else 'samples.png'),
+    count=options.count,
+    seed=options.seed,
+    label=options.label,
+    rows=options.interpolate,
+    single=options.files,
+    scale=options.scale,
+  )
+  more = f' and {len(paths) - 1} more' if len(paths) > 1 else ''
+  print(f'drawn with {run.origin}: {paths[0]}{more}')
+  return 0
 
 
 def generator(
@@ -21,18 +46,13 @@ def generator(
     raise UserError('sample: say which generator with --workdir=DIR or --weights=FILE')
   if weights is not None:
     return load_generator(weights)
-  run = load_run(workdir, checkpoint)
-  if not isinstance(run, GeneratorRun):
-    raise UserError(
-      f'{workdir} is a run of a classifier, which draws nothing: `jaxvision predict` '
-      'classifies with it'
-    )
-  return run
+  return load_run_that('sample', workdir, checkpoint)
 
 
 def sample(
   run: GeneratorRun,
   output: str | Path,
+  *,
   count: int = 64,
   seed: int = 0,
   label: str | int | None = None,

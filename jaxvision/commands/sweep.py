@@ -1,25 +1,24 @@
-"""Sweeps: many trials of one config, in search of the best values of some fields."""
+"""`jaxvision sweep`: many trials of one config, in search of the best values of fields."""
 
+import argparse
 import dataclasses
-import json
 import platform
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision.commands.optuna_study import Study, Trial
-from jaxvision.commands.say import speaker
-from jaxvision.commands.trials import Group, TrialRun, describe_failure, run_alone
-from jaxvision.config import search_space as sweep_lib
+from jaxvision.commands.optuna_study import Study, StudyTrial
+from jaxvision.commands.runner import Programs
+from jaxvision.commands.train import train
+from jaxvision.config import search_space
 from jaxvision.config.search_space import Sweep
-from jaxvision.data.dataset import Dataset
-from jaxvision.errors import UserError
+from jaxvision.data.info import DatasetInfo
+from jaxvision.errors import TrainingDiverged, UserError
 from jaxvision.reports.sweep.results import (
   Result,
   Results,
@@ -28,27 +27,37 @@ from jaxvision.reports.sweep.results import (
   setting,
 )
 from jaxvision.training import pretrained, runtime
-from jaxvision.training.build import DataFacts, make_task
-from jaxvision.training.logging import warn
+from jaxvision.training.callbacks import Callback
+from jaxvision.training.logging import speaker
 from jaxvision.training.loop import stop_on_signal
-from jaxvision.training.mesh import check_batch, make_mesh
+from jaxvision.training.parts import resolve_parts
+from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.training.slots import Slots, share_programs
-from jaxvision.training.step import Compiler
-from jaxvision.training.tuning import signature
 
-_KEPT = 4  # compiled programs kept at hand for trials that come back to them
 _SMALLER_IS_BETTER = ('loss', 'fd', 'kid')
 
 
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Runs a sweep, or goes on with one."""
+  assert config is not None
+  if not options.sweep:
+    raise UserError(
+      'sweep: name the search space with --sweep=FILE, such as '
+      'experiments/sweeps/digits.py'
+    )
+  wanted = search_space.load(options.sweep, config)
+  sweep(config, wanted, options.workdir, options.storage, options.take_over)
+  return 0
+
+
 @dataclasses.dataclass(frozen=True)
-class Swept:
-  """What a sweep came to.
+class SweepResult:
+  """The state of a sweep after a call.
 
   Attributes:
     study: its trials.
     page: path of sweep.html, None before a trial has ended.
-    programs: train steps compiled by this call for the trials that share them.
+    programs: programs compiled by this call.
     finished: whether all trials have ended.
   """
 
@@ -65,17 +74,17 @@ def sweep(
   storage: str | None = None,
   take_over: bool = False,
   quiet: bool = False,
-) -> Swept:
+) -> SweepResult:
   """Runs a sweep, or goes on with one.
 
   Each trial is a run in `workdir`/trials/NUMBER that the other commands read; the
-  checkpoints of the best one stay. Trials that differ in numbers only share a compiled
-  program. A trial that was under way when its process ended goes on from its checkpoint;
-  one that fails is recorded, and the next one begins.
+  checkpoints of the best one stay. Trials that differ in numbers only share their
+  compiled programs. A trial that was under way when its process ended goes on from its
+  checkpoint; one that fails is recorded, and the next one begins.
 
   Args:
     config: that the sweep varies.
-    sweep: what it tries.
+    sweep: the search space, and how it is searched.
     workdir: directory of the sweep; None: runs/<name of the sweep>.
     storage: URL of the database; None: sweep.db in the workdir.
     take_over: go on with trials that other machines began, too.
@@ -86,35 +95,24 @@ def sweep(
       workdir holds another sweep.
   """
   say = speaker(quiet)
-  config = config_lib.validate(config)
+  config = config_lib.thaw(config_lib.validate(config))
   if not sweep.name:
     sweep = dataclasses.replace(sweep, name=f'{config.name or "run"}-sweep')
-  sweep = sweep_lib.validate(sweep, config)
-  runtime.configure(config.deterministic)
-  warning = runtime.missing_accelerator()
-  if warning:
-    warn(warning)
+  sweep = search_space.validate(sweep, config)
   path = _directory(workdir or Path('runs') / sweep.name)
-  held_out = config.task == 'classification' and config.data.train_fraction == 1
-  if held_out and sweep.validation and 'data.train_fraction' not in sweep.space:
-    config.data.train_fraction = 1 - sweep.validation
-    say(
-      f'measured on {sweep.validation:.0%} of the training images, held out '
-      '(data.train_fraction), not on the test split'
-    )
-  say(f'devices: {runtime.describe()}')
-  runner = _Runner(config, sweep, path, storage, say)
+  runtime.start(config, say)
+  runner = _SweepRunner(config, sweep, path, storage, say)
   runner.check()
   with stop_on_signal() as stop:
     finished = runner.run(stop, take_over)
   page = runner.report()
   if not finished:
     say('stopped by a signal; saved: the same command goes on from here')
-  elif not runner.waiting():
+  elif not runner.study.under_way():
     say(runner.conclusion())
   if page:
     say(f'report: {page}')
-  return Swept(runner.study, page, runner.programs, finished)
+  return SweepResult(runner.study, page, runner.compiled(), finished)
 
 
 def _directory(workdir: str | Path) -> Path:
@@ -128,7 +126,28 @@ def _directory(workdir: str | Path) -> Path:
   return path
 
 
-class _Runner:
+class _Pruned(Exception):
+  """The study gives a trial up."""
+
+
+class _Reporter(Callback):
+  """Reports the evaluations of a trial to its study, which may give it up."""
+
+  def __init__(self, trial: StudyTrial, measure: str):
+    self._trial, self._measure = trial, measure
+    self.last: float | None = None
+
+  def on_evaluation(self, step: int, split: str, measures: dict[str, float]) -> None:
+    """Reports the measure of the sweep."""
+    if self._measure not in measures:
+      return
+    self.last = measures[self._measure]
+    pruned = self._trial.report(self.last, step)
+    if pruned and step < self.context.total_steps:
+      raise _Pruned(f'pruned at step {step} of {self.context.total_steps}')
+
+
+class _SweepRunner:
   """One process's part of a sweep."""
 
   def __init__(
@@ -140,47 +159,54 @@ class _Runner:
     say: Callable[[str], None],
   ):
     self.config, self.sweep, self.path, self._say = config, sweep, path, say
-    self.programs = 0
+    self._programs = Programs()
     self._machine = runtime.facts()
-    self._data: tuple[str, Dataset, DataFacts] | None = None
-    self._benches: dict[str, Slots] = {}
-    task, _ = make_task(*self._with_data(config)[:2])
-    measure, mode = task.best
+    self._hold_out()
+    run = self._built(config)
+    self._synthetic = run.info.synthetic
+    self.measure, self.mode = run.task.best
     if sweep.measure:
-      measure = sweep.measure
-      mode = 'min' if measure in _SMALLER_IS_BETTER else 'max'
-    self.measure, self.mode = measure, mode
+      self.measure = sweep.measure
+      self.mode = 'min' if sweep.measure in _SMALLER_IS_BETTER else 'max'
+    known = [*run.task.metrics.empty().compute()]
+    if 'accuracy' in known and self.measure not in known:
+      raise UserError(
+        f'sweep: there is no measure "{self.measure}" (known: {", ".join(known)})'
+      )
     self.storage = storage or f'sqlite:///{path.absolute() / "sweep.db"}'
+
+  def _hold_out(self) -> None:
+    """Holds out training images to measure trials on, where the config holds out none."""
+    config, share = self.config, self.sweep.validation
+    if config.data.train_fraction < 1 or 'data.train_fraction' in self.sweep.space:
+      return
+    if share and config.task != 'gan':
+      config.data.train_fraction = 1 - share
+      self._say(
+        f'measured on {share:.0%} of the training images, held out '
+        '(data.train_fraction), not on the test split'
+      )
+
+  def _built(self, config: ConfigDict) -> Run:
+    """Returns the run of a config: every mistake in it shows here."""
+    adopted, _ = pretrained.begin(config_lib.freeze(config))
+    parts = resolve_parts(adopted)
+    dataset = data.load(adopted.data, source=parts.data)
+    return Run.build(adopted, DatasetInfo.of(dataset), parts=parts)
 
   def check(self) -> None:
     """Tries every end of the space, so that mistakes show before the first trial."""
     for path, dimension in self.sweep.space.items():
       for value in dimension.ends():
-        config = sweep_lib.apply(self.config, {path: value})
+        config = search_space.apply(self.config, {path: value})
         try:
-          make_task(*self._with_data(config)[:2])
+          self._built(config)
         except UserError as error:
           raise UserError(f'sweep: {path} = {value!r}: {error}') from error
-    if self.config.task == 'classification':
-      known = ('accuracy', 'loss', 'accuracy_top5')
-      if self.measure not in known:
-        raise UserError(
-          f'sweep: there is no measure "{self.measure}" (known: {", ".join(known)})'
-        )
     self.path.mkdir(parents=True, exist_ok=True)
     self.study = Study(self.sweep, self.config, self.storage, self.measure, self.mode)
     if self.sweep.sampler == 'grid':
       self.study.enqueue_grid()
-
-  def _with_data(self, config: ConfigDict) -> tuple[ConfigDict, DataFacts, Dataset]:
-    """Returns the config as its first weights want it, and its data."""
-    config, _ = pretrained.begin(config)
-    key = json.dumps(config.data.to_dict(), sort_keys=True, default=str)
-    if self._data is None or self._data[0] != key:
-      dataset = data.load(config.data)
-      self._data = key, dataset, DataFacts.of(dataset)
-      self._benches.clear()
-    return config, self._data[2], self._data[1]
 
   def run(self, stop: threading.Event, take_over: bool) -> bool:
     """Runs trials until there are enough; returns False if a signal stopped it."""
@@ -194,128 +220,53 @@ class _Runner:
       if trial is None:
         return True
       trial.take()
-      try:
-        config = self._config(trial)
-        config, facts, dataset = self._with_data(config)
-        task, _ = make_task(config, facts)
-        shared = share_programs(config, task, dataset)
-      except Exception as error:
-        self._fail(trial, error)
-        continue
-      if shared:
-        self._run_group(trial, config, facts, dataset, queue, stop)
-      elif not run_alone(
-        trial, self._config(trial), self._path(trial), self.measure, self._ended
-      ):
+      if not self._run_trial(trial):
         return False
     return False
 
-  def _run_group(
-    self,
-    trial: Trial,
-    config: ConfigDict,
-    facts: DataFacts,
-    dataset: Dataset,
-    queue: list[Trial],
-    stop: threading.Event,
-  ) -> None:
-    """Runs a trial, and those after it that share its program, as slots become free.
-
-    The first that does not is put at the head of the queue.
-    """
-    mine = signature(config)
+  def _run_trial(self, trial: StudyTrial) -> bool:
+    """Trains a trial; returns False if a signal stopped it: it is to be gone on with."""
+    reporter = _Reporter(trial, self.measure)
     try:
-      mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
-      check_batch(mesh, config)
-      group = Group(
-        self._slots(mine, config, facts, dataset, mesh),
-        self.measure,
-        self._ended,
-        stop.is_set,
+      config = search_space.apply(self.config, trial.values)
+      config.report = False
+      summary = train(
+        config,
+        self._path(trial),
+        quiet=True,
+        callbacks=[reporter],
+        compiler=self._programs.compiler(config),
       )
-    except Exception as error:
-      self._fail(trial, error)
-      return
-    try:
-      self._fill_and_train(group, trial, mine, facts, mesh, queue, stop)
-    finally:
-      group.close()
+    except _Pruned as pruned:
+      trial.prune()
+      self._ended(trial, str(pruned))
+      return True
+    except Exception as error:  # whatever a combination of values can bring about
+      self._fail(trial, describe_failure(error))
+      return True
+    if summary is None:
+      return False
+    value = reporter.last
+    if value is None:  # it had ended before this process took it over
+      value = self._last_value(trial)
+    if value is None:
+      self._fail(trial, f'no evaluation of it has the measure {self.measure}')
+      return True
+    trial.note(steps=summary['steps'], seconds_train=summary['seconds_train'])
+    trial.finish(value)
+    self._ended(trial, 'done')
+    return True
 
-  def _fill_and_train(
-    self,
-    group: Group,
-    trial: Trial,
-    mine: str,
-    facts: DataFacts,
-    mesh: Any,
-    queue: list[Trial],
-    stop: threading.Event,
-  ) -> None:
-    following: Trial | None = trial
-    while following is not None or group.busy:
-      while following is not None and group.free:
-        self._add(group, following, facts, mesh)
-        following = self._following(mine, queue) if not stop.is_set() else None
-      if not group.busy:
-        break
-      try:
-        group.advance()
-      except Exception as error:
-        group.fail(error)
-      if stop.is_set():
-        return
-      if following is None and group.free:
-        following = self._following(mine, queue)
+  def _last_value(self, trial: StudyTrial) -> float | None:
+    history = RunDirectory(self._path(trial)).history()
+    values = [p.get(self.measure) for p in history if p['split'] != 'train']
+    return next((value for value in reversed(values) if value is not None), None)
 
-  def _following(self, mine: str, queue: list[Trial]) -> Trial | None:
-    """Returns the next trial if it has this signature, else leaves it in the queue."""
-    if not queue:
-      asked = self.study.next()
-      if asked is None:
-        return None
-      asked.take()
-      queue.append(asked)
-    try:
-      same = signature(self._config(queue[0])) == mine
-    except UserError:
-      same = False  # told when its turn comes
-    return queue.pop(0) if same else None
-
-  def _add(self, group: Group, trial: Trial, facts: DataFacts, mesh: Any) -> None:
-    try:
-      config, path = self._config(trial), self._path(trial)
-      group.add(TrialRun(trial, config, path, facts, mesh, self._machine))
-    except Exception as error:
-      self._fail(trial, error)
-
-  def _slots(
-    self,
-    key: str,
-    config: ConfigDict,
-    facts: DataFacts,
-    dataset: Dataset,
-    mesh: Any,
-  ) -> Slots:
-    if key not in self._benches:
-      while len(self._benches) >= _KEPT:
-        del self._benches[next(iter(self._benches))]
-      compiler = Compiler()
-      _, plan = make_task(config, facts)
-      self._benches[key] = Slots(
-        config, facts, plan, dataset, mesh, self.sweep.side_by_side, compiler
-      )
-      self.programs += 1
-      self._say(f'compiled the program of these trials in {compiler.seconds:.1f} s')
-    return self._benches[key]
-
-  def _config(self, trial: Trial) -> ConfigDict:
-    return sweep_lib.apply(self.config, trial.values)
-
-  def _path(self, trial: Trial) -> Path:
+  def _path(self, trial: StudyTrial) -> Path:
     return self.path / 'trials' / f'{trial.number:04d}'
 
-  def _abandoned(self, take_over: bool) -> list[Trial]:
-    """Returns the trials whose process is gone: theirs are the first turns."""
+  def _abandoned(self, take_over: bool) -> list[StudyTrial]:
+    """Returns the trials whose process is gone: they come first."""
     found, elsewhere = [], []
     for trial in self.study.under_way():
       if trial.host in (None, platform.node()):
@@ -334,15 +285,11 @@ class _Runner:
       )
     return found
 
-  def waiting(self) -> bool:
-    """Whether other processes still have trials of the study under way."""
-    return bool(self.study.under_way())
+  def _fail(self, trial: StudyTrial, reason: str) -> None:
+    trial.fail(reason)
+    self._ended(trial, f'failed: {reason}')
 
-  def _fail(self, trial: Trial, error: BaseException) -> None:
-    trial.fail(describe_failure(error))
-    self._ended(trial, f'failed: {describe_failure(error)}')
-
-  def _ended(self, trial: Trial, how: str) -> None:
+  def _ended(self, trial: StudyTrial, how: str) -> None:
     over = self.study.over()
     reached = next(t.value for t in over if t.number == trial.number)
     best = self.study.best()
@@ -367,8 +314,12 @@ class _Runner:
       if number in over and number != best:
         shutil.rmtree(path, ignore_errors=True)
 
+  def compiled(self) -> int:
+    """Returns the number of programs that this process compiled."""
+    return self._programs.compiled()
+
   def conclusion(self) -> str:
-    """Returns what the sweep found, in a few words."""
+    """Returns the best trial in a few words."""
     best = self.study.best()
     if best is None:
       return 'no trial came to a result'
@@ -398,6 +349,14 @@ class _Runner:
       trials=[Result.of(t, self.study.values(t)) for t in over],
       importances=self.study.importances(),
       machine=self._machine,
-      synthetic=bool(self._data and self._data[2].synthetic),
+      synthetic=self._synthetic,
       held_out=self.config.data.train_fraction < 1,
     )
+
+
+def describe_failure(error: BaseException) -> str:
+  """Returns why a trial failed, in one line."""
+  text = ' '.join(str(error).split())
+  if isinstance(error, UserError | TrainingDiverged):
+    return text
+  return f'{type(error).__name__}: {text}'

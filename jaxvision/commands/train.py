@@ -1,54 +1,60 @@
-"""Training, from a config to a summary and a report."""
+"""`jaxvision train`: from a config to a trained run, its summary and its report."""
 
+import argparse
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+import flax.linen as nn
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
-from jaxvision import data
-from jaxvision.commands.say import describe_data, speaker
+from jaxvision import data as data_lib
+from jaxvision.config.parts import source_of
 from jaxvision.data.dataset import Dataset
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
-from jaxvision.tasks.classification_evaluator import Classifying
-from jaxvision.tasks.gan_evaluator import Generating, Panel, bring_up_to_date
+from jaxvision.models import own
+from jaxvision.tasks.base import Parts, PyTree
+from jaxvision.training import parts as parts_lib
 from jaxvision.training import pretrained, runtime
-from jaxvision.training import step as programs
-from jaxvision.training.build import (
-  DataFacts,
-  checkpoint_tree,
-  fresh_state,
-  make_task,
-  make_trainer,
-)
+from jaxvision.training.callbacks import Callback, CallbackList, TrainContext
 from jaxvision.training.checkpoints import Checkpoints
+from jaxvision.training.evaluation import RunEvaluator
 from jaxvision.training.features import precompute
-from jaxvision.training.logging import MetricLog, Terminal, duration, read_history, warn
-from jaxvision.training.loop import Clock, Loop, Plan, stop_on_signal
-from jaxvision.training.mesh import check_batch, make_mesh
-from jaxvision.training.outcome import Examiner
-from jaxvision.training.profiling import Traced
+from jaxvision.training.logging import (
+  JsonLinesLogger,
+  Terminal,
+  duration,
+  speaker,
+  warn,
+)
+from jaxvision.training.loop import RunTimer, TrainLoop, stop_on_signal
+from jaxvision.training.profiling import traced
+from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory, write_json
+from jaxvision.training.step import Compiler
 from jaxvision.training.summary import (
-  count_parameters,
+  describe_data,
   describe_parameters,
-  last_epoch,
   summarize,
 )
-from jaxvision.weights import Fitted
 
 
 def train(
   config: ConfigDict,
   workdir: str | Path | None = None,
+  *,
   overwrite: bool = False,
   quiet: bool = False,
-  watch: Callable[[int, dict[str, float]], None] | None = None,
+  callbacks: Sequence[Callback] = (),
+  data: Any = None,
+  compiler: Compiler | None = None,
+  **parts: Any,
 ) -> dict[str, Any] | None:
   """Trains what the config describes, or goes on where an earlier call was stopped.
 
@@ -57,8 +63,13 @@ def train(
     workdir: the run directory; None: runs/<config name>.
     overwrite: replace a run of another config, or start this one anew.
     quiet: print nothing.
-    watch: called with the step and the measures of each evaluation on the way; what it
-      raises ends the run there.
+    callbacks: called while the run trains, beside those that the config names.
+    data: a `Dataset`, as from `jaxvision.data.from_arrays`, (images, labels), or a
+      function that returns either, in the place of what `config.data` names.
+    compiler: keeps the programs that runs in this process share; None: a new one.
+    **parts: parts of your own as objects: `model` (a linen module class, a function
+      that returns a module, or a module), `loss`, `optimizer`, `schedule`, `augment` (a
+      list of functions), `metrics` (name -> clu Metric class), `task`.
 
   Returns:
     The contents of summary.json, or None if a signal stopped the run: the same call
@@ -70,235 +81,310 @@ def train(
   """
   begun = time.perf_counter()
   say = speaker(quiet)
-  config = config_lib.validate(config)
-  runtime.configure(config.deterministic)
+  config, parts = with_parts(config, parts, data)
+  runtime.start(config, say)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
   directory.check(config, overwrite)
-  warning = runtime.missing_accelerator()
-  if warning:
-    warn(warning)
-  say(f'devices: {runtime.describe()}')
-
-  given = config  # what the run directory keeps: it is compared with the next command
-  config, start = pretrained.begin(config, None if overwrite else directory)
-  dataset = data.load(config.data)
-  facts = DataFacts.of(dataset)
-  task, plan = make_task(config, facts)
-  mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
-  check_batch(mesh, config)
-  say(describe_data(dataset, facts))
-  panel = Panel.of(config, dataset) if config.task == 'gan' else None
-  fitted = None
+  resolved = parts_lib.resolve_parts(config, {**parts, 'data': data})
+  if not overwrite:
+    parts_lib.check_unchanged(directory, config, resolved)
+  adopted, start = pretrained.begin(config, None if overwrite else directory)
+  dataset = data_lib.load(adopted.data, source=resolved.data)
+  info = DatasetInfo.of(dataset)
+  run = Run.build(
+    adopted, info, parts=resolved, compiler=compiler or Compiler(), directory=directory
+  )
+  run.task.prepare_evaluation()
+  named = parts_lib.make_callbacks(config)
+  say(describe_data(dataset, info))
+  loaded = None
   if start and start.weights:
-    fitted = pretrained.fit(start.weights, config, facts)
-    say(pretrained.describe(start.origin, fitted))
-
+    loaded = pretrained.match(start.weights, run)
+    say(pretrained.describe(start.origin, loaded))
+  if not overwrite:
+    check_same_data(directory, info)
+  terminal = Terminal(run.plan.images_per_step, quiet)
+  listeners = CallbackList([JsonLinesLogger(), terminal, *named, *callbacks])
   with directory.locked(), stop_on_signal() as stop:
-    directory.open(given, overwrite)
+    directory.open(config, overwrite)
+    parts_lib.record(directory, config, resolved)
     if start:
       write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
-    checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep, task.best)
-    try:
-      session = _Session(
-        config,
-        directory,
-        dataset,
-        facts,
-        task,
-        plan,
-        mesh,
-        checkpoints,
-        start,
-        fitted,
-        panel,
-        watch,
+    write_json(directory.dataset_file, dataclasses.asdict(info))
+    with _checkpoints(run) as checkpoints:
+      timer = RunTimer(begun)
+      session = _Session(run, dataset, checkpoints, listeners, timer, start, say)
+      return session.run(stop, loaded)
+
+
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Trains a config, several seeds of it, or goes on with the run in a workdir."""
+  if options.help_config:
+    print(config_lib.documentation())
+    return 0
+  if config is None:
+    if not options.workdir:
+      raise UserError(
+        'name what to train with --config=FILE, such as configs/digits_cnn.py'
       )
-      return session.run(begun, stop, say, quiet)
-    finally:
-      checkpoints.close()
+    config = config_lib.override(
+      RunDirectory(options.workdir).config(), options.overrides
+    )
+  if options.seeds:
+    return train_seeds(config, options.seeds, options.workdir, options.overwrite)
+  train(config, options.workdir, overwrite=options.overwrite)
+  return 0
+
+
+def train_seeds(
+  config: ConfigDict,
+  seeds: int,
+  workdir: str | Path | None = None,
+  overwrite: bool = False,
+) -> int:
+  """Trains several seeds of a config, one after the other, and prints the mean."""
+  from jaxvision.commands.runner import Trial, run_trials, spread
+
+  if seeds < 1:
+    raise UserError(f'train: --seeds must be at least 1, not {seeds}')
+  stem = Path(workdir or Path('runs') / config.name)
+  trials = []
+  for seed in range(config.seed, config.seed + seeds):
+    own = config_lib.thaw(config)
+    own.seed = seed
+    trials.append(Trial(f'seed {seed}', own, stem.with_name(f'{stem.name}-seed{seed}')))
+  run_trials(trials, overwrite=overwrite)
+  summaries = [trial.directory.summary() for trial in trials]
+  if None not in summaries:  # another process may train some of them
+    print(spread(summaries))
+  return 0
+
+
+def with_parts(
+  config: ConfigDict, parts: Mapping[str, Any], data: Any
+) -> tuple[ConfigDict, dict[str, Any]]:
+  """Returns the config, frozen, with the names of parts passed as objects; and the parts.
+
+  A module becomes its class and fields of the config, from which eval and predict build
+  it again.
+  """
+  known = [
+    f.name for f in dataclasses.fields(Parts) if f.name not in ('data', 'callbacks')
+  ]
+  for name in parts:
+    if name not in known:
+      raise TypeError(
+        f'train() takes no argument "{name}" (parts of your own: {", ".join(known)})'
+      )
+  parts, values = dict(parts), {}
+  if isinstance(parts.get('model'), nn.Module):
+    values = {f'model.{k}': v for k, v in own.fields_of(parts['model']).items()}
+    parts['model'] = type(parts['model'])
+  values |= parts_lib.names_of(parts)
+  if callable(data):
+    values['data.name'] = source_of(data).name
+  elif data is not None:
+    values['data.name'] = data.name if isinstance(data, Dataset) else 'arrays'
+  if not values:
+    return config_lib.freeze(config), parts
+  config = config_lib.thaw(config_lib.validate(config))
+  for path, value in values.items():
+    config_lib.put(config, path, value)
+  return config_lib.freeze(config), parts
+
+
+def check_same_data(directory: RunDirectory, info: DatasetInfo) -> None:
+  """Raises UserError where arrays are not those that the run began with."""
+  known = directory.dataset()
+  if known and known.get('fingerprint') not in (None, '', info.fingerprint):
+    raise UserError(
+      f'workdir {directory.path} holds a run on other data ({known["name"]}, sha256 '
+      f'{known["fingerprint"][:12]}, now {info.fingerprint[:12] or "none"}): pass the '
+      'same arrays, choose another directory with --workdir=DIR, or replace that run '
+      'with --overwrite'
+    )
+
+
+@contextlib.contextmanager
+def _checkpoints(run: Run) -> Iterator[Checkpoints]:
+  assert run.directory
+  keep = run.config.checkpoint.keep
+  checkpoints = Checkpoints(run.directory.checkpoints, keep, run.task.best)
+  try:
+    yield checkpoints
+  finally:
+    checkpoints.close()
 
 
 @dataclasses.dataclass
 class _Session:
   """One process's part of a run."""
 
-  config: ConfigDict
-  directory: RunDirectory
+  context: Run
   dataset: Dataset
-  facts: DataFacts
-  task: Any
-  plan: Plan
-  mesh: jax.sharding.Mesh
   checkpoints: Checkpoints
-  start: pretrained.Start | None
-  fitted: Fitted | None
-  panel: Panel | None
-  watch: Callable[[int, dict[str, float]], None] | None
+  callbacks: CallbackList
+  timer: RunTimer
+  start: pretrained.PretrainedStart | None
+  say: Callable[[str], None]
 
-  def run(
-    self,
-    begun: float,
-    stop: threading.Event,
-    say: Callable[[str], None],
-    quiet: bool,
-  ) -> dict[str, Any] | None:
-    config, plan = self.config, self.plan
-    write_json(self.directory.dataset_file, dataclasses.asdict(self.facts))
-    compiler = programs.Compiler()
-    clock, provenance = Clock(begun), runtime.facts()
-    restored = self.checkpoints.restore(checkpoint_tree(self.task, self.mesh))
+  def __post_init__(self):
+    self._provenance = runtime.facts()  # of the machine, as it is when the run begins
+    compiler = self.context.compiler
+    self._compiled = compiler.programs, compiler.seconds
+
+  def run(self, stop: threading.Event, loaded: Any) -> dict[str, Any] | None:
+    """Trains to the end, or to a signal, and finishes the run.
+
+    Args:
+      stop: is set by a signal.
+      loaded: pretrained weights for the model; None where there are none.
+    """
+    run, plan = self.context, self.context.plan
+    state, metrics, record = self._begin(loaded)
+    step = record.get('step', 0)
+    params = run.task.count_parameters(state.params)
+    known = run.directory.summary()
+    over = step == plan.total_steps or bool(record.get('stopped_by'))
+    self._announce(
+      step, params, finished=over and known is not None, resumed=bool(record)
+    )
+    inputs = self._inputs(state)
+    # A run that was killed between its last step and its summary has only that to do.
+    trainer = None
+    if not over:
+      trainer = run.trainer(inputs, state, record.get('position'), step)
+    evaluator = run.task.evaluator(run, self.dataset, inputs, state)
+    if not over or known is None:
+      evaluator.compile()
+      self._count_compilation()
+    if trainer is None:
+      return self._finish(evaluator, state, step, known, record.get('stopped_by'))
+    context = TrainContext(
+      directory=run.directory.path,
+      config=run.config,
+      info=run.info,
+      start_step=step,
+      total_steps=plan.total_steps,
+      steps_per_epoch=plan.steps_per_epoch,
+      params=params,
+    )
+    metrics = trainer.empty_metrics() if metrics is None else metrics
+    summary = None
+    try:
+      self.callbacks.restore(record.get('callbacks') or {})
+      self.callbacks.on_train_begin(context)
+      loop = TrainLoop(
+        run, trainer, evaluator, self.checkpoints, self.callbacks, self.timer
+      )
+      with traced(trainer, run, self.say):
+        state, step = loop.run(state, metrics, step, stop)
+      where = f'at step {step} of {plan.total_steps}'
+      if stop.is_set():
+        self.say(
+          f'stopped by a signal {where}; saved: the same command goes on from here'
+        )
+        return None
+      if context.stop_reason:
+        self.say(f'stopped {where}: {context.stop_reason}')
+      summary = self._finish(evaluator, state, step, None, context.stop_reason)
+      return summary
+    finally:
+      trainer.close()
+      self.callbacks.on_train_end(step, summary)
+
+  def _begin(self, loaded: Any) -> tuple[PyTree, Any, dict[str, Any]]:
+    """Returns (state, metrics under way, record of the checkpoint or {})."""
+    run = self.context
+    restored = self.checkpoints.restore(run.checkpoint_tree())
     for warning in self.checkpoints.warnings:
       warn(warning)
     if restored:
       tree, record = restored
-      state, metrics, step = tree['state'], tree['metrics'], record['step']
-      position = record['position']
-      clock.resume(record['clock'])
-    else:
-      train_split = self.dataset.splits['train']
-      state = fresh_state(self.task, self.mesh, config.seed, train_split, compiler)
-      if self.start:
-        state = pretrained.insert(state, self.fitted or self._fit_again())
-      metrics, step, position = None, 0, None
-    params = count_parameters(state.params, config.task)
-    finished = step == plan.total and self.directory.summary() is not None
+      self.timer.resume(record['clock'])
+      return run.from_checkpoint(tree), tree['metrics'], record
+    state = run.init(self.dataset.splits['train'])
+    if self.start:
+      loaded = loaded or pretrained.match_again(self.start, run)
+      state = pretrained.insert(state, loaded)
+    return state, None, {}
+
+  def _announce(
+    self, step: int, params: dict[str, int], *, finished: bool, resumed: bool
+  ) -> None:
+    run, plan = self.context, self.context.plan
     if finished:
-      say(
-        f'{self.directory.path} is finished ({plan.total} steps): evaluating it '
-        '(--overwrite trains it anew)'
+      self.say(
+        f'{run.directory.path} is finished ({step} steps): evaluating it (--overwrite '
+        'trains it anew)'
       )
-    else:
-      say(
-        f'model: {config.model.name}, {describe_parameters(params)}; '
-        f'{plan.total} steps of {plan.images} images '
-        f'({plan.total / plan.steps_per_epoch:.1f} epochs)'
-        + (f'; resumed at step {step}' if restored else '')
-      )
-
-    dataset = self.dataset
-    if self.task.features:
-      seen = time.perf_counter()
-      dataset = precompute(
-        self.task,
-        self.mesh,
-        dataset,
-        state,
-        config.eval_batch_size,
-        config.data.workers,
-        compiler,
-      )
-      say(
-        f'features of the frozen layers: {sum(map(len, dataset.splits.values())):,} '
-        f'images once, in {duration(time.perf_counter() - seen)}'
-      )
-    # A run that was killed between its last step and its summary has only that to do.
-    trainer = None
-    if step < plan.total:
-      trainer = make_trainer(
-        config, plan, self.task, self.mesh, dataset, state, position, compiler, step
-      )
-      if config.profile:
-        trainer = Traced(trainer, self.directory.path / 'profile', config.profile, say)
-      metrics = trainer.empty_metrics() if metrics is None else metrics
-    examiner = self._examiner(dataset, state, compiler)
-    clock.compile += compiler.seconds
-    if not finished:
-      say(f'compiled {compiler.programs} programs in {duration(compiler.seconds)}')
-
-    if trainer is not None:
-      log = MetricLog(self.directory.path, step)
-      terminal = Terminal(plan.total, step, plan.images, quiet)
-      loop = Loop(
-        self.task,
-        plan,
-        trainer,
-        examiner,
-        examiner.split,
-        self.checkpoints,
-        log,
-        terminal,
-        clock,
-        self.watch,
-      )
-      try:
-        state, step = loop.run(state, metrics, step, stop)
-      finally:
-        trainer.close()
-        log.close()
-        terminal.close()
-    if stop.is_set():
-      say(
-        f'stopped by a signal at step {step} of {plan.total}; saved: the same command '
-        'goes on from here'
-      )
-      return None
-
-    outcome = examiner.finish(state)
-    if finished and self.panel:
-      summary = bring_up_to_date(self.directory, self.panel, outcome.values)
-    elif finished:
-      summary = self.directory.summary()
-    else:
-      history = read_history(self.directory.metrics_file)
-      summary = summarize(
-        config,
-        self.facts,
-        plan,
-        self.task,
-        params,
-        clock,
-        history,
-        {**examiner.training(last_epoch(history, plan, self.task)), **outcome.values},
-        self.checkpoints.best_step(),
-        self._provenance(),
-        provenance,
-      )
-      write_json(self.directory.summary_file, summary)
-    page = outcome.write_report(summary) if config.report else None
-    say(outcome.line)
-    if page:
-      say(f'report: {page}')
-    return summary
-
-  def _examiner(
-    self, inputs: Dataset, state: Any, compiler: programs.Compiler
-  ) -> Examiner:
-    if self.panel:
-      return Generating(
-        self.config,
-        self.directory,
-        self.dataset,
-        self.task,
-        self.mesh,
-        self.panel,
-        state,
-        compiler,
-      )
-    return Classifying(
-      self.config,
-      self.directory,
-      self.dataset,
-      inputs,
-      self.task,
-      self.mesh,
-      state,
-      compiler,
+      return
+    self.say(
+      f'model: {run.config.model.name}, {describe_parameters(params)}; '
+      f'{plan.total_steps} steps of {plan.images_per_step} images '
+      f'({plan.total_steps / plan.steps_per_epoch:.1f} epochs)'
+      + (f'; resumed at step {step}' if resumed else '')
     )
 
-  def _fit_again(self) -> Fitted:
-    """Returns the weights that a run began with whose checkpoints are all damaged."""
-    began = self.start.origin
-    origin, found = pretrained.read(began.source)
-    if origin.sha256 != began.sha256:
-      raise UserError(
-        f'init.pretrained: {began.source} is not what the run in {self.directory.path} '
-        f'began with (sha256 {origin.sha256[:12]}, then {began.sha256[:12]}): start anew '
-        'with --overwrite'
-      )
-    return pretrained.fit(found, self.config, self.facts)
+  def _count_compilation(self) -> None:
+    programs, seconds = self._compiled
+    compiler = self.context.compiler
+    self.timer.compile += compiler.seconds - seconds
+    self.say(
+      f'compiled {compiler.programs - programs} programs in '
+      f'{duration(compiler.seconds - seconds)}'
+    )
 
-  def _provenance(self) -> dict[str, Any] | None:
-    if self.start is None:
-      return None
-    origin = dataclasses.asdict(self.start.origin)
-    return {key: origin[key] for key in ('source', 'name', 'sha256', 'revision')}
+  def _inputs(self, state: PyTree) -> Dataset:
+    """Returns the data set, with features in the place of images where these stay."""
+    if self.context.task.features is None:
+      return self.dataset
+    begun = time.perf_counter()
+    inputs = precompute(self.context, self.dataset, state)
+    count = sum(map(len, inputs.splits.values()))
+    self.say(
+      f'features of the frozen layers: {count:,} images once, in '
+      f'{duration(time.perf_counter() - begun)}'
+    )
+    return inputs
+
+  def _finish(
+    self,
+    evaluator: RunEvaluator,
+    state: PyTree,
+    step: int,
+    known: dict[str, Any] | None,
+    stopped_by: str | None,
+  ) -> dict[str, Any]:
+    """Evaluates the run and writes its summary and its report.
+
+    Args:
+      evaluator: of the run.
+      state: the last.
+      step: of the state.
+      known: summary.json, where the run had ended before.
+      stopped_by: why a callback ended it early, or None.
+    """
+    run = self.context
+    final = evaluator.final(state)
+    if known is None:
+      summary = summarize(
+        run,
+        step=step,
+        params=run.task.count_parameters(state.params),
+        timer=self.timer,
+        values=final.values,
+        training_values=evaluator.training_values,
+        best_step=self.checkpoints.best_step(),
+        provenance=self._provenance,
+        pretrained=self.start.origin.short() if self.start else None,
+        stopped_by=stopped_by,
+      )
+      write_json(run.directory.summary_file, summary)
+    else:
+      summary = evaluator.updated_summary(known, final)
+    page = final.write_report(summary) if run.config.report else None
+    self.say(final.line)
+    if page:
+      self.say(f'report: {page}')
+    return summary

@@ -1,4 +1,4 @@
-"""The configuration of a run: load, override, validate, compare. Fields: `fields.py`.
+"""The configuration of a run: load, override, validate, compare. Fields: `schema.py`.
 
 A config file is a Python file with a docstring that makes the claim and a function
 `get_config()` that returns `base_config()` with what differs:
@@ -11,7 +11,7 @@ A config file is a Python file with a docstring that makes the claim and a funct
       config.model.name = 'small_filters_cnn'
       return config
 
-Everything here works without JAX, so that a mistake is told before any work begins.
+Everything here works without JAX, so that a mistake shows before any work begins.
 """
 
 import ast
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvision.config.schema import FIELDS, Field, Groups, Open
 from jaxvision.errors import UserError, closest
@@ -84,6 +84,7 @@ def documentation() -> str:
     limits = f' ({field.limits})' if field.limits else ''
     lines.append(f'{path} = {field.default!r}: {field.doc}{limits}')
   lines.append('model.*: any field of the model; `jaxvision summary` shows them.')
+  lines.append('loss.*: any further argument of the loss, such as loss.gamma of focal.')
   lines.append('optimizer.options.*: any further argument of the optax optimiser.')
   lines.append(
     'optimizer.groups.NAME.*: match (regular expression for whole parameter paths), and '
@@ -159,13 +160,31 @@ def _typed(path: str, value: Any, default: Any) -> Any:
 
 
 def validate(config: ConfigDict) -> ConfigDict:
-  """Checks every field of `config` and returns it complete and typed.
+  """Checks every field of `config` and returns a complete and typed copy.
 
-  Missing fields take their defaults. Raises UserError, in one line, for the first
-  unknown field, wrong type or impossible value.
+  A frozen config has been checked before and is returned as it is. Missing fields take
+  their defaults. Raises UserError, in one line, for the first unknown field, wrong type
+  or impossible value.
   """
+  if isinstance(config, FrozenConfigDict):
+    return config
   full = _complete(config)
   _cross_checks(full)
+  return full
+
+
+def freeze(config: ConfigDict) -> FrozenConfigDict:
+  """Validates a config and returns it immutable, so that nobody need check it again."""
+  if isinstance(config, FrozenConfigDict):
+    return config
+  return FrozenConfigDict(validate(config))
+
+
+def thaw(config: ConfigDict) -> ConfigDict:
+  """Returns a mutable copy of a valid config, without checking it again."""
+  full = base_config()
+  for path, value in walk(config):
+    put(full, path, value)
   return full
 
 
@@ -184,9 +203,7 @@ def _complete(config: ConfigDict) -> ConfigDict:
     if field is None and not is_open:
       raise _unknown(path)
     if field is not None:
-      value = _typed(path, value, field.default)
-      if not field.valid(value):
-        raise UserError(f'config: {path} must be {field.limits}, not {value!r}')
+      value = _possible(path, _typed(path, value, field.default), field)
     put(full, path, value)
   return full
 
@@ -225,8 +242,6 @@ def _cross_checks(config: ConfigDict) -> None:
       'config: lookahead.every and ema_decay both say which weights evaluation uses: '
       'set one of them to 0'
     )
-  if config.task == 'gan':
-    _gan_checks(config)
   if bool(config.data.mean) != bool(config.data.std):
     raise UserError('config: set data.mean and data.std together, or neither')
   if any(s == 0 for s in config.data.std):
@@ -235,32 +250,6 @@ def _cross_checks(config: ConfigDict) -> None:
     raise UserError(
       'config: data.name is folder: say which with --config.data.root=DIR '
       '(DIR/{train,test}/CLASS/*.png|jpg|webp, or DIR/CLASS/*)'
-    )
-
-
-def _gan_checks(config: ConfigDict) -> None:
-  default = base_config()
-  for path, what in (
-    ('grad_accumulation', 'a GAN takes its batch in one part'),
-    ('lookahead.every', 'the generator is averaged by ema_decay'),
-    ('freeze', 'all of a GAN trains'),
-    ('init.pretrained', 'a GAN starts from random weights'),
-    ('data.mean', 'a GAN takes images in [-1, 1]'),
-    ('optimizer.groups', 'both networks have one optimiser each'),
-    ('optimizer.layer_decay', 'both networks have one rate each'),
-  ):
-    node, *keys = path.split('.')
-    value, empty = config[node], default[node]
-    for key in keys:
-      value, empty = value[key], empty[key]
-    if value != empty:
-      raise UserError(
-        f'config: {path} does not hold for task gan: {what}; leave it out'
-      )
-  if config.label_smoothing and config.gan.loss not in ('bce', 'least_squares'):
-    raise UserError(
-      f'config: label_smoothing moves the targets of bce and least_squares, and gan.loss '
-      f'{config.gan.loss} has none: set it to 0'
     )
 
 
@@ -282,8 +271,9 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
       f'config file {path}: get_config() must return base_config() with changes, '
       f'not {type(config).__name__}'
     )
-  if not config.get('name'):
-    config.name = path.stem
+  config = _complete(config)
+  config.name = config.name or path.stem
+  config.directory = config.directory or str(path.resolve().parent)
   return override(config, overrides)
 
 
@@ -335,12 +325,11 @@ def _raised(path: Path, error: BaseException, kind: str) -> str:
 
 
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
-  """Returns `config` with 'path=value' assignments applied and checked.
+  """Applies 'path=value' assignments to a valid config and checks the result.
 
   >>> override(base_config(), ['data.name=mnist', 'seed=3']).data.name
   'mnist'
   """
-  config = _complete(config)
   for assignment in assignments:
     path, equals, text = assignment.partition('=')
     field, is_open = _known(path)
@@ -357,13 +346,14 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
       text = 'True'
     value = _parse(path, text, field)
     put(config, path, value)
-  return validate(config)
+  _cross_checks(config)
+  return config
 
 
 def _parse(path: str, text: str, field: Field | None) -> Any:
   """Reads the text of a command line as the field's type."""
   if field is not None and isinstance(field.default, str):
-    return text
+    return _possible(path, text, field)
   lowered = {'true': True, 'false': False}.get(text.lower())
   if lowered is not None:
     value: Any = lowered
@@ -376,8 +366,12 @@ def _parse(path: str, text: str, field: Field | None) -> Any:
     return value
   if isinstance(field.default, tuple) and not isinstance(value, tuple | list):
     value = (value,)
-  value = _typed(path, value, field.default)
-  if not field.valid(value):  # told here, or the type of the ConfigDict would object
+  return _possible(path, _typed(path, value, field.default), field)
+
+
+def _possible(path: str, value: Any, field: Field) -> Any:
+  """Returns a value, or raises UserError where the field cannot have it."""
+  if not field.valid(value):
     raise UserError(f'config: {path} must be {field.limits}, not {value!r}')
   return value
 

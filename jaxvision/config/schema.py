@@ -1,60 +1,33 @@
 """Every field of a config: its default, its meaning, its limits.
 
-The one place where a field is documented; `jaxvision train --help-config` prints it.
+`jaxvision train --help-config` prints this table.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-from jaxvision.config.limits import (
-  above_zero,
-  all_numbers,
-  all_strings,
-  at_least,
-  between,
-  interval,
-  one_of,
+from jaxvision.config.data_fields import (
+  AUGMENT_FIELDS,
+  DATA_FIELDS,
+  EVALUATION_FIELDS,
 )
+from jaxvision.config.field import Field, Groups, Open
+from jaxvision.config.limits import above_zero, all_strings, at_least, between, one_of
 
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-  """One field: its default (whose type is the field's type), meaning and limits.
-
-  Attributes:
-    default: the value when nobody sets it.
-    doc: the meaning, with units.
-    valid: whether a value of the right type is possible.
-    limits: the same in words, for the error message.
-    free: whether it may change between the parts of a resumed run, because it says
-      where and how a run happens and not what it computes.
-    traced: whether a compiled program can take it as an argument, so that runs that
-      differ in it share the program.
-  """
-
-  default: Any
-  doc: str
-  valid: Callable[[Any], bool] = lambda _: True
-  limits: str = ''
-  free: bool = False
-  traced: bool = False
-
-
-class Open(dict):
-  """Default of a part that takes further fields, checked by whoever owns them."""
-
-
-class Groups(Open):
-  """Default of a part that takes further parts by any name, each with such fields."""
-
+__all__ = ['FIELDS', 'Field', 'Groups', 'Open']
 
 # Contract names (scripts set them by hand) are never renamed. Order is the order of
 # `config.json` and of the table of `jaxvision train --help-config`.
 FIELDS: dict[str, Any] = {
   'name': Field('', 'Name of the run; empty: the stem of the config file.'),
   'task': Field(
-    'classification', 'What is trained.', **one_of('classification', 'gan')
+    'classification',
+    'What is trained: classification, multilabel, regression or gan, or a class of your '
+    'own, package.module:Task.',
+  ),
+  'directory': Field(
+    '',
+    'Directory that file.py:attribute names are relative to; set by the config file.',
+    free=True,
   ),
   'seed': Field(
     0,
@@ -64,7 +37,7 @@ FIELDS: dict[str, Any] = {
   ),
   'batch_size': Field(
     128,
-    'Images per optimiser step, over all devices; of each of `gan.d_steps`.',
+    'Images per optimiser step, over all devices; in a GAN for each of `gan.d_steps`.',
     **at_least(1),
   ),
   'eval_batch_size': Field(
@@ -81,8 +54,8 @@ FIELDS: dict[str, Any] = {
   ),
   'label_smoothing': Field(
     0.0,
-    'Share of the target spread evenly over all classes; of a GAN, how far below 1 '
-    'the target of real images lies.',
+    'Share of the target that is spread evenly over all classes; in a GAN, how far '
+    'below 1 the target of real images lies.',
     traced=True,
     **between(0, 1, open_end=True),
   ),
@@ -123,14 +96,13 @@ FIELDS: dict[str, Any] = {
     ),
     'class_weight': Field(
       1.0,
-      "Weight in the generator's loss of the class that the discriminator sees "
-      '(model.class_head classifier).',
+      "Weight of the class loss in the generator's loss (model.class_head classifier).",
       **at_least(0),
     ),
     'diffaugment': Field(
       (),
-      'What the discriminator sees changed, real and generated alike (DiffAugment): '
-      'color, translation, cutout.',
+      'Augmentation of the images that the discriminator sees, real and generated '
+      '(DiffAugment): color, translation, cutout.',
       **all_strings(),
     ),
   },
@@ -143,8 +115,8 @@ FIELDS: dict[str, Any] = {
     ),
     'decay': Field(
       0.95**5,
-      'Share of the slow average kept at a pull late in the run; it rises there as the '
-      'cube of the share done.',
+      'Share of the slow average that is kept at a pull at the end of the run; it grows '
+      'with the cube of the share of the run that is done.',
       **between(0, 1),
     ),
   },
@@ -157,19 +129,21 @@ FIELDS: dict[str, Any] = {
     ),
     'skip': Field(
       (),
-      'Patterns of what is not taken from there and starts at random: head, stage4_.*, '
-      'or the names there (fc, layer4).',
+      'Patterns of parameters that start at random instead: head, stage4_.*, or the '
+      'names in the file (fc, layer4).',
       **all_strings(),
     ),
   },
   'freeze': Field(
     (),
-    'Patterns (regular expressions) of the paths of parameters that stay as they are; '
+    'Patterns (regular expressions) of the paths of parameters that are not trained; '
     'their batch norm stays in inference mode.',
     **all_strings(),
   ),
   'grad_accumulation': Field(
-    1, 'Parts that a batch is computed in, one after another.', **at_least(1)
+    1,
+    'Parts that a batch is split into; their gradients are added up before the step.',
+    **at_least(1),
   ),
   'grad_clip': Field(
     0.0,
@@ -177,12 +151,12 @@ FIELDS: dict[str, Any] = {
     traced=True,
     **at_least(0),
   ),
-  'log_every_steps': Field(100, 'Steps between log points.', **at_least(1)),
+  'log_every_steps': Field(100, 'Steps between log points.', free=True, **at_least(1)),
   'eval_every_steps': Field(
-    0, 'Steps between evaluations; 0: once an epoch.', **at_least(0)
+    0, 'Steps between evaluations; 0: once an epoch.', free=True, **at_least(0)
   ),
   'report': Field(
-    True, 'Whether the run ends with its report; `eval` writes it later.', free=True
+    True, 'Write the report at the end of the run; `eval` writes it later.', free=True
   ),
   'steps_per_dispatch': Field(
     0,
@@ -190,198 +164,78 @@ FIELDS: dict[str, Any] = {
     **at_least(0),
   ),
   'deterministic': Field(
-    False, 'Only deterministic kernels (GPU), so that two runs agree to the bit.'
+    False, 'Use deterministic kernels only (GPU), so that two runs agree bit for bit.'
   ),
   'profile': Field(
     0,
-    'Steps, after the first few, whose trace is written to WORKDIR/profile; 0: none.',
+    'Steps, after the first few, to trace with the profiler into WORKDIR/profile; 0: '
+    'none.',
     free=True,
     **at_least(0),
   ),
-  'data': {
-    'name': Field('digits', 'digits, folder, synthetic, or any TFDS set.'),
-    'dir': Field(
-      '', 'TFDS directory; empty: $TFDS_DATA_DIR, then the default.', free=True
-    ),
-    'root': Field('', 'Image folder, for name=folder.'),
-    'cache_dir': Field(
-      '',
-      'Decoded sets; empty: $JAXVISION_CACHE, then ~/.cache/jaxvision.',
-      free=True,
-    ),
-    'train_fraction': Field(
-      1.0,
-      'Share of the training split that trains; the rest, stratified, is the '
-      'validation split.',
-      valid=lambda v: 0 < v <= 1,
-      limits='above 0 and at most 1',
-    ),
-    'test_fraction': Field(
-      0.2,
-      'Share that becomes the test split of a set that has none.',
-      valid=lambda v: 0 < v < 1,
-      limits='above 0 and below 1',
-    ),
-    'split_seed': Field(
-      0,
-      'Seed of these splits, apart from `seed`, so that seeds share them.',
-      **at_least(0),
-    ),
-    'examples_per_class': Field(
-      0, 'Training images of each class, drawn by `split_seed`; 0: all.', **at_least(0)
-    ),
-    'image_size': Field(
-      0,
-      'Height and width to resize to, in pixels; 0: of the pretrained weights, else as '
-      'stored.',
-      **at_least(0),
-    ),
-    'crop_fraction': Field(
-      0.0,
-      'Side of the centre crop over the shorter side of the resized image (crop_pct of '
-      'timm); 0: of the pretrained weights, else 1.',
-      **between(0, 1),
-    ),
-    'interpolation': Field(
-      'auto',
-      'How images are resized; auto: as the pretrained weights want it, else bilinear.',
-      **one_of('auto', 'bilinear', 'bicubic'),
-    ),
-    'channels': Field(
-      0,
-      '1: grey, 3: RGB, 0: as stored.',
-      valid=lambda v: v in (0, 1, 3),
-      limits='0, 1 or 3',
-    ),
-    'mean': Field(
-      (),
-      'Per channel, in units of [0, 1]; empty: of the pretrained weights, else measured '
-      'on the training split.',
-      **all_numbers(0),
-    ),
-    'std': Field((), 'As `mean`.', **all_numbers(0)),
-    'pipeline': Field(
-      'auto',
-      'resident: uint8 on the device; streaming: decoded as it goes; auto: by size.',
-      **one_of('auto', 'resident', 'streaming'),
-    ),
-    'resident_limit_mb': Field(
-      2048, 'Largest set (decoded, MB) that auto keeps on the device.', **at_least(0)
-    ),
-    'workers': Field(
-      -1,
-      'Processes that decode a streamed set; -1: by the cores, 0: none.',
-      free=True,
-      **at_least(-1),
-    ),
-    'skip_unreadable': Field(
-      False, 'Pass over and count unreadable images instead of stopping.'
-    ),
-    'synthetic_examples': Field(
-      1024, 'Training images of name=synthetic.', **at_least(2)
-    ),
-    'synthetic_classes': Field(10, 'Classes of name=synthetic.', **at_least(2)),
-  },
-  'evaluation': {
-    'tta': Field(
-      'none',
-      'Views of each image whose logits are averaged: flip: with its mirror image; '
-      'flip_shift: with those of two shifts by a pixel too.',
-      **one_of('none', 'flip', 'flip_shift'),
-    ),
-    'features': Field(
-      '',
-      'What a GAN is measured with: inception (its weights are downloaded), the file of '
-      'these weights, or the workdir of a classifier of ours; empty: nothing.',
-      free=True,
-    ),
-    'reference': Field(
-      'test',
-      'Split that generated images are measured against.',
-      free=True,
-      **one_of('test', 'train', 'validation'),
-    ),
-    'samples': Field(
-      10_000, 'Images generated for the measures at the end.', free=True, **at_least(2)
-    ),
-    'samples_while_training': Field(
-      2_000,
-      'Images generated for the measures while a GAN trains; 0: none.',
-      free=True,
-      valid=lambda v: v == 0 or v >= 2,
-      limits='0 or at least 2',
-    ),
-    'resizer': Field(
-      'clean',
-      'How images become 299x299 for Inception: clean (clean-fid) or tensorflow (as the '
-      'first implementation did).',
-      free=True,
-      **one_of('clean', 'tensorflow'),
-    ),
-    'classifier': Field(
-      '',
-      'Workdir of a classifier of ours that tells which classes a GAN draws; empty: that '
-      'of `features`, if it is one.',
-      free=True,
-    ),
-  },
-  'augment': {
-    'flip': Field(False, 'Mirror half of the images left to right.'),
-    'flip_mode': Field(
-      'random',
-      'random: half of each batch; alternating: each image in every other epoch.',
-      **one_of('random', 'alternating'),
-    ),
-    'resized_crop': Field(
-      (),
-      'Share of the area that a random crop takes, from and to, such as (0.08, 1); it is '
-      'resized to the image; empty: off.',
-      **interval(1, may_be_empty=True),
-    ),
-    'resized_crop_ratio': Field(
-      (0.75, 4 / 3), 'Its width over its height, from and to.', **interval(float('inf'))
-    ),
-    'crop_padding': Field(
-      0, 'Pad by so many pixels and crop back at random; 0: off.', **at_least(0)
-    ),
-    'crop_mode': Field(
-      'reflect', 'What the padding holds.', **one_of('reflect', 'constant')
-    ),
-    'cutout': Field(
-      0, 'Side in pixels of a square blanked at random; 0: off.', **at_least(0)
-    ),
-    'cutout_mode': Field(
-      'clipped',
-      'clipped: the centre lies anywhere in the image; inside: the whole square does.',
-      **one_of('clipped', 'inside'),
-    ),
-    'rotation': Field(0.0, 'Largest rotation in degrees.', **between(0, 180)),
-    'brightness': Field(0.0, 'Strength, as in torchvision ColorJitter.', **at_least(0)),
-    'contrast': Field(0.0, 'As `brightness`.', **at_least(0)),
-    'saturation': Field(0.0, 'As `brightness`.', **at_least(0)),
-    'hue': Field(0.0, 'Largest turn of the hue circle.', **between(0, 0.5)),
-  },
-  'model': Open({'name': Field('digits_cnn', 'A name out of `jaxvision.models`.')}),
+  'data': DATA_FIELDS,
+  'evaluation': EVALUATION_FIELDS,
+  'augment': AUGMENT_FIELDS,
+  'model': Open(
+    {
+      'name': Field(
+        'digits_cnn',
+        'A model of `jaxvision.models`, or a linen module of your own, file.py:Net; '
+        'model.* are its arguments.',
+      )
+    }
+  ),
+  'loss': Open(
+    {
+      'name': Field(
+        '',
+        'cross_entropy, focal, binary_cross_entropy, mean_squared_error, huber, or a '
+        'function of your own, (logits, labels) -> float [B]; empty: that of the task; '
+        'loss.* are its arguments.',
+      )
+    }
+  ),
+  'metrics': Field(
+    (),
+    'Further metrics: clu Metric classes of your own, file.py:Metric.',
+    **all_strings(),
+  ),
+  'callbacks': Field(
+    ('tensorboard',),
+    'Loggers (tensorboard, wandb, mlflow, trackio) and callbacks of your own, '
+    'file.py:Callback.',
+    free=True,
+    **all_strings(),
+  ),
   'optimizer': {
-    'name': Field('sgd', 'Any optimiser of optax by its name, or muon.'),
+    'name': Field(
+      'sgd',
+      'An optimiser of optax, muon, or a constructor of your own, file.py:optimizer; '
+      'optimizer.options.* are its arguments.',
+    ),
     'learning_rate': Field(
-      0.1, 'The peak of the schedule.', traced=True, **at_least(0)
+      0.1, 'Learning rate at the peak of the schedule.', traced=True, **at_least(0)
     ),
     'weight_decay': Field(
-      0.0, 'Never applied to biases and normalisation.', traced=True, **at_least(0)
+      0.0,
+      'Weight decay of kernels; biases and normalisation layers have none.',
+      traced=True,
+      **at_least(0),
     ),
     'momentum': Field(
       0.9,
-      'Of sgd, lars and muon; others take it in `optimizer.options`.',
+      'Momentum of sgd, lars and muon; others take it in optimizer.options.',
       traced=True,
       **between(0, 1, open_end=True),
     ),
     'nesterov': Field(
-      True, 'Of sgd, lars and muon; others take it in `optimizer.options`.'
+      True,
+      'Use Nesterov momentum (sgd, lars, muon); others take it in optimizer.options.',
     ),
     'layer_decay': Field(
       1.0,
-      'Learning rate of a layer over that of the next one towards the head.',
+      'Learning rate of each layer, as a fraction of that of the next one towards the '
+      'head.',
       valid=lambda v: 0 < v <= 1,
       limits='above 0 and at most 1',
     ),
@@ -391,52 +245,65 @@ FIELDS: dict[str, Any] = {
   'schedule': {
     'name': Field(
       'cosine',
-      'How the learning rate goes over the run.',
-      **one_of('constant', 'cosine', 'step', 'one_cycle', 'linear'),
+      'Learning rate over the run: constant, cosine, step, one_cycle, linear, or a '
+      'function of your own, (peak, total_steps) -> optax schedule.',
     ),
     'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **at_least(0)),
     'warmup_epochs': Field(
-      0.0, 'The same in epochs, where `warmup_steps` is 0.', **at_least(0)
+      0.0,
+      'Epochs of linear warm-up, where schedule.warmup_steps is 0.',
+      **at_least(0),
     ),
     'start_factor': Field(
-      0.0, 'Learning rate at the start of the warm-up over the peak.', **between(0, 1)
+      0.0,
+      'Learning rate at the start of the warm-up, as a fraction of the peak.',
+      **between(0, 1),
     ),
     'end_factor': Field(
-      0.0, 'Final over peak learning rate (cosine, linear).', **between(0, 1)
+      0.0,
+      'Learning rate at the end, as a fraction of the peak (cosine, linear).',
+      **between(0, 1),
     ),
     'boundaries': Field(
       (0.3, 0.6, 0.8),
-      'Where `step` multiplies by `factor`, as shares of the run.',
+      'Shares of the run at which the schedule step multiplies the learning rate by '
+      'schedule.factor.',
       valid=lambda v: (
         all(isinstance(b, int | float) and 0 < b < 1 for b in v)
         and list(v) == sorted(v)
       ),
       limits='a rising tuple of shares between 0 and 1',
     ),
-    'factor': Field(0.2, 'See `boundaries`.', **between(0, 1)),
+    'factor': Field(
+      0.2,
+      'Factor of the learning rate at each of schedule.boundaries (step).',
+      **between(0, 1),
+    ),
     'peak': Field(
       0.3,
-      'Share of the run at which `one_cycle` peaks.',
+      'Share of the run at which the schedule one_cycle reaches its peak.',
       valid=lambda v: 0 < v < 1,
       limits='between 0 and 1',
     ),
   },
   'checkpoint': {
     'every_steps': Field(
-      0, 'Steps between checkpoints; 0: at every evaluation.', **at_least(0)
+      0, 'Steps between checkpoints; 0: at every evaluation.', free=True, **at_least(0)
     ),
     'keep': Field(
-      2, 'Newest checkpoints kept; the best is kept besides.', **at_least(1)
+      2, 'Newest checkpoints kept, besides the best.', free=True, **at_least(1)
     ),
   },
   'parallel': {
     'data': Field(
       -1,
-      'Devices that share the batch; -1: all that are left.',
+      'Number of devices that share each batch; -1: all that parallel.fsdp leaves.',
       valid=lambda v: v == -1 or v >= 1,
       limits='-1 or at least 1',
       free=True,
     ),
-    'fsdp': Field(1, 'Devices that share each parameter.', free=True, **at_least(1)),
+    'fsdp': Field(
+      1, 'Number of devices that share each large parameter.', free=True, **at_least(1)
+    ),
   },
 }

@@ -26,7 +26,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvision import config as config_lib
+from jaxvision.config import loading as config_lib
 from jaxvision.errors import UserError, closest
 
 SAMPLERS = ('tpe', 'random', 'grid')
@@ -137,8 +137,6 @@ class Sweep:
     seed: of the sampler.
     validation: share of the training split held out to measure trials, where the config
       holds out none: a choice by the test split would make its number too good.
-    side_by_side: trials that train at once in one program (`jax.vmap`), where they differ
-      in numbers only.
     name: of the study in the database; empty: names of the config and the sweep file.
   """
 
@@ -151,7 +149,6 @@ class Sweep:
   startup: int = 5
   seed: int = 0
   validation: float = 0.1
-  side_by_side: int = 1
   name: str = ''
 
   @property
@@ -188,7 +185,6 @@ def validate(sweep: Sweep, config: ConfigDict) -> Sweep:
     ('patience', 0),
     ('startup', 0),
     ('seed', 0),
-    ('side_by_side', 1),
   ):
     value = getattr(sweep, field)
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
@@ -230,7 +226,7 @@ def apply(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
   >>> apply(config_lib.base_config(), {'batch_size': 32}).batch_size
   32
   """
-  changed = config_lib.validate(config)
+  changed = config_lib.thaw(config_lib.validate(config))
   for path, value in values.items():
     config_lib.put(changed, path, value)
   return config_lib.validate(changed)

@@ -1,15 +1,14 @@
-"""Data sets: `load` one by name; `decode_image` and `fit_image` for pictures at hand."""
+"""Data sets: `load` one by name, or make one with `from_arrays`.
 
-from jaxvision.data.dataset import (
-  ArraySource,
-  Dataset,
-  Source,
-  SubsetSource,
-  stratified_split,
-)
+`decode_image` and `fit_image` bring single pictures to the shape that a model takes.
+"""
+
+from jaxvision.data.dataset import ArraySource, Dataset, Source, SubsetSource
 from jaxvision.data.decode import UnreadableImage, decode_image, fit_image
 from jaxvision.data.loading import load
+from jaxvision.data.sources.arrays import from_arrays
 from jaxvision.data.sources.tfds import prepare
+from jaxvision.data.splitting import stratified_split
 
 __all__ = [
   'ArraySource',
@@ -19,6 +18,7 @@ __all__ = [
   'UnreadableImage',
   'decode_image',
   'fit_image',
+  'from_arrays',
   'load',
   'prepare',
   'stratified_split',

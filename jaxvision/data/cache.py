@@ -30,7 +30,7 @@ import numpy as np
 
 from jaxvision.data.dataset import mean_std
 from jaxvision.data.scan import scan
-from jaxvision.data.sources.source import RawSet
+from jaxvision.data.sources.source import OpenedDataset
 from jaxvision.errors import UserError
 
 FORMAT_VERSION = 1
@@ -49,7 +49,7 @@ class CachedSet:
 
   Attributes:
     folder: where it lies.
-    name, class_names, image_shape, origin: as in `RawSet`.
+    name, class_names, image_shape, origin: as in `OpenedDataset`.
     labels: pool -> int32 [n].
     images: pool -> uint8 [n, H, W, C] mapped from the file; empty where only the
       labels are cached.
@@ -162,13 +162,13 @@ def _array(
 
 def write(
   folder: Path,
-  raw: RawSet,
+  opened: OpenedDataset,
   *,
   with_images: bool,
   decode: bool = True,
   skip_unreadable: bool = False,
 ) -> CachedSet:
-  """Decodes `raw` into `folder` and returns it read back.
+  """Decodes `opened` into `folder` and returns it read back.
 
   Memory is bounded however large the set: images are appended to their file as they
   are decoded. (A mapped file would kill the process, not raise, on a full disk.)
@@ -176,7 +176,7 @@ def write(
 
   Args:
     folder: its place in the cache.
-    raw: the set.
+    opened: the set.
     with_images: whether the images are kept.
     decode: whether they are decoded at all, for their statistics and to find
       unreadable ones; False: only the labels are written.
@@ -192,11 +192,11 @@ def write(
     work = _beside(folder)
   try:
     with _disk_errors(folder):
-      _fill(work, raw, with_images, decode, skip_unreadable)
-      _put(work, folder, raw, with_images)
+      _fill(work, opened, with_images, decode, skip_unreadable)
+      _put(work, folder, opened, with_images)
   finally:
     shutil.rmtree(work, ignore_errors=True)
-  cached = read(folder, raw.name, raw.fingerprint, with_images=with_images)
+  cached = read(folder, opened.name, opened.fingerprint, with_images=with_images)
   if cached is None:
     raise UserError(
       f'the cache {folder} changed while it was written: start again, or choose '
@@ -207,23 +207,23 @@ def write(
 
 def _fill(
   work: Path,
-  raw: RawSet,
+  opened: OpenedDataset,
   with_images: bool,
   decode: bool,
   skip_unreadable: bool,
 ) -> None:
   """Writes every file of a set into `work`, the index last."""
   pools, mean, std = {}, None, None
-  for pool, source in raw.pools.items():
+  for pool, source in opened.pools.items():
     labels = np.asarray(source.labels, np.int32)
     count = len(labels)
     if decode:
       path = work / f'{pool}_images.npy' if with_images else None
       with path.open('wb') if path else contextlib.nullcontext() as file:
         if file:
-          file.write(_header((count, *raw.image_shape)))
+          file.write(_header((count, *opened.image_shape)))
         kept, sums = scan(
-          source, raw.image_shape, file, skip_unreadable=skip_unreadable
+          source, opened.image_shape, file, skip_unreadable=skip_unreadable
         )
       count = len(kept)
       if not count:
@@ -232,10 +232,10 @@ def _fill(
         np.save(work / f'{pool}_kept.npy', kept)
         if path:  # NumPy pads headers, so that any number of images fits
           with path.open('r+b') as file:
-            file.write(_header((count, *raw.image_shape)))
+            file.write(_header((count, *opened.image_shape)))
       if pool == 'train':
         np.save(work / 'train_moments.npy', sums)
-        mean, std = mean_std(sums, raw.image_shape[0] * raw.image_shape[1])
+        mean, std = mean_std(sums, opened.image_shape[0] * opened.image_shape[1])
       skipped, labels = len(labels) - count, labels[kept]
     else:
       skipped = 0
@@ -243,15 +243,15 @@ def _fill(
     pools[pool] = {'examples': count, 'skipped': skipped}
   index = {
     'format_version': FORMAT_VERSION,
-    'name': raw.name,
-    'origin': raw.origin,
-    'image_shape': list(raw.image_shape),
+    'name': opened.name,
+    'origin': opened.origin,
+    'image_shape': list(opened.image_shape),
     'pools': pools,
     'mean': mean,
     'std': std,
     'has_images': with_images,
-    'fingerprint': raw.fingerprint,
-    'classes': list(raw.class_names),
+    'fingerprint': opened.fingerprint,
+    'classes': list(opened.class_names),
   }
   (work / INDEX).write_text(json.dumps(index, indent=1) + '\n', 'utf-8')
 
@@ -264,7 +264,7 @@ def _header(shape: tuple[int, ...]) -> bytes:
   return buffer.getvalue()
 
 
-def _put(work: Path, folder: Path, raw: RawSet, with_images: bool) -> None:
+def _put(work: Path, folder: Path, opened: OpenedDataset, with_images: bool) -> None:
   """Renames `work` to `folder`, over an outdated or damaged one."""
   for _ in range(10):
     try:
@@ -274,7 +274,7 @@ def _put(work: Path, folder: Path, raw: RawSet, with_images: bool) -> None:
       if not folder.exists():
         raise
     with contextlib.suppress(*_DAMAGE):
-      if _read(folder, raw.name, raw.fingerprint, with_images):
+      if _read(folder, opened.name, opened.fingerprint, with_images):
         return  # another process was faster
     # Renaming first, so that no reader meets a folder half deleted.
     old = _beside(folder)

@@ -1,4 +1,4 @@
-"""What a data set is here: splits with random access, class names, shape, statistics.
+"""Data sets: splits with random access, names of the outputs, shape, statistics.
 
 Every pipeline reads through these types, so that example i of a split is the same
 image and label whether it comes out of an array, a record file or a folder. NumPy
@@ -6,15 +6,19 @@ only: worker processes import this module, and should start fast.
 """
 
 import dataclasses
+import hashlib
+import json
 import mmap
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxvision.data.decode import BoxOf, fit_image
+from jaxvision.data.decode import PLAIN, BoxOf, Resizing, fit_image
 
-_TAKE = 4096  # images of a file looked at at a time
+LABEL_KINDS = ('class', 'multilabel', 'regression')
+
+_TAKE = 4096  # images of a mapped file that are copied at a time
 
 
 @runtime_checkable
@@ -23,24 +27,31 @@ class Source(Protocol):
 
   @property
   def labels(self) -> np.ndarray:
-    """Every label in order, int32 [n], without decoding an image."""
+    """The label of every example in order, without decoding an image.
+
+    Class numbers are int32 [n], multiple labels uint8 or float32 [n, K] in [0, 1], and
+    targets of a regression float32 [n] or [n, D].
+    """
     ...
 
   def __len__(self) -> int: ...
 
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-    """Returns (image uint8 [H, W, C], label int)."""
+  def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+    """Returns (image uint8 [H, W, C], label)."""
     ...
+
+
+Example = tuple[np.ndarray, Any]  # image uint8 [H, W, C], label
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-  """A split held in arrays, or in a file mapped as one.
+  """A split held in arrays, or in a memory-mapped file.
 
   Attributes:
     images: uint8 [n, H, W, C]; a mapped .npy file is read page by page as it is
       used, and a copy that goes to a worker process maps it again.
-    labels: int32 [n].
+    labels: see `Source`.
   """
 
   images: np.ndarray
@@ -49,14 +60,14 @@ class ArraySource:
   def __len__(self) -> int:
     return len(self.labels)
 
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-    return np.asarray(self.images[index]), int(self.labels[index])
+  def __getitem__(self, index: int) -> Example:
+    return np.asarray(self.images[index]), self.labels[index]
 
   def take(self, indices: np.ndarray) -> 'ArraySource':
-    """Returns a copy of the examples `indices` (ascending), in memory.
+    """Returns a copy, in memory, of the examples at `indices` (ascending).
 
-    A file is mapped afresh for every part of it, or all its pages would count as
-    memory of this process beside the copy.
+    A mapped file is opened anew for each part that is copied: the pages of one mapping
+    would all count as memory of this process beside the copy.
     """
     images = np.empty((len(indices), *self.images.shape[1:]), np.uint8)
     for first in range(0, len(self.images), _TAKE):
@@ -96,15 +107,13 @@ class SubsetSource:
   def __len__(self) -> int:
     return len(self.indices)
 
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+  def __getitem__(self, index: int) -> Example:
     return self.source[int(self.indices[index])]
 
-  def __getitems__(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+  def __getitems__(self, indices: Sequence[int]) -> list[Example]:
     return read_many(self.source, self._inner(indices))
 
-  def crops(
-    self, indices: Sequence[int], boxes: Sequence[BoxOf]
-  ) -> list[tuple[np.ndarray, int]]:
+  def crops(self, indices: Sequence[int], boxes: Sequence[BoxOf]) -> list[Example]:
     """See `read_crops`."""
     return read_crops(self.source, self._inner(indices), boxes)
 
@@ -112,10 +121,30 @@ class SubsetSource:
     return self.indices[np.asarray(indices, np.int64)].tolist()
 
 
-def read_many(source: Source, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
-  """Returns several examples, at once where the source has a `__getitems__`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ResizedSource:
+  """The examples of another source, with their images brought to another shape."""
 
-  Record files answer a batch some ten times faster than as many single reads.
+  source: Source
+  image_shape: tuple[int, int, int]
+  resizing: Resizing = PLAIN
+
+  @property
+  def labels(self) -> np.ndarray:
+    return self.source.labels
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> Example:
+    image, label = self.source[index]
+    return fit_image(image, self.image_shape, *self.resizing), label
+
+
+def read_many(source: Source, indices: Sequence[int]) -> list[Example]:
+  """Returns several examples, by one call where the source has a `__getitems__`.
+
+  Record files answer a batch about ten times faster than as many single reads.
   """
   many = getattr(source, '__getitems__', None)
   return many(indices) if many else [source[i] for i in indices]
@@ -123,20 +152,20 @@ def read_many(source: Source, indices: Sequence[int]) -> list[tuple[np.ndarray, 
 
 def read_crops(
   source: Source, indices: Sequence[int], boxes: Sequence[BoxOf]
-) -> list[tuple[np.ndarray, int]]:
-  """Returns a part of each of several examples, resized to the size of an image.
+) -> list[Example]:
+  """Returns a crop of each of several examples, resized to the shape of its image.
 
-  A source that decodes files has a method `crops`, and cuts out of the picture as it
-  lies on the disk; out of any other source, the part is one of the image.
+  A source that decodes files has a method `crops`, which cuts out of the original
+  picture; for any other source the crop is taken from the decoded image.
 
   Args:
-    source: of images [H, W, C].
-    indices: of the examples.
-    boxes: for each, from (height, width) of what is cut, in pixels, to (top, left,
-      height, width) of the part.
+    source: a split with images [H, W, C].
+    indices: which examples to read.
+    boxes: one function for each example, from (height, width) of what is cropped, in
+      pixels, to (top, left, height, width) of the crop.
 
   Returns:
-    (image uint8 [H, W, C], label int) for each.
+    (image uint8 [H, W, C], label) for each.
   """
   crops = getattr(source, 'crops', None)
   if crops:
@@ -149,20 +178,29 @@ def read_crops(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-  """One image classification set, ready for a pipeline.
+  """One labelled set of images, ready for a pipeline.
 
   Attributes:
-    name: as the config asked for it.
-    splits: 'train', 'test', and 'validation' where one was carved from train.
-    class_names: class k is called class_names[k].
+    name: as in the config.
+    splits: 'train', 'test' and, where there is one, 'validation'. What `from_arrays`
+      returns may lack the test split, which `load` then carves from train.
+    class_names: the names of the classes, of multiple labels, or of the outputs of a
+      regression, in the order of the outputs of a network.
     image_shape: (height, width, channels) of every image.
-    mean: per channel of the training split, in units of [0, 1].
-    std: the same, never 0: a channel that is constant has 1.
+    mean: mean of each channel over the training split, in units of [0, 1].
+    std: standard deviation likewise; 1 for a channel that is constant.
     pipeline: 'resident' (ArraySources) or 'streaming' (decoded on access).
     synthetic: whether the images are made up; every output must say so.
-    skipped: unreadable files passed over, over all splits.
+    skipped: number of unreadable files that were left out, over all splits.
     origin: where the splits come from, for reports.
     crop_fraction, interpolation: how pictures were resized; see `decode_image`.
+    label_kind: 'class', 'multilabel' or 'regression'; see `Source.labels`.
+    measured: whether `mean` and `std` were measured on the training split.
+    split_settings: `test_fraction`, `train_fraction`, `split_seed` and
+      `examples_per_class` that the splits were made with; () for splits as they came.
+    fingerprint: SHA-256 that identifies the examples and their splits, wherever they are
+      stored: class names, image shape and labels; of a folder the names and sizes of the
+      files too, and of arrays their pixels.
   """
 
   name: str
@@ -177,83 +215,50 @@ class Dataset:
   origin: str = ''
   crop_fraction: float = 1.0
   interpolation: str = 'bilinear'
+  label_kind: str = 'class'
+  measured: bool = True
+  split_settings: tuple[float, ...] = ()
+  fingerprint: str = ''
 
   @property
   def num_classes(self) -> int:
+    """The number of classes, of multiple labels, or of outputs of a regression."""
     return len(self.class_names)
 
-
-def stratified_split(
-  labels: np.ndarray, fraction: float, seed: int | Sequence[int] = 0
-) -> tuple[np.ndarray, np.ndarray]:
-  """Holds out `fraction` of the examples, the same share of every class.
-
-  The number held out is `round(fraction * n)`, spread over the classes by largest
-  remainder; a class of two or more examples keeps at least one on each side, and a
-  class of one stays. The draw uses the raw output of PCG64, which NumPy promises
-  never to change, so a seed gives one split for good.
-
-  Args:
-    labels: int [n].
-    fraction: share to hold out, above 0 and below 1.
-    seed: one or more non-negative integers.
-
-  Returns:
-    (kept, held): int64 indices, each ascending; together every index once.
-
-  >>> kept, held = stratified_split(np.repeat([0, 1], [8, 4]), 0.25)
-  >>> len(kept), np.repeat([0, 1], [8, 4])[held].tolist()
-  (9, [0, 0, 1])
-  """
-  labels = np.asarray(labels)
-  _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-  exact = counts * fraction
-  quota = np.floor(exact).astype(np.int64)
-  left = round(len(labels) * fraction) - int(quota.sum())
-  quota[np.argsort(quota - exact, kind='stable')[: max(left, 0)]] += 1
-  quota = np.clip(quota, np.minimum(1, counts - 1), counts - 1)
-  draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
-  by_class = np.lexsort((draws, inverse))
-  starts = np.cumsum(counts) - counts
-  held = np.concatenate(
-    [by_class[start : start + n] for start, n in zip(starts, quota)]
-    or [np.zeros(0, np.int64)]
-  )
-  mask = np.ones(len(labels), bool)
-  mask[held] = False
-  return np.flatnonzero(mask), np.sort(held)
+  @property
+  def label_shape(self) -> tuple[int, ...]:
+    """The shape of the label of one example: (), (K,) or (D,)."""
+    return self.splits['train'].labels.shape[1:]
 
 
-def draw_per_class(
-  labels: np.ndarray, count: int, seed: int | Sequence[int] = 0
-) -> np.ndarray:
-  """Draws `count` examples of each class, or all of a class that has fewer.
-
-  A smaller count gives some of the examples that a larger one gives.
+def fingerprint(
+  class_names: Sequence[str],
+  image_shape: Sequence[int],
+  label_kind: str,
+  labels: Mapping[str, np.ndarray],
+  content: str = '',
+) -> str:
+  """Returns a SHA-256, in hexadecimal, that identifies a data set; see `Dataset`.
 
   Args:
-    labels: int [n].
-    count: how many.
-    seed: as in `stratified_split`.
-
-  Returns:
-    int64, ascending indices.
-
-  >>> draw_per_class(np.array([0, 1, 0, 1, 1, 0]), 2)
-  array([0, 1, 2, 3])
+    class_names, image_shape, label_kind: see `Dataset`.
+    labels: split -> labels, in the order of the examples.
+    content: identifies the files or the pixels, where they are known.
   """
-  draws = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
-  by_class = np.lexsort((draws, labels))
-  _, counts = np.unique(labels, return_counts=True)
-  rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-  return np.sort(by_class[rank < count])
+  known = [list(class_names), list(image_shape), label_kind, content]
+  digest = hashlib.sha256(json.dumps(known).encode())
+  for split in sorted(labels):
+    array = np.ascontiguousarray(labels[split])
+    digest.update(f'{split} {array.dtype.str} {array.shape}'.encode())
+    digest.update(array.data)
+  return digest.hexdigest()
 
 
 def moments(images: np.ndarray) -> np.ndarray:
   """Returns sum and sum of squares per image and channel, int64 [n, 2, C].
 
-  Integers, so that the statistics of any subset are exact and the same in whatever
-  order and by whatever pipeline its images were read.
+  They are integers, so that the statistics of any subset are exact, whatever the order
+  and the pipeline in which its images were read.
 
   Args:
     images: uint8 [n, H, W, C].
@@ -275,7 +280,7 @@ def mean_std(
   """Returns mean and standard deviation per channel, in units of [0, 1].
 
   Args:
-    image_moments: int64 [n, 2, C], of `moments`.
+    image_moments: int64 [n, 2, C], from `moments`.
     pixels: height times width of an image.
 
   >>> mean_std(moments(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)), 1)

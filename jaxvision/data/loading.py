@@ -1,5 +1,6 @@
 """From the fields of `config.data` to a `Dataset`: find, decode once, split, measure."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
@@ -7,57 +8,66 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvision import config
-from jaxvision.data import cache
+from jaxvision.data import cache, splitting
 from jaxvision.data.dataset import (
   ArraySource,
   Dataset,
+  ResizedSource,
   Source,
   SubsetSource,
-  draw_per_class,
+  fingerprint,
   mean_std,
-  stratified_split,
+  read_many,
 )
 from jaxvision.data.decode import PLAIN, Resizing
-from jaxvision.data.scan import scan
-from jaxvision.data.sources import digits, folder, synthetic, tfds
-from jaxvision.data.sources.source import Located, RawSet
+from jaxvision.data.scan import in_order, scan
+from jaxvision.data.sources import (
+  arrays,
+  digits,
+  folder,
+  synthetic,
+  tfds,
+  user_function,
+)
+from jaxvision.data.sources.source import DatasetSource, Decoding, OpenedDataset
 from jaxvision.errors import UserError
 
 STATISTICS_SAMPLE = 10_000
 
-# So that no two share numbers.
-_TEST_DRAW, _VALIDATION_DRAW, _SAMPLE_DRAW, _CLASS_DRAW = range(4)
-
 _log = logging.getLogger(__name__)
 
 
-def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
-  """Loads an image classification set.
+def load(data: str | ConfigDict, *, source: Any = None, **overrides: Any) -> Dataset:
+  """Loads a data set.
 
   A set from TFDS or from a folder is decoded once and cached; the next start maps the
   files. Where the whole set, decoded, is within `resident_limit_mb` (or `pipeline` is
-  'resident') the splits are arrays; else they are decoded on access. Example i of a
-  split is the same either way, to the bit.
+  'resident') the splits are arrays; otherwise they are decoded on access. Example i of a
+  split is bit for bit the same either way.
 
   A set without a test split loses `test_fraction` of its examples to one; then
-  `1 - train_fraction` of what trains becomes 'validation', and of the rest the training
-  split keeps `examples_per_class`. The draws are stratified and depend on `split_seed`
-  alone.
+  `1 - train_fraction` of what is left for training becomes 'validation', and of the rest
+  the training split keeps `examples_per_class`. The draws are stratified by class and
+  depend on `split_seed` alone.
 
   Mean and deviation are those of the training split, or of a seeded sample of 10,000
   of its images where the set is larger than `resident_limit_mb`.
 
   Args:
     data: the section `data` of a config, or the name of a set.
+    source: a data set of the user's own, instead of the one that `data.name` names: a
+      `Dataset`, (images, labels) or what else `from_arrays` takes, or a function that
+      returns either and takes nothing or the section `data`.
     **overrides: fields of that section.
 
   Raises:
     UserError: an unknown or impossible field; a set that is not there and cannot be
       prepared; a bad folder; an unreadable image; a cache that cannot be written; a
-      class with fewer images than `examples_per_class`.
+      class with fewer images than `examples_per_class`; a `source` that raises or
+      returns something else.
 
   >>> dataset = load('digits', train_fraction=0.9)
   >>> {name: len(source) for name, source in dataset.splits.items()}
@@ -65,43 +75,38 @@ def load(data: str | ConfigDict, **overrides: Any) -> Dataset:
   >>> dataset.image_shape, dataset.num_classes
   ((8, 8, 1), 10)
   """
-  fields = {'name': data} if isinstance(data, str) else data.to_dict()
-  fields = config.validate(ConfigDict({'data': fields | overrides})).data
-  if fields.name == 'digits':
-    raw = digits.open_digits(fields.image_size, fields.channels, _resizing(fields))
-    return _in_memory(raw, fields)
-  if fields.name == 'synthetic':
-    return _in_memory(_open_synthetic(fields), fields)
-  if fields.name == 'folder':
-    located = folder.locate(
-      fields.root,
-      fields.image_size,
-      fields.channels,
-      fields.skip_unreadable,
-      _resizing(fields),
-    )
+  if isinstance(data, FrozenConfigDict) and not overrides:
+    fields = data  # of a config that has been checked
   else:
-    located = tfds.locate(
-      fields.name,
-      fields.dir,
-      fields.image_size,
-      fields.channels,
-      fields.skip_unreadable,
-      cache.directory(fields.cache_dir),
-      _resizing(fields),
+    given = {'name': data} if isinstance(data, str) else data.to_dict()
+    fields = config.validate(ConfigDict({'data': given | overrides})).data
+  decoding = _decoding(fields)
+  if source is not None:
+    return _from_source(source, fields, decoding)
+  if fields.name == 'digits':
+    return _in_memory(digits.open_digits(decoding), fields)
+  if fields.name == 'synthetic':
+    return _in_memory(_open_synthetic(fields, decoding), fields)
+  if fields.name == 'folder':
+    return _decoded_once(folder.locate(fields.root, decoding), fields)
+  if user_function.is_function(fields.name):
+    raise UserError(
+      f'config: data.name "{fields.name}" names a function: pass it, '
+      'load(config.data, source=function)'
     )
-  return _decoded_once(located, fields)
+  root = cache.directory(fields.cache_dir)
+  return _decoded_once(tfds.locate(fields.name, fields.dir, decoding, root), fields)
 
 
-def _resizing(fields: ConfigDict) -> Resizing:
-  """Returns what is asked for, or the default where nothing is."""
+def _decoding(fields: ConfigDict) -> Decoding:
   interpolation = fields.interpolation
   if interpolation == 'auto':
     interpolation = PLAIN.interpolation
-  return Resizing(float(fields.crop_fraction) or 1.0, interpolation)
+  resizing = Resizing(float(fields.crop_fraction) or 1.0, interpolation)
+  return Decoding(fields.image_size, fields.channels, resizing, fields.skip_unreadable)
 
 
-def _open_synthetic(fields: ConfigDict) -> RawSet:
+def _open_synthetic(fields: ConfigDict, decoding: Decoding) -> OpenedDataset:
   if fields.synthetic_examples < fields.synthetic_classes:
     raise UserError(
       f'config: data.synthetic_examples {fields.synthetic_examples} are fewer than '
@@ -110,96 +115,175 @@ def _open_synthetic(fields: ConfigDict) -> RawSet:
   return synthetic.open_synthetic(
     fields.synthetic_examples,
     fields.synthetic_classes,
-    fields.image_size,
-    fields.channels,
     fields.test_fraction,
-    _resizing(fields),
+    decoding=decoding,
   )
 
 
-def _in_memory(raw: RawSet, fields: ConfigDict) -> Dataset:
-  """Loads a set that needs no cache."""
-  pipeline = _pipeline(raw.decoded_bytes, fields)
-  pools = raw.pools
+def _from_source(source: Any, fields: ConfigDict, decoding: Decoding) -> Dataset:
+  """Loads a data set of the user's own: a Dataset, arrays, or a function."""
+  if callable(source):
+    given = user_function.call(source, fields)
+  else:
+    given = arrays.as_dataset(source, 'data')
+  if user_function.is_function(fields.name):
+    given = dataclasses.replace(given, name=fields.name)
+  arrays.check(given)
+  height, width, channels = stored = tuple(given.image_shape)
+  size = fields.image_size
+  shape = (size or height, size or width, fields.channels or channels)
+  mean, std = _given(fields, shape)
+  if given.split_settings:
+    if given.split_settings != splitting.settings(fields) or shape != stored:
+      raise UserError(
+        f'config: {given.name} was loaded with other fields of data than the config has: '
+        'pass it the section config.data, data.load(config.data, ...)'
+      )
+    if mean:
+      return dataclasses.replace(given, mean=mean, std=std, measured=False)
+    return given
+  pools = given.splits
+  if shape != stored or decoding.resizing != PLAIN:
+    if not {channels, shape[-1]} <= {1, 3}:
+      raise UserError(
+        f'config: data.image_size, channels and crop_fraction need images of 1 or 3 '
+        f'channels, and those of {given.name} have {channels}: resize them before'
+      )
+    pools = {
+      pool: ResizedSource(images, shape, decoding.resizing)
+      for pool, images in pools.items()
+    }
+  opened = OpenedDataset(
+    name=given.name,
+    class_names=tuple(given.class_names),
+    image_shape=shape,
+    pools=pools,
+    origin=given.origin or given.name,
+    fingerprint=given.fingerprint,
+    synthetic=given.synthetic,
+    label_kind=given.label_kind,
+  )
+  return _in_memory(opened, fields, None if given.measured else (given.mean, given.std))
+
+
+def _in_memory(
+  opened: OpenedDataset, fields: ConfigDict, known: cache.Statistics | None = None
+) -> Dataset:
+  """Loads a set that needs no cache; `known` are its mean and deviation, if given."""
+  pipeline = _pipeline(opened.decoded_bytes, fields)
+  pools = opened.pools
   if pipeline == 'resident':
-    pools = {p: _as_arrays(source, raw.image_shape) for p, source in pools.items()}
+    pools = {p: _as_arrays(source, opened.image_shape) for p, source in pools.items()}
   labels = {p: source.labels for p, source in pools.items()}
-  splits = _carve(labels, raw.class_names, fields)
-  mean, std = _given(fields, raw.image_shape)
-  if not mean:
+  splits = splitting.carve(labels, opened.class_names, fields)
+  mean, std = _given(fields, opened.image_shape)
+  if not mean and known:
+    mean, std = known
+  measured = not mean
+  if measured:
     rows = splits['train'][1]
-    rows = _sampled(len(pools['train']), rows, raw.decoded_bytes, fields)
-    mean, std = _measure(pools['train'], rows, raw.image_shape)
-  return Dataset(
-    name=raw.name,
+    rows = _sampled(len(pools['train']), rows, opened.decoded_bytes, fields)
+    mean, std = _measure(pools['train'], rows, opened.image_shape)
+  return _dataset(
+    opened,
+    fields,
     splits=_take_splits(pools, splits),
-    class_names=raw.class_names,
-    image_shape=raw.image_shape,
+    content=opened.fingerprint,
+    label_kind=opened.label_kind,
+    synthetic=opened.synthetic,
     mean=mean,
     std=std,
+    measured=measured,
     pipeline=pipeline,
-    synthetic=raw.synthetic,
-    origin=raw.origin,
-    **_resizing(fields)._asdict(),
   )
 
 
-def _decoded_once(located: Located, fields: ConfigDict) -> Dataset:
+def _dataset(
+  found: OpenedDataset | cache.CachedSet,
+  fields: ConfigDict,
+  *,
+  splits: Mapping[str, Source],
+  content: str,
+  label_kind: str = 'class',
+  **known: Any,
+) -> Dataset:
+  """Puts a data set together; `known` are further fields of it."""
+  return Dataset(
+    name=found.name,
+    splits=splits,
+    class_names=found.class_names,
+    image_shape=found.image_shape,
+    origin=found.origin,
+    label_kind=label_kind,
+    split_settings=splitting.settings(fields),
+    fingerprint=fingerprint(
+      found.class_names,
+      found.image_shape,
+      label_kind,
+      {split: source.labels for split, source in splits.items()},
+      content,
+    ),
+    **known,
+    **_decoding(fields).resizing._asdict(),
+  )
+
+
+def _decoded_once(source: DatasetSource, fields: ConfigDict) -> Dataset:
   """Loads a set through the cache, which is written where it does not hold the set."""
   root = cache.directory(fields.cache_dir)
-  full_path, labels_path = root / located.key, root / f'{located.key}-labels'
-  stamp = located.fingerprint
-  cached = cache.read(full_path, located.name, stamp, with_images=True)
+  full_path, labels_path = root / source.key, root / f'{source.key}-labels'
+  stamp = source.fingerprint
+  cached = cache.read(full_path, source.name, stamp, with_images=True)
   if cached is None and fields.pipeline != 'resident':
-    cached = cache.read(labels_path, located.name, stamp, with_images=False)
+    cached = cache.read(labels_path, source.name, stamp, with_images=False)
   if cached:
-    raw, size = None, cached.decoded_bytes
+    opened, size = None, cached.decoded_bytes
   else:
-    raw = located.open()
-    size = raw.decoded_bytes
+    opened = source.open()
+    size = opened.decoded_bytes
   pipeline = _pipeline(size, fields)
 
   if pipeline == 'resident':
     if cached is None or not cached.images:
-      cached = _write(full_path, raw or located.open(), fields, with_images=True)
+      cached = _write(full_path, opened or source.open(), fields, with_images=True)
     pools = _cached_pools(cached)
   elif cached and cached.images and stamp is None:  # a copy, without the originals
     pools = _cached_pools(cached)
   else:
     # The labels alone may have been cached under another limit.
     if cached is None or (cached.moments is None and _measures_all(size, fields)):
-      cached = _write(labels_path, raw or located.open(), fields, with_images=False)
-    pools = _opened_pools(located, cached)
+      cached = _write(labels_path, opened or source.open(), fields, with_images=False)
+    pools = _opened_pools(source, cached)
   skipped = _report_skipped(cached)
-  splits = _carve(cached.labels, cached.class_names, fields)
+  splits = splitting.carve(cached.labels, cached.class_names, fields)
   mean, std = _given(fields, cached.image_shape)
-  if not mean:
+  measured = not mean
+  if measured:
     mean, std = _statistics(cached, pools['train'], splits['train'][1], size, fields)
-  return Dataset(
-    name=cached.name,
+  return _dataset(
+    cached,
+    fields,
     splits=_take_splits(pools, splits),
-    class_names=cached.class_names,
-    image_shape=cached.image_shape,
+    content=source.content,
     mean=mean,
     std=std,
+    measured=measured,
     pipeline=pipeline,
     skipped=skipped,
-    origin=cached.origin,
-    **_resizing(fields)._asdict(),
   )
 
 
 def _write(
-  path: Path, raw: RawSet, fields: ConfigDict, *, with_images: bool
+  path: Path, opened: OpenedDataset, fields: ConfigDict, *, with_images: bool
 ) -> cache.CachedSet:
   decode = with_images or fields.skip_unreadable
-  decode = decode or _measures_all(raw.decoded_bytes, fields)
+  decode = decode or _measures_all(opened.decoded_bytes, fields)
   if decode:
-    count = sum(map(len, raw.pools.values()))
-    _log.info('decoding %d images of %s into %s, once', count, raw.origin, path)
+    count = sum(map(len, opened.pools.values()))
+    _log.info('decoding %d images of %s into %s, once', count, opened.origin, path)
   return cache.write(
     path,
-    raw,
+    opened,
     with_images=with_images,
     decode=decode,
     skip_unreadable=fields.skip_unreadable,
@@ -210,27 +294,27 @@ def _cached_pools(cached: cache.CachedSet) -> dict[str, Source]:
   return {p: ArraySource(cached.images[p], cached.labels[p]) for p in cached.labels}
 
 
-def _opened_pools(located: Located, cached: cache.CachedSet) -> dict[str, Source]:
-  """Opens the original files, less what was skipped, with their labels as cached."""
+def _opened_pools(source: DatasetSource, cached: cache.CachedSet) -> dict[str, Source]:
+  """Opens the original files, without those that were skipped, with cached labels."""
   labels = {}
   for pool, of_kept in cached.labels.items():
     labels[pool] = of_kept
     if pool in cached.kept:
       labels[pool] = np.full(len(of_kept) + cached.skipped[pool], -1, np.int32)
       labels[pool][cached.kept[pool]] = of_kept
-  raw = located.open(cached.image_shape, labels)
+  opened = source.open(cached.image_shape, labels)
   return {
-    pool: SubsetSource(source, cached.kept[pool]) if pool in cached.kept else source
-    for pool, source in raw.pools.items()
+    pool: SubsetSource(images, cached.kept[pool]) if pool in cached.kept else images
+    for pool, images in opened.pools.items()
   }
 
 
 def _report_skipped(cached: cache.CachedSet) -> int:
-  """Warns of unreadable files in one line and returns how many there are."""
+  """Logs a warning of unreadable files and returns their number."""
   skipped = sum(cached.skipped.values())
   if skipped:
     _log.warning(
-      'passed over %d unreadable images of %s (data.skip_unreadable)',
+      'left out %d unreadable images of %s (data.skip_unreadable)',
       skipped,
       cached.origin,
     )
@@ -252,62 +336,13 @@ def _pipeline(decoded_bytes: int, fields: ConfigDict) -> str:
 
 
 def _measures_all(decoded_bytes: int, fields: ConfigDict) -> bool:
-  """Whether mean and deviation are those of all training images."""
+  """Returns whether mean and deviation are those of all training images."""
   return not fields.mean and decoded_bytes <= _limit(fields)
 
 
-# A split is the pool that it comes from and its indices there; None: all of them.
-_Splits = Mapping[str, tuple[str, np.ndarray | None]]
-
-
-def _carve(
-  labels: Mapping[str, np.ndarray], class_names: tuple[str, ...], fields: ConfigDict
-) -> _Splits:
-  """Returns every split, given the labels of every pool."""
-  train, splits = None, {}
-  if 'test' in labels:
-    test = None
-  else:
-    train, test = stratified_split(
-      labels['train'], fields.test_fraction, (fields.split_seed, _TEST_DRAW)
-    )
-  splits['test'] = ('test' if test is None else 'train', test)
-  if fields.train_fraction < 1:
-    rest = labels['train'] if train is None else labels['train'][train]
-    kept, held = stratified_split(
-      rest, 1 - fields.train_fraction, (fields.split_seed, _VALIDATION_DRAW)
-    )
-    splits['validation'] = ('train', held if train is None else train[held])
-    train = kept if train is None else train[kept]
-  for split, (_, indices) in splits.items():
-    if indices is not None and not len(indices):
-      raise UserError(
-        f'config: no images are left for the {split} split: see data.train_fraction '
-        'and data.test_fraction'
-      )
-  if fields.examples_per_class:
-    rest = labels['train'] if train is None else labels['train'][train]
-    kept = _per_class(rest, class_names, fields)
-    train = kept if train is None else train[kept]
-  return {'train': ('train', train), **splits}
-
-
-def _per_class(
-  labels: np.ndarray, class_names: tuple[str, ...], fields: ConfigDict
-) -> np.ndarray:
-  """Returns which training images stay: data.examples_per_class of each class."""
-  count = fields.examples_per_class
-  there = np.bincount(labels, minlength=len(class_names))
-  if there.min() < count:
-    rarest = int(np.argmin(there))
-    raise UserError(
-      f'config: data.examples_per_class is {count}, and class "{class_names[rarest]}" '
-      f'has {there[rarest]} training images: ask for at most as many'
-    )
-  return draw_per_class(labels, count, (fields.split_seed, _CLASS_DRAW))
-
-
-def _take_splits(pools: Mapping[str, Source], splits: _Splits) -> dict[str, Source]:
+def _take_splits(
+  pools: Mapping[str, Source], splits: splitting.Splits
+) -> dict[str, Source]:
   taken = {}
   for split, (pool, indices) in splits.items():
     taken[split] = pools[pool] if indices is None else _take(pools[pool], indices)
@@ -326,8 +361,14 @@ def _as_arrays(source: Source, image_shape: tuple[int, int, int]) -> ArraySource
   if isinstance(source, ArraySource):
     return source
   images = np.empty((len(source), *image_shape), np.uint8)
-  for i in range(len(source)):
-    images[i] = source[i][0]
+
+  def decode(indices: range) -> None:
+    for i, (image, _) in zip(indices, read_many(source, list(indices))):
+      images[i] = image
+
+  chunks = [range(i, min(i + 256, len(source))) for i in range(0, len(source), 256)]
+  for _ in in_order(decode, chunks):
+    pass
   return ArraySource(images, source.labels)
 
 
@@ -377,8 +418,8 @@ def _sampled(
     return rows
   fraction = STATISTICS_SAMPLE / len(rows)
   one_class = np.zeros(len(rows), np.int32)
-  seed = (fields.split_seed, _SAMPLE_DRAW)
-  return rows[stratified_split(one_class, fraction, seed)[1]]
+  seed = (fields.split_seed, splitting.SAMPLE_DRAW)
+  return rows[splitting.stratified_split(one_class, fraction, seed)[1]]
 
 
 def _measure(

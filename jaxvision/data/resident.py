@@ -2,8 +2,8 @@
 
 A batch is a gather by `example_index` inside the compiled step, so shuffling,
 augmentation and normalisation cost no host time and no transfer. A random resized crop
-comes out of the decoded image, which has the size of the network's input; the streaming
-pipeline takes the same share of the file's picture, with all its detail.
+is taken from the decoded image, which has the size of the network's input; the streaming
+pipeline takes the same crop from the original picture, at full resolution.
 """
 
 import jax
@@ -22,16 +22,16 @@ def put(source: ArraySource, sharding: jax.sharding.Sharding) -> Batch:
   """Places a split on the devices.
 
   Args:
-    source: a split with `images` uint8 [n, H, W, C] and `labels` int32 [n].
+    source: a split with `images` uint8 [n, H, W, C] and `labels` [n, ...].
     sharding: where; replicated, as every device draws from the whole split.
 
   Returns:
-    {'image': uint8 [n, H, W, C], 'label': int32 [n]}. On a CPU, memory-mapped images
-    are used where they are, without a copy.
+    {'image': uint8 [n, H, W, C], 'label': [n, ...]}, with the dtype of the labels. On a
+    CPU, memory-mapped images are used where they are, without a copy.
   """
   return {
     'image': jax.device_put(source.images, sharding),
-    'label': jax.device_put(np.asarray(source.labels, np.int32), sharding),
+    'label': jax.device_put(source.labels, sharding),
   }
 
 
@@ -42,14 +42,14 @@ def train_indices(
   batch_size: int,
   steps: int = 1,
 ) -> jax.Array:
-  """Returns which examples the batches of some steps hold: pure, for compiled code.
+  """Returns which examples the batches of some steps hold; pure, for compiled code.
 
   Args:
     split: from `put`.
-    seed: of the run, or `seed_words` of it, which may be traced.
+    seed: seed of the run, or its `seed_words`, which may be traced.
     step: int32 scalar, the first step; may be traced.
     batch_size: images in a batch.
-    steps: how many batches.
+    steps: number of batches.
 
   Returns:
     int32 [steps, batch_size].
@@ -58,9 +58,9 @@ def train_indices(
   first = step.astype(jnp.uint32) * np.uint32(batch_size)
   place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
   index = example_index(seed, first + place, n, xp=jnp).astype(jnp.int32)
-  # A sort that changes nothing, for XLA fuses nothing across a sort: fused into the
-  # gather, the index would be worked out anew for every byte of an image (ten times the
-  # cost of a whole step on a CPU, where optimization_barrier does not hold it back).
+  # This sort changes nothing but keeps XLA from fusing the index into the gather, which
+  # would compute it again for every byte of an image (ten times the cost of a whole step
+  # on a CPU, where optimization_barrier does not prevent it).
   _, index = jax.lax.sort((place, index), num_keys=1)
   return index.reshape(steps, batch_size)
 
@@ -76,14 +76,14 @@ def train_batch(
 
   Args:
     split: from `put`.
-    index: int32 [B], that step's of `train_indices`.
+    index: int32 [B], the row of this step in `train_indices`.
     step: int32 scalar.
-    seed: as in `train_indices`; needed with a crop.
-    crop: random resized crops, drawn by the place in the run; None: whole images.
+    seed: as in `train_indices`; required with a crop.
+    crop: random resized crops, drawn by the position in the run; None: whole images.
 
   Returns:
-    {'image': uint8 [B, H, W, C], 'label': int32 [B], 'index': int32 [B], 'epoch':
-    int32 [B]}: how often the run has been through the whole split at each place.
+    {'image': uint8 [B, H, W, C], 'label': [B, ...], 'index': int32 [B], 'epoch': int32
+    [B]}; the epoch is the number of complete passes over the split at each position.
 
   Raises:
     ValueError: a crop without a seed.
@@ -99,7 +99,7 @@ def train_batch(
     _, height, width, _ = batch['image'].shape
     draws = draw_crops(crop, seed, position, jnp)
     boxes = fit_boxes(crop, draws, height, width, jnp)
-    # As in `train_indices`: or the draw would be done anew for every weight.
+    # As in `train_indices`: without the sort each weight would draw the boxes again.
     _, *columns = jax.lax.sort((place, *boxes.T), num_keys=1)
     batch['image'] = apply_resized_crop(batch['image'], jnp.stack(columns, axis=1))
   return {**batch, 'index': index, 'epoch': epoch}
@@ -109,9 +109,9 @@ def take(split: Batch, index: jax.Array) -> Batch:
   """Returns the examples at `index` int32 [B].
 
   Returns:
-    {'image': uint8 [B, H, W, C], 'label': int32 [B]}.
+    {'image': uint8 [B, H, W, C], 'label': [B, ...]}.
   """
-  # Indices are in range by construction; saying so spares the check of each.
+  # Indices are in range by construction, so that no check of each is needed.
   return {k: v.at[index].get(mode='promise_in_bounds') for k, v in split.items()}
 
 
@@ -119,7 +119,7 @@ def eval_batch(split: Batch, start: jax.Array, batch_size: int) -> Batch:
   """Returns examples `start` to `start + batch_size` in order, padded and masked.
 
   Returns:
-    As `take`, with 'mask' bool [batch_size]: False past the end of the split.
+    The batch of `take`, with 'mask' bool [batch_size], False past the end of the split.
   """
   n = split['label'].shape[0]
   index = start + jnp.arange(batch_size, dtype=jnp.int32)

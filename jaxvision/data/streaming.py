@@ -1,8 +1,8 @@
-"""The streaming pipeline: a split too large for the device, decoded as it goes.
+"""The streaming pipeline: a split too large for the device, decoded during training.
 
 Grain reads the examples by random access in the order of `example_index`, in worker
-processes where decoding is dear, so the batches are those of the resident pipeline to
-the bit. Memory holds a fixed number of batches however large the split is.
+processes where decoding is expensive, so the batches are bit for bit those of the
+resident pipeline. Memory holds a fixed number of batches however large the split is.
 """
 
 import os
@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_boxes
-from jaxvision.data.dataset import Source, read_crops, read_many
+from jaxvision.data.dataset import Example, Source, read_crops, read_many
 from jaxvision.data.decode import BoxOf
 from jaxvision.data.order import example_index
 
@@ -24,13 +24,13 @@ Batch = dict[str, np.ndarray]
 
 _BUFFERED_BATCHES = 2  # per worker process: one ready while the next is made
 
-# Eight worker processes take 2 seconds to start and then read up to half as fast again
-# as threads, which hold the interpreter for a seventh of the time that a JPEG takes.
+# Eight worker processes take 2 seconds to start and then read up to 1.5 times as fast as
+# threads, which hold the interpreter for a seventh of the time that a JPEG takes.
 _SMALL_SPLIT = 20_000
 
 
 class _Share(NamedTuple):
-  """Of each global batch, the examples from `offset` to `offset + local`."""
+  """The part of each global batch that one process reads: `local` from `offset` on."""
 
   batch: int
   local: int
@@ -44,14 +44,15 @@ class _Share(NamedTuple):
 
 
 class _Order:
-  """Batches by their number: this process's share of each, read when it is asked for.
+  """Random access to the batches of a stream: this process's share of each.
 
-  A whole batch at a time, as the order of the examples and the draws of their crops
-  cost as much for one of them as for hundreds, and record files are read faster.
+  Whole batches are read, as the order of the examples and the draws of their crops cost
+  as much for one example as for hundreds, and record files are read faster.
   """
 
   def __init__(self, source: Source, share: _Share, steps: int):
     self.source, self.share, self.steps = source, share, steps
+    self.label_dtype = source.labels.dtype
     self.threads: ThreadPoolExecutor | None = None
 
   def __len__(self) -> int:
@@ -64,7 +65,7 @@ class _Order:
     first = int(step) * self.share.batch + self.share.offset
     return np.arange(first, first + self.share.local)
 
-  def _examples(self, read: Callable[[slice], list[tuple[np.ndarray, int]]]) -> Batch:
+  def _examples(self, read: Callable[[slice], list[Example]]) -> Batch:
     """Returns what `read` gives for the whole share; in parts, where there are threads."""
     if self.threads is None:
       examples = read(slice(0, self.share.local))
@@ -74,7 +75,7 @@ class _Order:
       examples = [one for part in self.threads.map(read, parts) for one in part]
     return {
       'image': np.stack([image for image, _ in examples]),
-      'label': np.array([label for _, label in examples], np.int32),
+      'label': np.array([label for _, label in examples], self.label_dtype),
     }
 
 
@@ -107,8 +108,8 @@ def boxes_at(crop: Crop, seed: int, positions: np.ndarray) -> list[BoxOf]:
   """Returns, for each position of the run, the function from a size to its crop.
 
   Args:
-    crop: its limits.
-    seed: of the run.
+    crop: limits of the crops.
+    seed: seed of the run.
     positions: int [n], as in `draw_crops`.
   """
 
@@ -134,7 +135,7 @@ class _EvalOrder(_Order):
 def worker_count(workers: int) -> int:
   """Returns the number of worker processes; -1: one per core but one, 8 at most.
 
-  Of one or two cores, threads make as much as processes do, since Pillow lets go of the
+  On one or two cores threads read as fast as processes, since Pillow releases the
   interpreter; so -1 gives 0 there.
 
   >>> worker_count(3)
@@ -151,7 +152,7 @@ def _thread_count() -> int:
 
 
 def _die_with_the_parent(worker: int, count: int) -> None:
-  """Ends a worker process whose reader was killed and so could not end it."""
+  """Ends a worker process whose reader was killed before it could end it."""
   parent = os.getppid()
 
   def watch():
@@ -163,22 +164,22 @@ def _die_with_the_parent(worker: int, count: int) -> None:
 
 
 class Stream:
-  """An iterator over batches {'image': uint8 [B, H, W, C], 'label': int32 [B], ...}.
+  """An iterator over batches {'image': uint8 [B, H, W, C], 'label': [B, ...], ...}.
 
-  `state()` is the position behind the last batch taken, as JSON; `restore` goes there.
-  Close it: worker processes outlive their last reader otherwise.
+  `state()` is the position after the last batch taken, as JSON; `restore` goes there.
+  Close the stream, or its worker processes stay alive.
   """
 
   def __init__(self, order: _Order, workers: int):
-    import grain  # here, as a resident set needs none of it, and it is slow to import
+    import grain  # slow to import, and not needed for a resident set
 
-    if not flags.FLAGS.is_parsed():  # Grain reads its absl flags; we have none of ours
+    if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which nobody parsed
       flags.FLAGS.mark_as_parsed()
     self.workers = worker_count(workers)
     self._threads = None if self.workers else ThreadPoolExecutor(_thread_count())
     order.threads = self._threads
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFERED_BATCHES)
-    if not self.workers:  # one batch is begun while the last of another are decoded
+    if not self.workers:  # the next batch begins while the last images are decoded
       ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_BUFFERED_BATCHES)
     dataset = grain.MapDataset.source(order).to_iter_dataset(ahead)
     if self.workers:
@@ -223,19 +224,19 @@ def train_stream(
 ) -> Stream:
   """Returns the training batches of steps 0 to `steps`.
 
-  Without crops they are those of `resident` to the bit. A random resized crop takes the
-  same share of the same example as there, but out of the picture as it lies on the
-  disk, with all its detail.
+  Without crops they equal those of `resident` bit for bit. A random resized crop takes
+  the same part of the same example as there, but from the original picture, at full
+  resolution.
 
   Args:
     source: the split.
-    seed: of the run; decides the order and the crops.
+    seed: seed of the run, which decides the order and the crops.
     batch_size: global batch size.
-    steps: how many batches there are.
-    workers: decoding processes; 0: threads of this one; -1: by the cores.
-    state: where to go on, from `Stream.state`. It holds the number of workers, which is
-      kept, since each has a position of its own.
-    process: (index, count) of the hosts that share each batch.
+    steps: number of batches.
+    workers: decoding processes; 0: threads of this process; -1: by the number of cores.
+    state: position to continue from, of `Stream.state`. It holds the number of workers,
+      which is kept, since each has its own position.
+    process: (index, count) of this host among those that share each batch.
     crop: random resized crops; None: whole images.
   """
   share = _Share.of(batch_size, process)
@@ -249,13 +250,13 @@ def train_stream(
 def eval_stream(
   source: Source, batch_size: int, workers: int, process: tuple[int, int] = (0, 1)
 ) -> Stream:
-  """Returns the split once, in order; the last batch is padded and 'mask' says where.
+  """Returns the split once, in order; 'mask' is False for the padding of the last batch.
 
   Args:
     source: the split.
     batch_size: global batch size.
-    workers: as in `train_stream`; a split that threads have read before processes
-      would have started is read by threads.
+    workers: as in `train_stream`; a small split is read by threads, which finish before
+      processes would have started.
     process: as in `train_stream`.
   """
   steps = -(-len(source) // batch_size)

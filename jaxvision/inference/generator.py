@@ -10,12 +10,11 @@ from ml_collections import ConfigDict
 
 from jaxvision import models
 from jaxvision import weights as weights_lib
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError, closest
-from jaxvision.tasks import Generator, make_generator
-from jaxvision.training import step as programs
-from jaxvision.training.build import DataFacts
 from jaxvision.training.mesh import make_mesh
-from jaxvision.training.sampler import Sampler
+from jaxvision.training.sampler import Drawing, Generator, Sampler, make_generator
+from jaxvision.training.step import Compiler
 from jaxvision.weights import Weights
 
 
@@ -29,7 +28,7 @@ class GeneratorRun:
     class_names: of what it was trained on; to choose by where it is conditional.
     origin: where it comes from.
     config: of the run; None out of a file.
-    facts: of the run's data; None out of a file.
+    info: what is known of the run's data; None out of a file.
     step: of the weights; None out of a file.
     state: of the run; None out of a file.
   """
@@ -39,7 +38,7 @@ class GeneratorRun:
   class_names: tuple[str, ...]
   origin: str
   config: ConfigDict | None = None
-  facts: DataFacts | None = None
+  info: DatasetInfo | None = None
   step: int | None = None
   state: Any = None
 
@@ -88,13 +87,8 @@ class GeneratorRun:
     return sampler.interpolation(self.variables, rows, columns, seed)
 
   def _sampler(self, batch_size: int) -> Sampler:
-    return Sampler(
-      self.generator,
-      make_mesh(data=1),
-      self.variables,
-      batch_size,
-      programs.Compiler(),
-    )
+    drawing = Drawing(self.generator, make_mesh(data=1), Compiler())
+    return Sampler(drawing, self.variables, batch_size)
 
   def _number(self, label: str | int) -> int:
     if not self.generator.classes:
@@ -124,7 +118,7 @@ def load_generator(path: str | Path) -> GeneratorRun:
     raise UserError(
       f'{path}: holds no generator: give a file that `jaxvision export` wrote of a GAN'
     )
-  facts, fields = found.facts, dict(found.fields or {})
+  facts, fields = found.preprocessing, dict(found.fields or {})
   names = facts.class_names or ()
   shape = (facts.image_size or 0, facts.image_size or 0, facts.channels or 0)
   try:
@@ -140,4 +134,4 @@ def _fit(found: Weights, gan: models.GAN) -> Any:
   noise = jax.ShapeDtypeStruct((1, gan.latent), np.float32)
   labels = jax.ShapeDtypeStruct((1,), np.int32) if gan.conditional else None
   variables = jax.eval_shape(gan.generator.init, jax.random.key(0), noise, labels)
-  return weights_lib.fit(found, variables).variables
+  return weights_lib.load(found, variables).variables

@@ -1,64 +1,50 @@
 """From a run directory to a run that predicts or draws."""
 
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
 from jaxvision.errors import UserError
-from jaxvision.inference.generator import GeneratorRun
-from jaxvision.inference.predictor import Run
-from jaxvision.training import runtime
-from jaxvision.training.build import DataFacts, make_task, restore
-from jaxvision.training.mesh import make_mesh
+from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
 
 
 def load_run(
   workdir: str | Path, checkpoint: str = 'last', mesh: Mesh | None = None
-) -> Run | GeneratorRun:
-  """Returns the run in a directory: ready to predict, or of a GAN ready to sample.
+) -> Any:
+  """Returns the run in a directory: ready to predict, or to draw if it is a GAN.
 
   Args:
     workdir: of a training run.
-    checkpoint: 'last', 'best' (by accuracy; of a GAN by the measured distance), or a
-      step.
+    checkpoint: 'last', 'best' (by the measure that the task is ranked by), or a step.
     mesh: where the weights go; None: the first device.
+
+  Returns:
+    What the task of the run makes of it: a `Predictor`, a `GeneratorRun`, or what
+    `Task.load` of a task of your own returns.
 
   Raises:
     UserError: no run, no whole checkpoint, or no such checkpoint.
   """
   directory = RunDirectory(workdir)
-  config = directory.config()
-  known = directory.dataset()
-  if known is None:
-    raise UserError(f'{workdir} has no trained weights yet: train it first')
-  facts = DataFacts.from_dict(known)
-  runtime.configure(config.deterministic)
-  task, _ = make_task(config, facts)
-  mesh = mesh or make_mesh(data=1)
-  state, step = restore(directory, task, mesh, checkpoint)
-  if task.generator is None:
-    return Run(config, facts, step, state)
-  return GeneratorRun(
-    task.generator,
-    state.eval_variables,
-    facts.class_names,
-    f'{directory.path} (step {step})',
-    config,
-    facts,
-    step,
-    state,
-  )
+  run = open_run(directory, mesh)
+  state, step = run.restore(checkpoint)
+  return run.task.load(state, step, str(directory.path))
 
 
-def load_classifier(
-  workdir: str | Path, checkpoint: str = 'last', mesh: Mesh | None = None
-) -> Run:
-  """Returns `load_run` of a classifier; raises UserError where it is a GAN."""
-  run = load_run(workdir, checkpoint, mesh)
-  if isinstance(run, GeneratorRun):
+def load_run_that(verb: str, workdir: str | Path, checkpoint: str = 'last') -> Any:
+  """Returns `load_run`, or raises UserError where the run cannot `predict` or `sample`.
+
+  Args:
+    verb: 'predict' or 'sample'.
+    workdir, checkpoint: see `load_run`.
+  """
+  run = load_run(workdir, checkpoint)
+  if not hasattr(run, verb):
+    able = [name for name in ('predict', 'sample') if hasattr(run, name)]
+    hint = f': `jaxvision {able[0]}` shows what it can do' if able else ''
     raise UserError(
-      f'{workdir} is a run of a GAN, which draws and does not classify: '
-      '`jaxvision sample` shows what'
+      f'{workdir} is a run of task {run.config.task}, which cannot {verb}{hint}'
     )
   return run

@@ -1,29 +1,28 @@
-"""A trained run as a function from images to classes."""
+"""A trained run as a function from images to classes or values."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxvision.data.augment import normalize
 from jaxvision.data.decode import decode_image
 from jaxvision.errors import UserError
-from jaxvision.tasks.tta import mean_logits
+from jaxvision.models.features_and_logits import features_and_logits
 from jaxvision.training import runtime
-from jaxvision.training.build import DataFacts, make_model
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """What a model says of some images.
+  """The predictions of a model for some images.
 
   Attributes:
-    probabilities: float32 [n, K], each row sums to 1.
+    probabilities: float32 [n, K]: each row sums to 1 in a classifier of one class per
+      image; a probability for each label in a multi-label one; the predicted values of
+      a regression.
     class_names: the K names.
   """
 
@@ -37,7 +36,7 @@ class Predictions:
 
   @property
   def names(self) -> list[str]:
-    """Its name."""
+    """Its name, for each image."""
     return [self.class_names[i] for i in self.labels]
 
   def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -49,39 +48,25 @@ class Predictions:
     ]
 
 
-@dataclasses.dataclass
-class Run:
-  """A run that has a checkpoint: its config, its data's facts, its weights.
+class Predictor:
+  """A trained run: its config, what is known of its data, its weights.
+
+  Args:
+    task: a `SupervisedTask`.
+    state: the restored train state; `state.eval_variables` are the weights.
+    step: of the weights.
+    origin: the run directory.
 
   Attributes:
     config: the whole config of the run.
-    facts: class names, image shape and normalisation.
-    step: of the weights.
-    state: the restored train state; `state.eval_variables` are the weights.
+    info: class names, image shape and normalisation.
+    task, state, step: see above.
   """
 
-  config: ConfigDict
-  facts: DataFacts
-  step: int
-  state: Any
-
-  def __post_init__(self):
-    model = make_model(self.config, len(self.facts.class_names))
-    dtype = jnp.dtype(self.config.dtype)
-
-    def probabilities(variables, images):
-      normal = normalize(images, self.facts.mean, self.facts.std, dtype)
-      return jax.nn.softmax(
-        mean_logits(
-          lambda shown: model.apply(variables, shown, train=False),
-          normal,
-          self.config.evaluation.tta,
-        )
-      )
-
-    self._probabilities = jax.jit(
-      probabilities, compiler_options=runtime.compiler_options()
-    )
+  def __init__(self, task: Any, state: Any, step: int, origin: str):
+    self.task, self.state, self.step, self.origin = task, state, step, origin
+    self.config, self.info = task.config, task.info
+    self._programs: dict[str, Callable] = {}
 
   def predict(
     self, images: np.ndarray | Sequence[str | Path], batch_size: int = 256
@@ -96,33 +81,62 @@ class Run:
     Raises:
       UserError: a file is no image, or an array has another shape or dtype.
     """
-    names = self.facts.class_names
-    if len(images) == 0:
+    names = self.task.output_names
+    found = self._batched('predict', self._probabilities, images, batch_size)
+    if found is None:
       return Predictions(np.zeros((0, len(names)), np.float32), names)
-    given = isinstance(images, np.ndarray)
-    if given and (
-      images.dtype != np.uint8 or tuple(images.shape[1:]) != self.facts.image_shape
-    ):
+    return Predictions(found, names)
+
+  def features(
+    self, images: np.ndarray | Sequence[str | Path], batch_size: int = 256
+  ) -> np.ndarray:
+    """Returns what goes into the last layer of the network, float32 [n, D].
+
+    Args:
+      images, batch_size: as for `predict`.
+
+    Raises:
+      UserError: as for `predict`, or the network has no layer called head.
+    """
+    found = self._batched('features', self._features, images, batch_size)
+    return np.zeros((0, 0), np.float32) if found is None else found
+
+  def _probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
+    return self.task.probabilities(self.task.apply(variables, self._normal(images)))
+
+  def _features(self, variables: Any, images: jax.Array) -> jax.Array:
+    return features_and_logits(self.task.model, variables, self._normal(images))[0]
+
+  def _normal(self, images: jax.Array) -> jax.Array:
+    mean, std = self.task.normalization
+    return normalize(images, mean, std, self.task.dtype)
+
+  def _batched(
+    self, name: str, function: Callable, images: Any, batch_size: int
+  ) -> np.ndarray | None:
+    if len(images) == 0:
+      return None
+    if name not in self._programs:
+      options = runtime.compiler_options()
+      self._programs[name] = jax.jit(function, compiler_options=options)
+    arrays = isinstance(images, np.ndarray)
+    shape = self.info.image_shape
+    if arrays and (images.dtype != np.uint8 or tuple(images.shape[1:]) != shape):
       raise UserError(
-        f'predict takes uint8 images of shape [n, '
-        f'{", ".join(map(str, self.facts.image_shape))}], not {images.dtype} of shape '
-        f'{list(images.shape)}; files of any size are resized'
+        f'{name} takes uint8 images of shape [n, {", ".join(map(str, shape))}], not '
+        f'{images.dtype} of shape {list(images.shape)}; files of any size are resized'
       )
     size = min(batch_size, len(images))
     rows = []
     for start in range(0, len(images), size):
       part = images[start : start + size]
-      if not given:
+      if not arrays:
         part = np.stack([self._decoded(path) for path in part])
-      padding = [(0, size - len(part)), (0, 0), (0, 0), (0, 0)]
-      padded = np.pad(part, padding)
-      rows.append(
-        np.asarray(self._probabilities(self.state.eval_variables, padded))[: len(part)]
-      )
-    return Predictions(np.concatenate(rows), names)
+      padded = np.pad(part, [(0, size - len(part)), (0, 0), (0, 0), (0, 0)])
+      found = self._programs[name](self.state.eval_variables, padded)
+      rows.append(np.asarray(found)[: len(part)])
+    return np.concatenate(rows)
 
   def _decoded(self, path: str | Path) -> np.ndarray:
-    facts = self.facts
-    return decode_image(
-      path, facts.image_shape, facts.crop_fraction, facts.interpolation
-    )
+    info = self.info
+    return decode_image(path, info.image_shape, info.crop_fraction, info.interpolation)

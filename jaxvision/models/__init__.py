@@ -45,6 +45,7 @@ __all__ = [
   'MODELS',
   'create',
   'create_gan',
+  'defaults',
   'fields',
   'gan_fields',
   'layer_order',
@@ -129,6 +130,13 @@ def fields(name: str) -> dict[str, Any]:
     'A'
   """
   return dict(_defaults(name))
+
+
+def defaults(name: str) -> dict[str, Any]:
+  """Returns the fields of a model or a GAN with their defaults; {} of a user's own."""
+  if ':' in name:
+    return {}
+  return gan_fields(name) if name in GANS else fields(name)
 
 
 # Under a second name, because `create` has an argument called `fields`.

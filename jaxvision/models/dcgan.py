@@ -12,7 +12,6 @@ With all of them off no convolution has a bias, and at 32x32x3 and width 32 ther
 370,624 and 167,808 parameters.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError
-from jaxvision.models.cpu.transposed import ConvTranspose, conv_transpose, strided_conv
+from jaxvision.models.cpu import conv_general_dilated, conv_transpose
 from jaxvision.models.layers import batch_norm
 from jaxvision.models.minibatch import append_stddev, closeness
 from jaxvision.models.spectral import normalized
@@ -32,8 +31,6 @@ MINIBATCHES = ('none', 'discrimination', 'stddev')
 CLASS_HEADS = ('projection', 'classifier')
 
 _INITIAL = nn.initializers.normal(0.02)
-
-_up = functools.partial(ConvTranspose, use_bias=False, kernel_init=_INITIAL)
 
 # Measures of closeness that minibatch discrimination takes, and the length of each.
 _MEASURES, _LENGTH = 16, 8
@@ -58,6 +55,33 @@ def sides(image_size: int) -> tuple[int, ...]:
       'so: set data.image_size to 28, 32, 48 or 64, say'
     )
   return tuple(found)
+
+
+class ConvTranspose(nn.Module):
+  """Transposed convolution without bias: [B, H, W, C] -> [B, H', W', features].
+
+  The parameters are those of `flax.linen.ConvTranspose`.
+
+  Attributes:
+    features: output channels.
+    kernel_size: height and width in pixels.
+    strides: along height and width.
+    padding: 'SAME' or 'VALID', as in `jax.lax.conv_transpose`.
+    dtype: type of the computation.
+  """
+
+  features: int
+  kernel_size: tuple[int, int]
+  strides: tuple[int, int] = (1, 1)
+  padding: str = 'SAME'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (*self.kernel_size, x.shape[-1], self.features)
+    kernel = self.param('kernel', _INITIAL, shape, jnp.float32)
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    return conv_transpose(x, kernel, self.strides, self.padding)
 
 
 class ResizeConv(nn.Module):
@@ -170,7 +194,7 @@ class DCGANGenerator(nn.Module):
     for i, side in enumerate(smaller):
       features = self.width << (count - 1 - i)
       if i == 0:
-        first = _up(
+        first = ConvTranspose(
           features, (side, side), padding='VALID', dtype=self.dtype, name='up1'
         )
         x = first(x)
@@ -190,7 +214,7 @@ class DCGANGenerator(nn.Module):
     if self.upsample == 'resize':
       layer = ResizeConv(features, dtype=self.dtype, name=f'conv{number}')
     else:
-      layer = _up(
+      layer = ConvTranspose(
         features, (4, 4), strides=(2, 2), dtype=self.dtype, name=f'up{number}'
       )
     return layer(x)[:, :side, :side]  # twice 4 is a pixel more than 7
@@ -278,7 +302,7 @@ class DCGANDiscriminator(nn.Module):
       use_bias=self.norm != 'batch',
       kernel_init=_INITIAL,
       dtype=self.dtype,
-      conv_general_dilated=self._product(strided_conv, name, features, train),
+      conv_general_dilated=self._product(conv_general_dilated, name, features, train),
       name=name,
       **options,
     )

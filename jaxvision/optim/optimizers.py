@@ -1,5 +1,6 @@
 """Optimisers by name, with clipping, weight decay and groups put around them."""
 
+import dataclasses
 import inspect
 import numbers
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from jaxvision.config import parts as parts_lib
 from jaxvision.config.limits import switched_on
 from jaxvision.errors import UserError, closest
 from jaxvision.optim import groups as groups_lib
@@ -50,11 +52,36 @@ def decay_mask(params):
   return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+  """One optimiser and its numbers, which may be traced.
+
+  Attributes:
+    name: of the optimiser.
+    learning_rate: a number or a schedule.
+    weight_decay, momentum: numbers.
+    nesterov: whether momentum looks ahead.
+    options: further arguments.
+    constructor: a user's own optax constructor; None: the library's of that name.
+  """
+
+  name: str
+  learning_rate: Any
+  weight_decay: Any
+  momentum: Any
+  nesterov: bool
+  options: dict[str, Any]
+  constructor: Callable[..., optax.GradientTransformation] | None = None
+
+
 def make_optimizer(
   optimizer: ConfigDict,
   learning_rate: optax.ScalarOrSchedule,
-  grad_clip: float = 0.0,
   *,
+  weight_decay: Any = None,
+  momentum: Any = None,
+  grad_clip: Any = 0.0,
+  constructor: Callable[..., optax.GradientTransformation] | None = None,
   schedule: Callable[..., optax.Schedule] | None = None,
   freeze: Sequence[str] = (),
   params: Any = None,
@@ -63,25 +90,30 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Returns the optax transformation that the config asks for.
 
-  Gradients are clipped to the global norm `grad_clip` first (0: not). Weight decay is
-  the optimiser's own where it has one (decoupled: adamw, lamb, lion, ...), else it is
-  added to the gradient (L2, as in PyTorch's SGD); either way kernels only.
+  Gradients are clipped to the global norm `grad_clip` first (0: they are not). Weight
+  decay is the optimiser's own where it has one (decoupled: adamw, lamb, lion, ...), else
+  it is added to the gradient (L2, as in PyTorch's SGD); either way for kernels only.
 
-  A group of `optimizer.groups` takes what its pattern `match` matches; what it does not
-  set it has from the base. A weight decay that it sets holds for all its leaves, biases
-  too. With `until`, its schedule is over, and its learning rate 0, at that share of the
-  run; with `stop`, the schedule is the run's own, cut off there; with `start`, it begins
-  to train at that share, and nothing of it changes before. Leaves that `freeze` matches
-  get no update and no memory.
+  A group of `optimizer.groups` takes the parameters that its pattern `match` matches; what
+  it does not set it has from the base. A weight decay that it sets holds for all its
+  leaves, biases too. With `until`, its schedule ends, and its learning rate is 0, at that
+  share of the run; with `stop`, the schedule is the run's own, cut off there; with
+  `start`, it begins to train at that share, and nothing of it changes before. Leaves that
+  `freeze` matches get no update and no memory.
 
   With `layer_decay` d, the updates of a layer are multiplied by d to the power of the
   number of layers between it and the last one (Clark et al. 2020, "ELECTRA", and
   discriminative fine-tuning, Howard and Ruder 2018).
 
   Args:
-    optimizer: the `optimizer` part of the config.
-    learning_rate: a number or a schedule.
-    grad_clip: largest global norm of the gradient.
+    optimizer: the `optimizer` section of the config.
+    learning_rate: a number or a schedule; its numbers may be traced.
+    weight_decay: None: that of the config; may be traced.
+    momentum: likewise.
+    grad_clip: largest global norm of the gradient; may be traced.
+    constructor: optax constructor of the user's own, where `optimizer.name` means one.
+      It gets learning_rate (a schedule), the options, and, where it has parameters of
+      these names, weight_decay, mask, momentum and nesterov as in the config.
     schedule: (peak, until, stop) -> the run's schedule with these, see `make_schedule`;
       for groups. None: their rates are constant.
     freeze: patterns of parameter paths.
@@ -91,8 +123,8 @@ def make_optimizer(
       `layer_decay`.
 
   Raises:
-    UserError: an unknown optimiser, an option that it does not take, a group that says
-      nothing of use, or a pattern that matches nothing.
+    UserError: an unknown optimiser, an option that it does not take, a group without
+      effect, or a pattern that matches nothing.
 
   >>> from jaxvision.config import base_config
   >>> import jax.numpy as jnp
@@ -102,17 +134,29 @@ def make_optimizer(
   >>> updates['bias'].tolist()  # Nesterov: (1 + 0.9) x 0.5
   [-0.949999988079071, -0.949999988079071]
   """
+  base = _Rule(
+    name=optimizer.name,
+    learning_rate=learning_rate,
+    weight_decay=optimizer.weight_decay if weight_decay is None else weight_decay,
+    momentum=optimizer.momentum if momentum is None else momentum,
+    nesterov=optimizer.nesterov,
+    options=dict(optimizer.options),
+    constructor=constructor,
+  )
   parts = [optax.clip_by_global_norm(grad_clip)] if switched_on(grad_clip) else []
-  base = _single(optimizer, learning_rate, decay_mask)
   named = {name: dict(group) for name, group in optimizer.groups.items()}
   last = []
   if optimizer.layer_decay < 1:
     last = [_scale_by_layer(optimizer.layer_decay, layers)]
   if not named and not freeze:
-    return optax.chain(*parts, *base, *last)
-  transforms = {_BASE: optax.chain(*base), _FROZEN: optax.set_to_zero()}
+    return optax.chain(*parts, *_single(base, decay_mask), *last)
+  transforms = {
+    _BASE: optax.chain(*_single(base, decay_mask)),
+    _FROZEN: optax.set_to_zero(),
+  }
+  peak = optimizer.learning_rate
   for name, group in named.items():
-    transforms[name] = _group(name, group, optimizer, schedule, total_steps)
+    transforms[name] = _group(name, group, base, peak, schedule, total_steps)
   patterns = {name: group['match'] for name, group in named.items()}
 
   def labels(params):
@@ -161,12 +205,43 @@ _GROUP_FIELDS = ('match', 'name', 'nesterov', 'options', *_GROUP_NUMBERS)
 def _group(
   name: str,
   group: dict[str, Any],
-  base: ConfigDict,
+  base: _Rule,
+  peak: Any,
   schedule: Callable[..., optax.Schedule] | None,
   total_steps: int,
 ) -> optax.GradientTransformation:
   """Returns the transformation of one group, or raises UserError."""
-  where = f'optimizer.groups.{name}'
+  _check_group(f'optimizer.groups.{name}', group)
+  changes: dict[str, Any] = {
+    field: float(group[field])
+    for field in ('weight_decay', 'momentum')
+    if field in group
+  }
+  if 'nesterov' in group:
+    changes['nesterov'] = group['nesterov']
+  if group.get('name', base.name) != base.name:
+    # The options of the base are another optimiser's.
+    changes |= {'name': group['name'], 'options': {}, 'constructor': None}
+  if 'options' in group:
+    changes['options'] = dict(group['options'])
+  mask = None if 'weight_decay' in group else decay_mask
+  rate = group.get('learning_rate', peak)
+  if schedule is not None:
+    rate = schedule(rate, group.get('until', 1.0), group.get('stop', 1.0))
+  first = groups_lib.first_step(group, total_steps)
+  if not first:
+    return optax.chain(
+      *_single(dataclasses.replace(base, learning_rate=rate, **changes), mask)
+    )
+  # What is inside counts steps from its own first one.
+  late = (lambda step: rate(first + step)) if callable(rate) else rate
+  rule = dataclasses.replace(base, learning_rate=late, **changes)
+  inner = optax.chain(*_single(rule, mask))
+  return optax.conditionally_mask(inner, lambda step: step >= first)
+
+
+def _check_group(where: str, group: dict[str, Any]) -> None:
+  """Raises UserError where a field of a group is unknown or impossible."""
   for field, value in group.items():
     if field not in _GROUP_FIELDS:
       raise UserError(
@@ -185,36 +260,17 @@ def _group(
     )
   if not isinstance(group.get('nesterov', True), bool):
     raise UserError(f'config: {where}.nesterov must be True or False')
-  own = ConfigDict(base.to_dict())
-  if group.get('name', base.name) != base.name:
-    own.options = ConfigDict()  # the base's are another optimiser's
-  for field in ('name', 'learning_rate', 'weight_decay', 'momentum', 'nesterov'):
-    if field in group:
-      own[field] = type(own[field])(group[field])
-  if 'options' in group:
-    own.options = ConfigDict(dict(group['options']))
-  mask = None if 'weight_decay' in group else decay_mask
-  rate: optax.ScalarOrSchedule = own.learning_rate
-  if schedule is not None:
-    rate = schedule(rate, group.get('until', 1.0), group.get('stop', 1.0))
-  first = groups_lib.first_step(group, total_steps)
-  if not first:
-    return optax.chain(*_single(own, rate, mask))
-  # What is inside counts steps from its own first one.
-  late = (lambda step: rate(first + step)) if callable(rate) else rate
-  inner = optax.chain(*_single(own, late, mask))
-  return optax.conditionally_mask(inner, lambda step: step >= first)
 
 
-def _single(
-  optimizer: ConfigDict, learning_rate: optax.ScalarOrSchedule, decayed: Any
-) -> list[optax.GradientTransformation]:
+def _single(rule: _Rule, decayed: Any) -> list[optax.GradientTransformation]:
   """Returns one optimiser and its weight decay, over the leaves that `decayed` says."""
-  name = optimizer.name
+  if rule.constructor is not None:
+    return [_own(rule, decayed)]
+  name = rule.name
   if name not in OPTIMIZERS:
     raise UserError(
       f'config: there is no optimizer.name "{name}"{closest(name, OPTIMIZERS)} '
-      f'(known: {", ".join(OPTIMIZERS)})'
+      f'(known: {", ".join(OPTIMIZERS)}, or file.py:function)'
     )
   make = OPTIMIZERS[name]
   takes = inspect.signature(make).parameters
@@ -222,10 +278,44 @@ def _single(
   own |= {'mask', 'weight_decay_mask'}
   if name in _WITH_MOMENTUM:
     own |= {'momentum', 'nesterov'}
+  _check_options(name, rule.options, own, takes)
+  options = dict(rule.options)
+  parts = []
+  if 'weight_decay' in takes:
+    mask = 'mask' if 'mask' in takes else 'weight_decay_mask'
+    options['weight_decay'] = rule.weight_decay
+    if mask in takes:
+      options[mask] = decayed
+  elif 'weight_decay_rate' in takes:
+    on = switched_on(rule.weight_decay)
+    options['weight_decay_rate'] = rule.weight_decay if on else None
+    options['weight_decay_mask'] = decayed
+  elif switched_on(rule.weight_decay):
+    parts.append(optax.add_decayed_weights(rule.weight_decay, decayed))
+  if name in _WITH_MOMENTUM:
+    options['momentum'] = rule.momentum
+    if name == 'sgd' and not switched_on(rule.momentum):
+      options['momentum'] = None  # and no memory for it
+    options['nesterov'] = rule.nesterov
+  try:
+    parts.append(make(rule.learning_rate, **options))
+  except (TypeError, ValueError) as error:
+    raise UserError(
+      f'config: optimizer {name}: {" ".join(str(error).split())}'
+    ) from error
+  return parts
+
+
+_SECTION = ('learning_rate', 'weight_decay', 'momentum', 'nesterov')
+
+
+def _check_options(
+  name: str, options: dict[str, Any], own: set[str], takes: Any
+) -> None:
+  """Raises UserError for an option that the optimiser lacks or that has its own field."""
   free = [key for key in takes if key not in own]
-  options = dict(optimizer.options)
   for option in options:
-    if option in own and option in optimizer:
+    if option in own and option in _SECTION:
       raise UserError(
         f'config: set optimizer.{option} instead of optimizer.options.{option}'
       )
@@ -234,28 +324,30 @@ def _single(
         f'config: optimizer {name} has no option "{option}"{closest(option, free)} '
         f'(options: {", ".join(free)})'
       )
-  parts = []
-  if 'weight_decay' in takes:
-    mask = 'mask' if 'mask' in takes else 'weight_decay_mask'
-    options['weight_decay'] = optimizer.weight_decay
-    if mask in takes:
-      options[mask] = decayed
-  elif 'weight_decay_rate' in takes:
-    options['weight_decay_rate'] = (
-      optimizer.weight_decay if switched_on(optimizer.weight_decay) else None
-    )
-    options['weight_decay_mask'] = decayed
-  elif switched_on(optimizer.weight_decay):
-    parts.append(optax.add_decayed_weights(optimizer.weight_decay, decayed))
-  if name in _WITH_MOMENTUM:
-    options['momentum'] = optimizer.momentum
-    if name == 'sgd' and not switched_on(optimizer.momentum):
-      options['momentum'] = None  # and no memory for it
-    options['nesterov'] = optimizer.nesterov
-  try:
-    parts.append(make(learning_rate, **options))
-  except (TypeError, ValueError) as error:
+
+
+def _own(rule: _Rule, decayed: Any) -> optax.GradientTransformation:
+  """Returns what a user's optax constructor makes."""
+  make = rule.constructor
+  assert make is not None
+  takes = inspect.signature(make).parameters
+  anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+  offered = {
+    'weight_decay': rule.weight_decay,
+    'mask': decayed,
+    'momentum': rule.momentum,
+    'nesterov': rule.nesterov,
+  }
+  options = {key: value for key, value in offered.items() if key in takes}
+  if not anything:
+    _check_options(rule.name, rule.options, {'learning_rate'}, takes)
+  options |= rule.options
+  made = parts_lib.call(
+    'optimizer.name', make, learning_rate=rule.learning_rate, **options
+  )
+  if not (hasattr(made, 'init') and hasattr(made, 'update')):
     raise UserError(
-      f'config: optimizer {name}: {" ".join(str(error).split())}'
-    ) from error
-  return parts
+      f'config: optimizer.name: {parts_lib.describe(make)} returned '
+      f'{type(made).__name__}, not an optax.GradientTransformation'
+    )
+  return made

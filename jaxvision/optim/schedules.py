@@ -1,10 +1,16 @@
 """How the learning rate goes over a run."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvision.errors import UserError
+from jaxvision.config import parts
+from jaxvision.errors import UserError, closest
+
+SCHEDULES = ('constant', 'cosine', 'step', 'one_cycle', 'linear')
 
 
 def make_schedule(
@@ -14,6 +20,7 @@ def make_schedule(
   steps_per_epoch: float,
   until: float = 1.0,
   stop: float = 1.0,
+  constructor: Callable[..., optax.Schedule] | None = None,
 ) -> optax.Schedule:
   """Returns the learning rate as a function of the optimiser step.
 
@@ -30,6 +37,7 @@ def make_schedule(
     steps_per_epoch: to turn `warmup_epochs` into steps.
     until: share of the run in which the whole schedule goes by; 0 from there on.
     stop: share of the run at which it is cut off: 0 from there on.
+    constructor: a schedule of the user's own, (peak, total_steps) -> optax schedule.
 
   Raises:
     UserError: the warm-up is as long as the run, or one_cycle is given a warm-up.
@@ -39,6 +47,14 @@ def make_schedule(
   >>> [round(float(rate(step)), 3) for step in (0, 50, 100)]
   [0.1, 0.05, 0.0]
   """
+  if constructor is not None:
+    return _own(constructor, peak, total_steps, min(until, stop))
+  if schedule.name not in SCHEDULES:
+    raise UserError(
+      f'config: there is no schedule.name "{schedule.name}"'
+      f'{closest(schedule.name, SCHEDULES)} (known: {", ".join(SCHEDULES)}, or '
+      'file.py:function)'
+    )
   if not isinstance(peak, int | float):  # traced; optax computes some parts on the host
     share = make_schedule(schedule, 1.0, total_steps, steps_per_epoch, until, stop)
     return lambda step: peak * share(step)
@@ -79,3 +95,27 @@ def make_schedule(
     return main
   rise = optax.schedules.linear_schedule(peak * schedule.start_factor, peak, warmup)
   return optax.schedules.join_schedules([rise, main], [warmup])
+
+
+def _own(
+  constructor: Callable[..., optax.Schedule], peak: float, total_steps: int, end: float
+) -> optax.Schedule:
+  """Returns a schedule of the user's own, cut off at a share `end` of the run."""
+  made = parts.call('schedule.name', constructor, peak, total_steps)
+  if not callable(made):
+    raise UserError(
+      f'config: schedule.name: {parts.describe(constructor)} returned '
+      f'{type(made).__name__}, not a function of the step'
+    )
+  value = parts.call(
+    'schedule.name', jax.eval_shape, made, jax.ShapeDtypeStruct((), jnp.int32)
+  )
+  if getattr(value, 'shape', None) != ():
+    raise UserError(
+      f'config: schedule.name: {parts.describe(constructor)}: the learning rate of a step '
+      'must be one number'
+    )
+  if end >= 1:
+    return made
+  last = round(end * total_steps)
+  return lambda step: jnp.where(step < last, made(step), 0.0)

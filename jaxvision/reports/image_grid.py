@@ -42,13 +42,13 @@ class CaptionedImage:
     image: uint8 [H, W, C], C 1 (grey) or 3 (RGB).
     lines: the caption; the first line has the colour of `correct`.
     correct: whether the prediction is correct; None where there is none.
-    index: position of the example in its split.
+    index: position of the example in its split; None where it has none.
   """
 
   image: np.ndarray
   lines: tuple[str, ...]
   correct: bool | None = None
-  index: int = 0
+  index: int | None = 0
 
   def color(self, theme: Theme) -> str:
     """Returns the colour of the first line and of the bar above it."""

@@ -1,13 +1,35 @@
-"""The interface between a task and the engine."""
+"""What a task is: the interface between what is trained and what trains it.
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+A task is a class. It is built once, from a `TaskContext`, and every mistake in the config
+that concerns it is found there. Its methods are pure functions that the engine compiles,
+shards and repeats, and that anyone may call:
+
+    task = Run.build(config, dataset).task
+    state = task.init(jax.random.key(0))
+    state, metrics = task.train_step(state, batch, key)
+
+`SupervisedTask` is the usual base class of a task of one's own: see
+examples/rotation_task.py.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu import metrics as clu_metrics
+from ml_collections import ConfigDict
+
+from jaxvision.config.hparams import hparams
+from jaxvision.config.plan import RunPlan
+from jaxvision.data.dataset import Dataset
+from jaxvision.data.info import DatasetInfo
+from jaxvision.data.order import seed_words
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -15,16 +37,19 @@ Batch = dict[str, jax.Array]
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that changes while a classifier trains, and so every checkpoint.
+  """Everything that changes while a model trains, and the numbers that it trains by.
 
   Attributes:
     step: int32 scalar, optimiser steps done.
     key: uint32 key data; step n draws from `fold_in(key, n)` and from nothing else.
     params: float32 parameters.
     batch_stats: float32 running statistics of batch normalisation, or {}.
-    opt_state: the optimiser's.
+    opt_state: state of the optimiser.
     ema: {'params', 'batch_stats'} averaged over the steps or by Lookahead, or {}
       without.
+    order_seed: uint32 [2], the seed of the order of the training examples; None in a
+      state that does not train.
+    hparams: path of a config field -> float32 scalar, see `jaxvision.config.hparams`.
   """
 
   step: jax.Array
@@ -33,6 +58,8 @@ class TrainState:
   batch_stats: PyTree
   opt_state: optax.OptState
   ema: PyTree
+  order_seed: jax.Array | None = None
+  hparams: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
   @property
   def eval_variables(self) -> PyTree:
@@ -42,95 +69,232 @@ class TrainState:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-class Generator(NamedTuple):
-  """What draws images.
-
-  Attributes:
-    draw: (variables, noise float32 [B, latent], labels int32 [B]) -> images uint8
-      [B, H, W, C]; the labels count where it is conditional.
-    latent: length of the noise, which is standard normal.
-    classes: number of classes to choose from; 0: none, it is unconditional.
-  """
-
-  draw: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
-  latent: int
-  classes: int
+# They come from the config whenever a run starts, and are in no checkpoint.
+_FROM_CONFIG = ('order_seed', 'hparams')
 
 
-class Task(NamedTuple):
-  """A task: pure functions over its state, its batches and a key.
-
-  Attributes:
-    init: key -> state.
-    train_step: (state, batch, key) -> (state, metrics).
-    metrics: the clu Collection that it returns.
-    schedule: step -> learning rate, for the log.
-    health: metrics -> scalar, a number that is finite as long as training is.
-    best: name of the measure in an evaluation that says which checkpoint is the best, and
-      whether that is its 'max' or its 'min'.
-    eval_step: (state, batch) -> (metrics, outputs) of a task with labels; outputs have
-      the batch's length. Else None.
-    generator: which draws with the state's `eval_variables`, of a task that generates.
-      Else None.
-    init_from_data: (state at step 0, images uint8 [n, H, W, C]) -> state, where the
-      initial weights depend on the data; else None.
-    later_steps: ((first step, train_step from there on), ...), where parameters that are
-      frozen at the start train later.
-    features: (state, images uint8 [B, H, W, C]) -> float32 [B, D], where these never
-      change in a run, because all but the classifier is frozen and nothing is augmented;
-      `train_step` and `eval_step` take them in the place of images. Else None.
-  """
-
-  init: Callable[[jax.Array], PyTree]
-  train_step: Callable[[PyTree, Batch, jax.Array], tuple[PyTree, Any]]
-  metrics: type[clu_metrics.Collection]
-  schedule: optax.Schedule
-  health: Callable[[Any], jax.Array]
-  best: tuple[str, str]
-  eval_step: Callable[[PyTree, Batch], tuple[Any, jax.Array]] | None = None
-  generator: Generator | None = None
-  init_from_data: Callable[[PyTree, jax.Array], PyTree] | None = None
-  later_steps: tuple[tuple[int, Callable[..., tuple[PyTree, Any]]], ...] = ()
-  features: Callable[[PyTree, jax.Array], jax.Array] | None = None
-
-  def phases(self) -> tuple[tuple[int, Callable[..., tuple[PyTree, Any]]], ...]:
-    """Returns every (first step, train_step from there on), the first at 0."""
-    return ((0, self.train_step), *self.later_steps)
-
-
-def update_ema(ema: PyTree, new: PyTree, decay: float, step: jax.Array) -> PyTree:
-  """Returns `decay * ema + (1 - decay) * new`, the decay rising over the first steps.
-
-  The decay is at most (1 + step) / (10 + step), so that the average forgets the random
-  initial weights quickly (as TensorFlow's ExponentialMovingAverage with num_updates).
-  """
-  step = step.astype(jnp.float32)
-  decay = jnp.minimum(decay, (1 + step) / (10 + step))
-  return jax.tree.map(lambda e, n: e + (1 - decay) * (n - e), ema, new)
-
-
-def update_lookahead(
-  slow: PyTree, fast: PyTree, step: jax.Array, every: int, decay: float, total: int
-) -> tuple[PyTree, PyTree]:
-  """Returns the slow and the fast weights after a step.
-
-  At each `every`-th step the slow weights move towards the fast ones, which then start
-  over from there: `slow = fast = a slow + (1 - a) fast` with
-  `a = decay (step / total)**3`, so that early pulls change little and late ones average.
-  The run ends on the slow weights. Zhang et al., "Lookahead Optimizer: k steps forward,
-  1 step back", 2019; the rising share is that of K. Jordan, arXiv 2404.00498.
+def with_numbers(
+  state: PyTree, config: ConfigDict, place: Callable = lambda x: x
+) -> PyTree:
+  """Returns a train state with the seed and the numbers of a config.
 
   Args:
-    slow, fast: alike.
-    step: int32 scalar, steps done, this one included.
-    every: steps between pulls.
-    decay: a at the end of the run.
-    total: steps of the run.
+    state: a `TrainState` or another dataclass with `order_seed` and `hparams`.
+    config: valid.
+    place: puts an array where the state is.
   """
-  kept = decay * (step.astype(jnp.float32) / total) ** 3
-  pull = step % every == 0
-  slow = jax.tree.map(
-    lambda s, f: jnp.where(pull, s + (1 - kept) * (f - s), s), slow, fast
+  return state.replace(
+    order_seed=place(seed_words(config.seed)),
+    hparams={path: place(value) for path, value in hparams(config).items()},
   )
-  over = pull | (step == total)
-  return slow, jax.tree.map(lambda s, f: jnp.where(over, s, f), slow, fast)
+
+
+def saved_fields(state: PyTree) -> dict[str, PyTree]:
+  """Returns the part of a train state that a checkpoint holds, by field."""
+  return {
+    field.name: getattr(state, field.name)
+    for field in dataclasses.fields(state)
+    if field.name not in _FROM_CONFIG
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """The parts of a run that are the user's own, as objects.
+
+  Attributes:
+    model: a linen module class, a function that returns a module, or a module.
+    loss: (outputs, targets, **options) -> float [B].
+    optimizer: optax constructor.
+    schedule: (peak, total_steps) -> optax schedule.
+    augment: functions (key, images) -> images.
+    metrics: clu Metric classes by name.
+    task: a `Task` class.
+    data: a function that returns a data set, or a `Dataset`.
+    callbacks: `Callback` objects.
+  """
+
+  model: Any = None
+  loss: Callable | None = None
+  optimizer: Callable | None = None
+  schedule: Callable | None = None
+  augment: tuple[Callable, ...] = ()
+  metrics: dict[str, type] = dataclasses.field(default_factory=dict)
+  task: type | None = None
+  data: Any = None
+  callbacks: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskContext:
+  """What a task is built from.
+
+  Attributes:
+    config: valid and frozen.
+    info: what is known of the data set.
+    plan: the steps of the run.
+    parts: the user's own parts.
+  """
+
+  config: ConfigDict
+  info: DatasetInfo
+  plan: RunPlan
+  parts: Parts = Parts()
+
+
+class Task(abc.ABC):
+  """What is trained, and how.
+
+  Attributes:
+    best: the name of the measure in an evaluation that says which checkpoint is the best,
+      and whether its 'max' or its 'min' is.
+    metrics: the clu Collection that `train_step` and `eval_step` return.
+    normalization: per-channel (mean, std), in units of [0, 1], of the images that the
+      model sees.
+  """
+
+  best: ClassVar[tuple[str, str]] = ('loss', 'min')
+  metrics: type[clu_metrics.Collection]
+  normalization: tuple[tuple[float, ...], tuple[float, ...]]
+
+  def __init__(self, context: TaskContext):
+    self.config, self.info = context.config, context.info
+    self.plan, self.parts = context.plan, context.parts
+
+  @classmethod
+  def batches_per_step(cls, config: ConfigDict) -> int:
+    """Returns how many batches of `batch_size` images an optimiser step takes."""
+    del config
+    return 1
+
+  def number(self, state: PyTree, path: str) -> Any:
+    """Returns a number of the config, from the state where it lives there.
+
+    Args:
+      state: a train state.
+      path: of the field, such as 'ema_decay'.
+    """
+    if path in state.hparams:
+      return state.hparams[path]
+    value: Any = self.config
+    for name in path.split('.'):
+      value = value[name]
+    return value
+
+  @abc.abstractmethod
+  def init(self, key: jax.Array) -> PyTree:
+    """Returns the train state at step 0."""
+
+  @abc.abstractmethod
+  def train_step(
+    self, state: PyTree, batch: Batch, key: jax.Array
+  ) -> tuple[PyTree, Any]:
+    """Takes one optimiser step; returns (state, metrics of the batch)."""
+
+  def phases(self) -> tuple[tuple[int, Callable[..., tuple[PyTree, Any]]], ...]:
+    """Returns (first step, train step from there on) for each phase of the run."""
+    return ((0, self.train_step),)
+
+  def eval_step(self, state: PyTree, batch: Batch) -> tuple[Any, jax.Array]:
+    """Evaluates a batch; returns (metrics, outputs [B, ...]).
+
+    Args:
+      state: a train state.
+      batch: 'image' and 'label' as in training, and 'mask' bool [B], False for padding.
+    """
+    raise NotImplementedError(f'{type(self).__name__} has no eval_step')
+
+  def init_from_data(self, state: PyTree, images: jax.Array) -> PyTree:
+    """Returns the state at step 0 with weights that depend on training images.
+
+    Args:
+      state: from `init`.
+      images: uint8 [n, H, W, C].
+    """
+    del images
+    return state
+
+  @property
+  def needs_data_to_init(self) -> bool:
+    """Whether `init_from_data` does anything."""
+    return type(self).init_from_data is not Task.init_from_data
+
+  @property
+  def features(self) -> Callable[[PyTree, jax.Array], jax.Array] | None:
+    """(state, images uint8 [B, H, W, C]) -> float32 [B, D] where these never change.
+
+    So it is where all but the classifier is frozen and nothing is augmented; then
+    `train_step` and `eval_step` take features in the place of images. Else None.
+    """
+    return None
+
+  def health(self, metrics: Any) -> jax.Array:
+    """Returns a scalar that is finite as long as training is."""
+    return metrics.loss.compute()
+
+  def learning_rate(self, step: int) -> float:
+    """Returns the learning rate of a step, for the log."""
+    raise NotImplementedError
+
+  def count_parameters(self, params: PyTree) -> dict[str, int]:
+    """Returns the numbers of parameters by their names in summary.json."""
+    return {'params': sum(leaf.size for leaf in jax.tree.leaves(params))}
+
+  def prepare_evaluation(self) -> None:
+    """Finds what evaluation needs beside the data; raises UserError where it is missing."""
+    return
+
+  @abc.abstractmethod
+  def evaluator(
+    self, run: Any, dataset: Dataset, inputs: Dataset, state: PyTree
+  ) -> Any:
+    """Returns the `RunEvaluator` of a run.
+
+    Args:
+      run: the `Run`.
+      dataset: as loaded, with its images.
+      inputs: the same, or with features in the place of the images.
+      state: whose shapes the programs are compiled for.
+    """
+
+  @abc.abstractmethod
+  def load(self, state: PyTree, step: int, origin: str) -> Any:
+    """Returns a trained run that predicts or draws, for `load_run`."""
+
+  def summaries(self) -> Sequence[Any]:
+    """Returns the `ModelSummary` of each network: layers, parameters, FLOPs."""
+    return ()
+
+  def augmented(
+    self, key: jax.Array, images: jax.Array, flips: jax.Array | None = None
+  ) -> jax.Array:
+    """Returns training images as the model sees them, as pixels uint8 [B, H, W, C]."""
+    del key, flips
+    return images
+
+  def enabled_augmentations(self) -> tuple[str, ...]:
+    """Lists the fields beside `augment` that change training images, with values."""
+    return ()
+
+  @property
+  def measure(self) -> dict[str, Any]:
+    """What runs of this task are ranked by, for `compare`."""
+    name, mode = self.best
+    return {
+      'key': f'test_{name}',
+      'label': f'test {name}',
+      'split': 'test',
+      'logged': name,
+      'mode': mode,
+      'percent': name.startswith('accuracy'),
+    }
+
+
+def numpy_tree(tree: PyTree) -> PyTree:
+  """Returns a tree of arrays on the host."""
+  return jax.tree.map(np.asarray, tree)
+
+
+def copied(tree: PyTree) -> PyTree:
+  """Returns a copy: a state whose leaves share buffers could not be donated."""
+  return jax.tree.map(jnp.copy, tree)

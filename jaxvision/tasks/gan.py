@@ -1,146 +1,139 @@
 """Generative adversarial networks: a generator and a discriminator that train in turn."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
-from clu import metrics
 from ml_collections import ConfigDict
 
-from jaxvision.data.augment import make_augment
+from jaxvision import models, optim
+from jaxvision.config import base_config
+from jaxvision.data.augment import check, diffaugment, make_augment
 from jaxvision.data.augment.diffaugment import diff_augment
-from jaxvision.models.generative import GAN
-from jaxvision.tasks.base import Batch, Generator, PyTree, Task, update_ema
+from jaxvision.data.dataset import Dataset
+from jaxvision.errors import UserError
+from jaxvision.inference.generator import GeneratorRun
+from jaxvision.models.summary import summarize_gan
+from jaxvision.optim.averaging import update_ema
+from jaxvision.tasks.base import Batch, PyTree, Task, TaskContext, copied
+from jaxvision.tasks.gan_evaluator import GanEvaluator, GanExtractors
 from jaxvision.tasks.gan_losses import gradient_penalty, make_losses, squared_gradient
+from jaxvision.tasks.gan_state import ClassifyingMetrics, GANMetrics, GANState, Network
+from jaxvision.training.sampler import make_generator, to_pixels
 
-
-@flax.struct.dataclass
-class Network:
-  """One of the two players: float32 parameters, running statistics, optimiser."""
-
-  params: PyTree
-  batch_stats: PyTree
-  opt_state: optax.OptState
-
-  @property
-  def variables(self) -> PyTree:
-    """What linen applies."""
-    return {'params': self.params, 'batch_stats': self.batch_stats}
-
-
-@flax.struct.dataclass
-class GANState:
-  """Everything that changes while a GAN trains, and so every checkpoint.
-
-  Attributes:
-    step: int32 scalar, steps of the generator done.
-    key: uint32 key data; step n draws from `fold_in(key, n)` and from nothing else.
-    generator, discriminator: the players.
-    ema: {'params', 'batch_stats'} of the generator averaged over the steps, or {}.
-  """
-
-  step: jax.Array
-  key: jax.Array
-  generator: Network
-  discriminator: Network
-  ema: PyTree
-
-  @property
-  def params(self) -> PyTree:
-    """The parameters of both."""
-    return {
-      'generator': self.generator.params,
-      'discriminator': self.discriminator.params,
-    }
-
-  @property
-  def eval_variables(self) -> PyTree:
-    """The generator's variables that samples are drawn with: the average where kept."""
-    return self.ema or self.generator.variables
-
-
-@flax.struct.dataclass
-class GANMetrics(metrics.Collection):
-  """Means over steps and images.
-
-  D(x) and D(G(z)), `d_real` and `d_fake`, are what the discriminator says before it
-  learns from the batch. Gradients are measured before they are clipped; the losses are
-  without penalties.
-  """
-
-  generator_loss: metrics.Average.from_output('generator_loss')
-  discriminator_loss: metrics.Average.from_output('discriminator_loss')
-  d_real: metrics.Average.from_output('d_real')
-  d_fake: metrics.Average.from_output('d_fake')
-  penalty: metrics.Average.from_output('penalty')
-  generator_grad_norm: metrics.Average.from_output('generator_grad_norm')
-  discriminator_grad_norm: metrics.Average.from_output('discriminator_grad_norm')
-
-
-# The same, and the cross-entropy of the classes of real images. Made so because what
-# a clu collection inherits is lost on it.
-ClassifyingMetrics = metrics.Collection.create(
-  **GANMetrics.__annotations__, class_loss=metrics.Average.from_output('class_loss')
+# Fields of a config that mean nothing to a GAN, and why.
+_WITHOUT_MEANING = (
+  ('grad_accumulation', 'a GAN takes its batch in one part'),
+  ('lookahead.every', 'the generator is averaged by ema_decay'),
+  ('freeze', 'both networks train as a whole'),
+  ('init.pretrained', 'a GAN starts from random weights'),
+  ('data.mean', 'a GAN takes images in [-1, 1]'),
+  ('optimizer.groups', 'each of the two networks has one optimiser'),
+  ('optimizer.layer_decay', 'each of the two networks has one learning rate'),
+  ('loss.name', 'gan.loss says which game is played'),
+  ('metrics', 'a GAN is measured by its samples'),
 )
 
 
-def to_pixels(images: jax.Array) -> jax.Array:
-  """Returns uint8 pixels of images in [-1, 1], rounded to the nearest.
+class GanTask(Task):
+  """Trains the two networks of a GAN.
 
-  >>> to_pixels(jnp.array([-1.0, 0.0, 1.0])).tolist()
-  [0, 128, 255]
-  """
-  return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
+  Batches hold `image` uint8 [d_steps B, H, W, C] and `label` int32 [d_steps B]: a step
+  is `gan.d_steps` steps of the discriminator and one of the generator. Conditional
+  networks draw labels evenly.
 
-
-def make_generator(gan: GAN, num_classes: int) -> Generator:
-  """Returns what draws images with the generator of `gan`, in inference mode."""
-
-  def draw(variables: PyTree, noise: jax.Array, labels: jax.Array) -> jax.Array:
-    given = labels if gan.conditional else None
-    return to_pixels(gan.generator.apply(variables, noise, given, train=False))
-
-  return Generator(draw, gan.latent, num_classes if gan.conditional else 0)
-
-
-def make_gan(
-  config: ConfigDict,
-  gan: GAN,
-  optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
-  schedule: optax.Schedule,
-  image_shape: tuple[int, int, int],
-  num_classes: int,
-) -> Task:
-  """Returns the task that trains the two networks of `gan` in turn.
-
-  A step trains the discriminator `gan.d_steps` times, each on real images of its own and
-  on as many generated ones, then the generator once, on the last generated ones
-  as the discriminator now sees them. Real and generated images go through the
-  discriminator one after the other, so that batch norm takes the statistics of each.
-
-  Batches hold `image` uint8 [d_steps B, H, W, C] and `label` int32 [d_steps B].
-
-  Args:
-    config: the run's; reads `gan`, `augment` (of real images), `label_smoothing`,
-      `ema_decay`, `dtype`.
+  Attributes:
     gan: the networks.
-    optimizers: the generator's and the discriminator's.
-    schedule: the generator's learning rate, for the log.
-    image_shape: (H, W, C).
-    num_classes: of the data; conditional networks draw labels evenly.
+    generator: draws images with the state's `eval_variables`.
   """
-  rules, parts = config.gan, config.gan.d_steps
-  losses = make_losses(rules.loss, config.label_smoothing, rules.two_sided_smoothing)
-  half = (0.5,) * image_shape[-1]  # mean and deviation that map [0, 1] to [-1, 1]
-  augment = make_augment(config.augment, half, half, jnp.float32)
-  policy = tuple(rules.diffaugment)
-  collection = ClassifyingMetrics if gan.classifies else GANMetrics
 
-  def init(key: jax.Array) -> GANState:
+  best = ('fd', 'min')
+
+  def __init__(self, context: TaskContext):
+    super().__init__(context)
+    config, info = self.config, self.info
+    _check(config, info.label_kind)
+    check(config.augment, info.image_shape)
+    diffaugment.check(config.gan.diffaugment)
+    fields = dict(config.model)
+    self.gan = models.create_gan(
+      fields.pop('name'),
+      info.image_shape,
+      len(info.class_names),
+      config.dtype,
+      **fields,
+    )
+    half = (0.5,) * info.image_shape[-1]  # mean and deviation: [0, 1] to [-1, 1]
+    self.normalization = (half, half)
+    self.generator = make_generator(self.gan, len(info.class_names))
+    self.metrics = ClassifyingMetrics if self.gan.classifies else GANMetrics
+    self._augment = make_augment(
+      config.augment, half, half, jnp.float32, custom=self.parts.augment
+    )
+    self._diffaugment = tuple(config.gan.diffaugment)
+    self.make_optimizers({})
+
+  @classmethod
+  def batches_per_step(cls, config: ConfigDict) -> int:
+    """Returns the steps of the discriminator in a step: each takes a batch."""
+    return config.gan.d_steps
+
+  @functools.cached_property
+  def extractors(self) -> GanExtractors:
+    """The networks that samples are measured with."""
+    return GanExtractors.of(self.config, self.info)
+
+  def prepare_evaluation(self) -> None:
+    """Finds the networks that samples are measured with, or raises UserError."""
+    _ = self.extractors
+
+  def make_optimizers(
+    self, hparams: dict[str, Any]
+  ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Returns the optimisers of generator and discriminator.
+
+    Args:
+      hparams: numbers that hold instead of the config's.
+    """
+    config = self.config
+    section = config.optimizer
+    peak = hparams.get('optimizer.learning_rate', section.learning_rate)
+    return tuple(
+      optim.make_optimizer(
+        section,
+        self._rate(peak),
+        weight_decay=hparams.get('optimizer.weight_decay'),
+        momentum=hparams.get('optimizer.momentum'),
+        grad_clip=hparams.get('grad_clip', config.grad_clip),
+        constructor=self.parts.optimizer,
+      )
+      for peak in (peak, config.gan.d_learning_rate or peak)
+    )
+
+  def _rate(self, peak: Any) -> optax.Schedule:
+    return optim.make_schedule(
+      self.config.schedule,
+      peak,
+      self.plan.total_steps,
+      self.plan.steps_per_epoch,
+      constructor=self.parts.schedule,
+    )
+
+  def learning_rate(self, step: int) -> float:
+    """Returns the generator's learning rate of a step, for the log."""
+    return float(self._schedule(step))
+
+  @functools.cached_property
+  def _schedule(self) -> optax.Schedule:
+    return self._rate(self.config.optimizer.learning_rate)
+
+  def init(self, key: jax.Array) -> GANState:
+    """Returns the train state at step 0."""
     keys = jax.random.split(key, 3)
+    gan = self.gan
     labels = jnp.zeros(1, jnp.int32) if gan.conditional else None
 
     def make(model, optimizer, key, inputs) -> Network:
@@ -148,154 +141,278 @@ def make_gan(
       params = variables['params']
       return Network(params, variables.get('batch_stats', {}), optimizer.init(params))
 
-    generator = make(gan.generator, optimizers[0], keys[0], jnp.zeros((1, gan.latent)))
-    discriminator = make(
-      gan.discriminator, optimizers[1], keys[1], jnp.zeros((1, *image_shape))
-    )
-    # A copy: a state whose leaves share buffers could not be donated.
-    ema = jax.tree.map(jnp.copy, generator.variables) if config.ema_decay else {}
+    optimizers = self.make_optimizers({})
+    noise = jnp.zeros((1, gan.latent))
+    images = jnp.zeros((1, *self.info.image_shape))
+    generator = make(gan.generator, optimizers[0], keys[0], noise)
+    discriminator = make(gan.discriminator, optimizers[1], keys[1], images)
     return GANState(
       step=jnp.zeros((), jnp.int32),
       key=jax.random.key_data(keys[2]),
       generator=generator,
       discriminator=discriminator,
-      ema=ema,
+      ema=copied(generator.variables) if self.config.ema_decay else {},
     )
-
-  def apply(model, params, stats, inputs, labels) -> tuple[Any, PyTree]:
-    outputs, updated = model.apply(
-      {'params': params, 'batch_stats': stats},
-      inputs,
-      labels,
-      train=True,
-      mutable=['batch_stats'],
-    )
-    return outputs, updated.get('batch_stats', {})
-
-  def judge(params, stats, images, labels) -> tuple[jax.Array, jax.Array, PyTree]:
-    """Returns (outputs [B], mean cross-entropy of the classes or 0, statistics)."""
-    outputs, stats = apply(gan.discriminator, params, stats, images, labels)
-    if not gan.classifies:
-      return outputs, jnp.zeros(()), stats
-    outputs, of_classes = outputs
-    losses = optax.softmax_cross_entropy_with_integer_labels(of_classes, labels)
-    return outputs, losses.mean(), stats
-
-  def discriminate(
-    params, stats, images, labels, key
-  ) -> tuple[jax.Array, jax.Array, PyTree]:
-    if policy:
-      images = diff_augment(key, images, policy)
-    return judge(params, stats, images, labels)
-
-  def update(network, optimizer, grads, stats) -> tuple[Network, jax.Array]:
-    updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
-    params = optax.apply_updates(network.params, updates)
-    return Network(params, stats, opt_state), optax.global_norm(grads)
-
-  def generate(
-    generator, keys, size
-  ) -> tuple[jax.Array, jax.Array | None, Any, PyTree]:
-    """Returns (images, labels, pullback to the parameters, new statistics)."""
-    noise = jax.random.normal(next(keys), (size, gan.latent))
-    labels = None
-    if gan.conditional:
-      labels = jax.random.randint(next(keys), (size,), 0, num_classes)
-    fake, pull, stats = jax.vjp(
-      lambda params: apply(gan.generator, params, generator.batch_stats, noise, labels),
-      generator.params,
-      has_aux=True,
-    )
-    return fake, labels, pull, stats
-
-  def train_discriminator(network, real, real_labels, fake, fake_labels, keys):
-    on_real, on_fake, between = next(keys), next(keys), next(keys)
-
-    def loss_fn(params):
-      def penalized(images):
-        # Without augmentation, and in statistics of its own, which are not kept.
-        return judge(params, network.batch_stats, images, real_labels)[0]
-
-      stats = network.batch_stats
-      of_real, class_loss, stats = discriminate(
-        params, stats, real, real_labels, on_real
-      )
-      # Taught by real images only: what the generator draws yet is of no class.
-      of_fake, _, stats = discriminate(params, stats, fake, fake_labels, on_fake)
-      loss = losses.real(of_real).mean() + losses.fake(of_fake).mean()
-      penalty = jnp.zeros(())
-      if rules.r1:
-        penalty += rules.r1 / 2 * squared_gradient(penalized, real).mean()
-      if rules.gradient_penalty:
-        lengths = gradient_penalty(penalized, real, fake, between)
-        penalty += rules.gradient_penalty * lengths.mean()
-      measured = {
-        'discriminator_loss': loss,
-        'd_real': losses.shown(of_real).mean(),
-        'd_fake': losses.shown(of_fake).mean(),
-        'penalty': penalty,
-      }
-      if gan.classifies:
-        measured['class_loss'] = class_loss
-      return loss + penalty + class_loss, (stats, measured)
-
-    grads, (stats, measured) = jax.grad(loss_fn, has_aux=True)(network.params)
-    network, norm = update(network, optimizers[1], grads, stats)
-    return network, {**measured, 'discriminator_grad_norm': norm}
-
-  def train_generator(network, discriminator, fake, labels, pull, stats, keys):
-    on_fake = next(keys)
-
-    def loss_fn(images):
-      outputs, class_loss, seen = discriminate(
-        discriminator.params, discriminator.batch_stats, images, labels, on_fake
-      )
-      loss = losses.generator(outputs).mean()
-      return loss + rules.class_weight * class_loss, (loss, seen)
-
-    by_images, (loss, seen) = jax.grad(loss_fn, has_aux=True)(fake)
-    network, norm = update(network, optimizers[0], *pull(by_images), stats)
-    measured = {'generator_loss': loss, 'generator_grad_norm': norm}
-    return network, discriminator.replace(batch_stats=seen), measured
 
   def train_step(
-    state: GANState, batch: Batch, key: jax.Array
-  ) -> tuple[GANState, GANMetrics]:
+    self, state: GANState, batch: Batch, key: jax.Array
+  ) -> tuple[GANState, Any]:
+    """Takes `gan.d_steps` steps of the discriminator and one of the generator."""
     keys = _keys(key)
+    parts = self.config.gan.d_steps
+    optimizers = self.make_optimizers(state.hparams)
+    losses = self._losses(state)
     generator, discriminator = state.generator, state.discriminator
     size = batch['image'].shape[0] // parts
     measured = []
     for part in range(parts):  # written out: XLA:CPU is slow at gradients in loops
       # Strided: each part takes the same share of every device's images.
       image, label = batch['image'][part::parts], batch['label'][part::parts]
-      real = augment(next(keys), image)
-      fake, labels, pull, stats = generate(generator, keys, size)
+      real = self._augment(next(keys), image)
+      fake, labels, pullback, stats = self._generate(generator, keys, size)
       generator = generator.replace(batch_stats=stats)
-      discriminator, new = train_discriminator(
-        discriminator, real, label if gan.conditional else None, fake, labels, keys
+      grads, (stats, new) = jax.grad(self.discriminator_loss, has_aux=True)(
+        discriminator.params,
+        discriminator.batch_stats,
+        (real, label if self.gan.conditional else None),
+        (fake, labels),
+        losses,
+        (next(keys), next(keys), next(keys)),
       )
-      measured.append(new)
-    generator, discriminator, of_generator = train_generator(
-      generator, discriminator, fake, labels, pull, stats, keys
+      discriminator, norm = _update(discriminator, optimizers[1], grads, stats)
+      measured.append({**new, 'discriminator_grad_norm': norm})
+    by_images, (loss, stats) = jax.grad(self.generator_loss, has_aux=True)(
+      fake, discriminator, labels, losses, next(keys)
     )
+    generator, norm = _update(
+      generator, optimizers[0], *pullback(by_images), generator.batch_stats
+    )
+    discriminator = discriminator.replace(batch_stats=stats)
     ema = state.ema
-    if config.ema_decay:
-      ema = update_ema(ema, generator.variables, config.ema_decay, state.step)
+    if self.config.ema_decay:
+      decay = self.number(state, 'ema_decay')
+      ema = update_ema(ema, generator.variables, decay, state.step)
     state = state.replace(
       step=state.step + 1, generator=generator, discriminator=discriminator, ema=ema
     )
     means = jax.tree.map(lambda *values: sum(values) / parts, *measured)
-    return state, collection.single_from_model_output(**means, **of_generator)
+    return state, self.metrics.single_from_model_output(
+      **means, generator_loss=loss, generator_grad_norm=norm
+    )
 
-  return Task(
-    init=init,
-    train_step=train_step,
-    metrics=collection,
-    schedule=schedule,
-    health=lambda m: m.generator_loss.compute() + m.discriminator_loss.compute(),
-    generator=make_generator(gan, num_classes),
-    best=('fd', 'min'),
+  def discriminator_loss(
+    self,
+    params: PyTree,
+    batch_stats: PyTree,
+    real: tuple[jax.Array, jax.Array | None],
+    fake: tuple[jax.Array, jax.Array | None],
+    losses: Any,
+    keys: tuple[jax.Array, jax.Array, jax.Array],
+  ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+    """Computes the discriminator's loss with penalties and, where it classifies, classes.
+
+    Args:
+      params: of the discriminator, to differentiate by.
+      batch_stats: its running statistics.
+      real, fake: images in [-1, 1] and their labels, None where it is unconditional.
+      losses: of the game, see `gan_losses`.
+      keys: for the augmentation of real and of generated images, and for the penalty.
+
+    Returns:
+      (float32 scalar, (new running statistics, measures)).
+    """
+    rules = self.config.gan
+    images, labels = real
+
+    def penalized(images):
+      # Without augmentation, and in statistics of its own, which are not kept.
+      return self._discriminate(params, batch_stats, images, labels)[0]
+
+    of_real, class_loss, stats = self._discriminate(
+      params, batch_stats, *real, augment=keys[0]
+    )
+    # Classes are learned from real images only: a young generator draws none.
+    of_fake, _, stats = self._discriminate(params, stats, *fake, augment=keys[1])
+    loss = losses.real(of_real).mean() + losses.fake(of_fake).mean()
+    penalty = jnp.zeros(())
+    if rules.r1:
+      penalty += rules.r1 / 2 * squared_gradient(penalized, images).mean()
+    if rules.gradient_penalty:
+      lengths = gradient_penalty(penalized, images, fake[0], keys[2])
+      penalty += rules.gradient_penalty * lengths.mean()
+    measured = {
+      'discriminator_loss': loss,
+      'd_real': losses.shown(of_real).mean(),
+      'd_fake': losses.shown(of_fake).mean(),
+      'penalty': penalty,
+    }
+    if self.gan.classifies:
+      measured['class_loss'] = class_loss
+    return loss + penalty + class_loss, (stats, measured)
+
+  def generator_loss(
+    self,
+    images: jax.Array,
+    discriminator: Network,
+    labels: jax.Array | None,
+    losses: Any,
+    key: jax.Array,
+  ) -> tuple[jax.Array, tuple[jax.Array, PyTree]]:
+    """Computes the generator's loss as a function of the images that it drew.
+
+    Returns:
+      (float32 scalar, (the loss without the classes, new statistics of the
+      discriminator)).
+    """
+    outputs, class_loss, stats = self._discriminate(
+      discriminator.params, discriminator.batch_stats, images, labels, augment=key
+    )
+    loss = losses.generator(outputs).mean()
+    return loss + self.config.gan.class_weight * class_loss, (loss, stats)
+
+  def _losses(self, state: GANState) -> Any:
+    rules = self.config.gan
+    smoothing = self.number(state, 'label_smoothing')
+    return make_losses(rules.loss, smoothing, rules.two_sided_smoothing)
+
+  def _discriminate(
+    self,
+    params: PyTree,
+    batch_stats: PyTree,
+    images: jax.Array,
+    labels: jax.Array | None,
+    augment: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array, PyTree]:
+    """Returns (outputs [B], mean cross-entropy of the classes or 0, statistics)."""
+    if augment is not None and self._diffaugment:
+      images = diff_augment(augment, images, self._diffaugment)
+    outputs, stats = _apply(self.gan.discriminator, params, batch_stats, images, labels)
+    if not self.gan.classifies:
+      return outputs, jnp.zeros(()), stats
+    outputs, of_classes = outputs
+    losses = optax.softmax_cross_entropy_with_integer_labels(of_classes, labels)
+    return outputs, losses.mean(), stats
+
+  def _generate(
+    self, generator: Network, keys: Iterator[jax.Array], size: int
+  ) -> tuple[jax.Array, jax.Array | None, Any, PyTree]:
+    """Returns (images, labels, pullback to the parameters, new statistics)."""
+    gan = self.gan
+    noise = jax.random.normal(next(keys), (size, gan.latent))
+    labels = None
+    if gan.conditional:
+      classes = len(self.info.class_names)
+      labels = jax.random.randint(next(keys), (size,), 0, classes)
+    fake, pullback, stats = jax.vjp(
+      lambda params: _apply(
+        gan.generator, params, generator.batch_stats, noise, labels
+      ),
+      generator.params,
+      has_aux=True,
+    )
+    return fake, labels, pullback, stats
+
+  def health(self, metrics: Any) -> jax.Array:
+    """Returns the sum of both losses."""
+    return metrics.generator_loss.compute() + metrics.discriminator_loss.compute()
+
+  def count_parameters(self, params: PyTree) -> dict[str, int]:
+    """Returns the numbers of parameters of both networks."""
+    return {
+      f'{name}_params': sum(leaf.size for leaf in jax.tree.leaves(tree))
+      for name, tree in params.items()
+    }
+
+  def evaluator(
+    self, run: Any, dataset: Dataset, inputs: Dataset, state: PyTree
+  ) -> GanEvaluator:
+    """See `Task.evaluator`."""
+    del inputs
+    return GanEvaluator(run, dataset, state)
+
+  def load(self, state: PyTree, step: int, origin: str) -> GeneratorRun:
+    """Returns the trained generator for `load_run`."""
+    return GeneratorRun(
+      self.generator,
+      state.eval_variables,
+      self.info.class_names,
+      f'{origin} (step {step})',
+      config=self.config,
+      info=self.info,
+      step=step,
+      state=state,
+    )
+
+  def summaries(self) -> Sequence[Any]:
+    """Returns the layers, parameters and FLOPs of generator and discriminator."""
+    return summarize_gan(self.gan, self.info.image_shape)
+
+  def augmented(
+    self, key: jax.Array, images: jax.Array, flips: jax.Array | None = None
+  ) -> jax.Array:
+    """Returns training images as the discriminator sees them, as pixels."""
+    del flips
+    images = self._augment(key, images)
+    if self._diffaugment:
+      images = diff_augment(jax.random.fold_in(key, 1), images, self._diffaugment)
+    return to_pixels(images)
+
+  def enabled_augmentations(self) -> tuple[str, ...]:
+    """Lists what the discriminator sees changed."""
+    return (f'gan.diffaugment = {self._diffaugment}',) if self._diffaugment else ()
+
+  @property
+  def measure(self) -> dict[str, Any]:
+    """What GANs are ranked by: the Fr\N{LATIN SMALL LETTER E WITH ACUTE}chet distance."""
+    return {
+      'key': 'fd',
+      'label': 'Fr\N{LATIN SMALL LETTER E WITH ACUTE}chet distance',
+      'split': 'samples',
+      'logged': 'fd',
+      'mode': 'min',
+      'percent': False,
+    }
+
+
+def _check(config: ConfigDict, label_kind: str) -> None:
+  """Raises UserError where a field of the config means nothing to a GAN."""
+  default = base_config()
+  for path, why in _WITHOUT_MEANING:
+    value, empty = config, default
+    for key in path.split('.'):
+      value, empty = value[key], empty[key]
+    if _plain(value) != _plain(empty):
+      raise UserError(f'config: {path} does not hold for task gan: {why}; leave it out')
+  if config.label_smoothing and config.gan.loss not in ('bce', 'least_squares'):
+    raise UserError(
+      f'config: label_smoothing moves the targets of bce and least_squares, and gan.loss '
+      f'{config.gan.loss} has none: set it to 0'
+    )
+  if label_kind != 'class':
+    raise UserError(
+      f'config: task gan takes labels that are classes, not of kind {label_kind}'
+    )
+
+
+def _plain(value: Any) -> Any:
+  return value.to_dict() if isinstance(value, ConfigDict) else value
+
+
+def _apply(model, params, stats, inputs, labels) -> tuple[Any, PyTree]:
+  outputs, updated = model.apply(
+    {'params': params, 'batch_stats': stats},
+    inputs,
+    labels,
+    train=True,
+    mutable=['batch_stats'],
   )
+  return outputs, updated.get('batch_stats', {})
+
+
+def _update(network, optimizer, grads, stats) -> tuple[Network, jax.Array]:
+  updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
+  params = optax.apply_updates(network.params, updates)
+  return Network(params, stats, opt_state), optax.global_norm(grads)
 
 
 def _keys(key: jax.Array) -> Iterator[jax.Array]:

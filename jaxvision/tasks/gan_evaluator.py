@@ -1,40 +1,53 @@
-"""Evaluation of a GAN that trains, and of one that has."""
+"""Evaluation of a GAN by its samples: a grid, distances, what a classifier sees."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvision.commands.say import data_notes
 from jaxvision.data.cache import directory as cache_directory
 from jaxvision.data.dataset import Dataset
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
+from jaxvision.inference.extractors import find_classifier, find_extractor
 from jaxvision.metrics import generative
 from jaxvision.metrics.feature_extractors import FeatureExtractor
 from jaxvision.metrics.gan_diagnosis import diagnose
-from jaxvision.tasks import Task
-from jaxvision.tasks.judging import find_classifier, find_judge
-from jaxvision.training import step as programs
-from jaxvision.training.logging import read_history, warn
-from jaxvision.training.outcome import Outcome
-from jaxvision.training.run_directory import RunDirectory, write_json
+from jaxvision.reports import image_grid
+from jaxvision.training.evaluation import FinalEvaluation, data_notes
+from jaxvision.training.logging import warn
+from jaxvision.training.run_directory import write_json
 from jaxvision.training.sampler import Sampler
 
 _GRID = 64  # samples of the same noise, drawn at every evaluation
 _ROWS, _COLUMNS = 6, 10  # of interpolation
 _EXAMINED, _NEIGHBOURS = 8, 5  # samples beside their nearest training images
 
+# What summary.json says of samples, null where it was not measured.
+_MEASURES = (
+  'kid',
+  'kid_std',
+  'inception_score',
+  'precision',
+  'recall',
+  'density',
+  'coverage',
+  'protocol',
+  'class_confidence',
+  'class_shares',
+  'classifier',
+)
+
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
-  """The judges of a run, either of which may be missing.
+class GanExtractors:
+  """The networks that a GAN's samples are measured with, either of which may be missing.
 
   Attributes:
-    features: by which distances are measured.
+    features: whose features the distances are between.
     classifier: which says what classes are drawn.
   """
 
@@ -42,14 +55,18 @@ class Panel:
   classifier: FeatureExtractor | None
 
   @classmethod
-  def of(cls, config: ConfigDict, dataset: Dataset) -> 'Panel':
-    """Returns the judges that the config names; raises UserError if they are no good."""
-    wanted, shape = config.evaluation, tuple(dataset.image_shape)
+  def of(cls, config: ConfigDict, info: DatasetInfo) -> 'GanExtractors':
+    """Returns the networks that the config names; raises UserError if they do not fit."""
+    wanted, shape = config.evaluation, info.image_shape
     features = classifier = None
     if wanted.features:
       field = 'evaluation.features'
-      features = find_judge(wanted.features, wanted.resizer, shape, field)
-      _check_split(dataset, wanted.reference)
+      features = find_extractor(wanted.features, wanted.resizer, shape, field)
+      if wanted.reference not in info.examples:
+        raise UserError(
+          f'evaluation.reference: there is no {wanted.reference} split of {info.name}: '
+          f'take one of {", ".join(info.examples)}'
+        )
     if wanted.classifier:
       classifier = find_classifier(wanted.classifier, shape, 'evaluation.classifier')
     elif features and features.class_names:
@@ -57,67 +74,49 @@ class Panel:
     return cls(features, classifier)
 
 
-def _check_split(dataset: Dataset, split: str) -> None:
-  if split not in dataset.splits:
-    raise UserError(
-      f'evaluation.reference: there is no {split} split of {dataset.name}: take one of '
-      + ', '.join(dataset.splits)
-    )
-
-
-class Generating:
-  """An `Examiner` by samples: a grid of the same noise each time, and the judges.
+class GanEvaluator:
+  """A `RunEvaluator` by samples: a grid of the same noise each time, and distances.
 
   Args:
-    config, directory, dataset, task, mesh: of the run.
-    panel: the judges.
+    run: the run.
+    dataset: as loaded.
     state: whose shapes the programs are compiled for.
-    compiler: keeps account of what is compiled.
   """
 
   split = 'samples'
 
-  def __init__(
-    self,
-    config: ConfigDict,
-    directory: RunDirectory,
-    dataset: Dataset,
-    task: Task,
-    mesh: jax.sharding.Mesh,
-    panel: Panel,
-    state: Any,
-    compiler: programs.Compiler,
-  ):
-    self._config, self._directory, self._dataset = config, directory, dataset
-    self._panel = panel
-    self._sampler = Sampler(
-      task.generator, mesh, state.eval_variables, config.eval_batch_size, compiler
-    )
-    self._cache = cache_directory(config.data.cache_dir) / 'statistics'
-    self._noise = self._sampler.noise(_GRID, config.seed)
+  def __init__(self, run: Any, dataset: Dataset, state: Any):
+    self._run, self._config, self._dataset = run, run.config, dataset
+    self._extractors = run.task.extractors
+    self._sampler = Sampler(run, state.eval_variables, run.config.eval_batch_size)
+    self._cache = cache_directory(run.config.data.cache_dir) / 'statistics'
+    self._noise = self._sampler.noise(_GRID, run.config.seed)
     real = [dataset.splits['train'][i][0] for i in self._spread()]
     self._real_diversity = generative.diversity(np.stack(real))
     self._drawn: np.ndarray | None = None
-    self._seen: dict[str, generative.FeatureStatistics] = {}
+    self._statistics: dict[str, generative.FeatureStatistics] = {}
     self._warned: set[str] = set()
+
+  def compile(self) -> None:
+    """Does nothing: the sampler is compiled already."""
 
   def _spread(self) -> list[int]:
     count = len(self._dataset.splits['train'])
     return np.linspace(0, count - 1, min(_GRID, count)).astype(int).tolist()
 
   def _real(self, split: str) -> generative.FeatureStatistics:
-    if split not in self._seen:
+    if split not in self._statistics:
       source = self._dataset.splits[split]
-      self._seen[split] = generative.split_statistics(
-        self._panel.features, source, split, self._cache
+      self._statistics[split] = generative.split_statistics(
+        self._extractors.features, source, split, self._cache
       )
-    return self._seen[split]
+    return self._statistics[split]
 
   def _fake(
-    self, judge: FeatureExtractor, variables: Any, count: int
+    self, extractor: FeatureExtractor, variables: Any, count: int
   ) -> generative.FeatureStatistics:
     batches = self._sampler.batches(variables, count, self._config.seed)
-    return generative.compute_statistics(judge, batches, count, 'samples')
+    return generative.compute_statistics(extractor, batches, count, 'samples')
 
   def _grid(self, state: Any) -> np.ndarray:
     labels = self._sampler.labels(_GRID)
@@ -125,43 +124,41 @@ class Generating:
 
   def measure(self, state: Any) -> dict[str, float]:
     """Draws the grid and, on a few samples, measures; warns of collapse."""
-    from jaxvision.reports import image_grid
-
     samples = self._grid(state)
     step = int(state.step)
-    folder = self._directory.samples
+    folder = self._run.directory.samples
     folder.mkdir(exist_ok=True)
     self._drawn = image_grid.grid(samples)
     image_grid.save_png(folder / image_grid.frame_name(step), self._drawn)
     values = {'diversity': generative.diversity(samples) / self._real_diversity}
     self._warn(step, values['diversity'])
-    wanted, panel = self._config.evaluation, self._panel
+    wanted, extractors = self._config.evaluation, self._extractors
     count, variables = wanted.samples_while_training, state.eval_variables
     if not count:
       return values
     fake = None
-    if panel.features:
-      fake = self._fake(panel.features, variables, count)
+    if extractors.features:
+      fake = self._fake(extractors.features, variables, count)
       real = self._real(wanted.reference)
-      scores = generative.compute_scores(panel.features, fake, real, manifolds=False)
+      scores = generative.compute_scores(
+        extractors.features, fake, real, manifolds=False
+      )
       values |= {'fd': scores.value, 'kid': scores.kid, 'samples': count}
-    if panel.classifier:
-      if panel.classifier is not panel.features:
-        fake = self._fake(panel.classifier, variables, count)
+    if extractors.classifier:
+      if extractors.classifier is not extractors.features:
+        fake = self._fake(extractors.classifier, variables, count)
       values['confidence'] = float(fake.probabilities.max(1).mean())
     return values
 
   def picture(self) -> np.ndarray | None:
     """Returns the grid that the last `measure` drew, enlarged."""
-    from jaxvision.reports import image_grid
-
     if self._drawn is None:
       return None
     scale = image_grid.fitting_scale(self._drawn.shape[1])
     return image_grid.enlarged(self._drawn, scale)
 
   def _warn(self, step: int, diversity: float) -> None:
-    """Tells, once each, what is going wrong."""
+    """Warns once of each thing that goes wrong."""
     now = {'step': step, 'split': self.split, 'diversity': diversity}
     for name, text in self._diagnosis(now).items():
       if name not in self._warned:
@@ -169,81 +166,72 @@ class Generating:
         warn(text)
 
   def _diagnosis(self, *more: dict[str, Any]) -> dict[str, str]:
-    history = read_history(self._directory.metrics_file)
+    history = self._run.directory.history()
     return diagnose([*history, *more], self._config.gan.loss)
 
   def scores(
-    self, state: Any
+    self, state: Any, split: str | None = None
   ) -> tuple[generative.Scores | None, generative.FeatureStatistics | None]:
     """Measures on `evaluation.samples`: the distances, and what the classifier saw."""
-    wanted, panel = self._config.evaluation, self._panel
+    wanted, extractors = self._config.evaluation, self._extractors
     variables, fake, scores = state.eval_variables, None, None
-    if panel.features:
-      fake = self._fake(panel.features, variables, wanted.samples)
+    if extractors.features:
+      fake = self._fake(extractors.features, variables, wanted.samples)
       floor = None
       if {'train', 'test'} <= self._dataset.splits.keys():
         train, test = self._real('train'), self._real('test')
         floor = generative.frechet_distance(train.moments, test.moments)
-      real = self._real(wanted.reference)
-      scores = generative.compute_scores(panel.features, fake, real, floor=floor)
-    if panel.classifier and panel.classifier is not panel.features:
-      fake = self._fake(panel.classifier, variables, wanted.samples)
-    return scores, fake if panel.classifier else None
+      real = self._real(split or wanted.reference)
+      scores = generative.compute_scores(extractors.features, fake, real, floor=floor)
+    if extractors.classifier and extractors.classifier is not extractors.features:
+      fake = self._fake(extractors.classifier, variables, wanted.samples)
+    return scores, fake if extractors.classifier else None
 
-  def finish(self, state: Any) -> Outcome:
-    """Measures in full and draws what the report shows."""
-    scores, judged = self.scores(state)
-    values: dict[str, Any] = dict.fromkeys(
-      ('test_loss', 'test_accuracy', 'test_accuracy_top5')
-    )
+  def final(self, state: Any, split: str | None = None) -> FinalEvaluation:
+    """Measures in full and draws what the report shows.
+
+    Args:
+      state: of the run.
+      split: that samples are measured against; None: `evaluation.reference`.
+    """
+    scores, seen = self.scores(state, split)
+    values: dict[str, Any] = dict.fromkeys(_MEASURES)
     measured = scores.as_json() if scores else {}
+    values |= {name: measured.get(name) for name in _MEASURES if name in measured}
     values |= {
       'fid': measured['value'] if scores and scores.name == 'FID' else None,
       'fd': measured.get('value'),
       'fd_name': measured.get('name'),
       'fd_floor': measured.get('floor'),
-      **{
-        name: measured.get(name)
-        for name in (
-          'kid',
-          'kid_std',
-          'inception_score',
-          'precision',
-          'recall',
-          'density',
-          'coverage',
-          'protocol',
-        )
-      },
     }
-    values |= {'class_confidence': None, 'class_shares': None, 'classifier': None}
-    line = scores.line() if scores else ''
-    if judged:
-      classifier = self._panel.classifier
-      counts = class_counts(judged)
-      confidence = float(judged.probabilities.max(1).mean())
+    lines = [scores.line()] if scores else []
+    if seen:
+      counts = class_counts(seen)
+      confidence = float(seen.probabilities.max(1).mean())
       values |= {
         'class_confidence': confidence,
         'class_shares': (counts / counts.sum()).tolist(),
-        'classifier': classifier.weights,
+        'classifier': self._extractors.classifier.weights,
       }
-      line += (
-        f'  confidence {confidence:.1%}' if line else f'confidence {confidence:.1%}'
-      )
-    line = line or f'{_GRID} samples drawn; evaluation.features measures them'
-    return Outcome(values, line, self._reporter(state, scores, judged))
+      lines.append(f'confidence {confidence:.1%}')
+    line = '  '.join(lines)
+    return FinalEvaluation(
+      values=values,
+      line=line or f'{_GRID} samples drawn; evaluation.features measures them',
+      write_report=self._reporter(state, scores, seen),
+      result=values,
+    )
 
   def _reporter(
     self,
     state: Any,
     scores: generative.Scores | None,
-    judged: generative.FeatureStatistics | None,
+    seen: generative.FeatureStatistics | None,
   ) -> Callable[[dict[str, Any]], Path]:
-    """Returns what writes the report, see `Outcome`."""
+    """Returns what writes the report, see `FinalEvaluation`."""
 
     def write(summary: dict[str, Any]) -> Path:
-      from jaxvision.reports import image_grid
-      from jaxvision.reports.gan import report
+      from jaxvision.reports.gan import report  # matplotlib: once there is a result
 
       samples = self._grid(state)
       train = self._dataset.splits['train']
@@ -258,22 +246,22 @@ class Generating:
         for image, indices, far in zip(few, where, distances)
       ]
       opinion = None
-      if judged:
-        confidences = judged.probabilities.max(1)
+      if seen:
+        confidences = seen.probabilities.max(1)
         opinion = report.SampleClasses(
-          self._panel.classifier.weights,
-          class_counts(judged),
+          self._extractors.classifier.weights,
+          class_counts(seen),
           float(confidences.mean()),
           confidences,
-          self._panel.classifier.class_names,
+          self._extractors.classifier.class_names,
         )
       return report.write_generation_report(
-        self._directory.path,
+        self._run.directory.path,
         summary=summary,
         config=self._config.to_dict(),
-        history=read_history(self._directory.metrics_file),
+        history=self._run.directory.history(),
         samples=samples,
-        frames=image_grid.read_frames(self._directory.samples),
+        frames=image_grid.read_frames(self._run.directory.samples),
         interpolation=self._sampler.interpolation(
           state.eval_variables, _ROWS, _COLUMNS, self._config.seed
         ),
@@ -286,26 +274,24 @@ class Generating:
 
     return write
 
-  def training(self, measured: dict[str, float | None]) -> dict[str, Any]:
+  def training_values(self, measured: dict[str, float | None]) -> dict[str, Any]:
     """Returns the losses of the last epoch, D(x) and D(G(z))."""
-    return {'train_loss': None, 'train_accuracy': None, **measured}
+    return dict(measured)
+
+  def updated_summary(
+    self, summary: dict[str, Any], final: FinalEvaluation
+  ) -> dict[str, Any]:
+    """Returns the summary of a finished run with new measures, and writes it.
+
+    Without a network to measure with nothing was measured, and the summary stays.
+    """
+    if self._extractors.features or self._extractors.classifier:
+      summary = summary | final.values
+      write_json(self._run.directory.summary_file, summary)
+    return summary
 
 
-def bring_up_to_date(
-  directory: RunDirectory, panel: Panel, values: dict[str, Any]
-) -> dict[str, Any]:
-  """Returns the summary of a finished run with new measures, which it writes there too.
-
-  Without a judge nothing was measured, and what was before stays.
-  """
-  summary = directory.summary() or {}
-  if panel.features or panel.classifier:
-    summary |= values
-    write_json(directory.summary_file, summary)
-  return summary
-
-
-def class_counts(judged: generative.FeatureStatistics) -> np.ndarray:
+def class_counts(seen: generative.FeatureStatistics) -> np.ndarray:
   """Returns how many samples a classifier takes for each class: int64 [K]."""
-  classes = judged.probabilities.argmax(1)
-  return np.bincount(classes, minlength=judged.probabilities.shape[1])
+  classes = seen.probabilities.argmax(1)
+  return np.bincount(classes, minlength=seen.probabilities.shape[1])

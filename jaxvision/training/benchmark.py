@@ -1,7 +1,7 @@
 """How fast a config trains here: speed, step times, FLOPs, compilation, input, memory.
 
-`Bench` builds what a run builds, the same compiled steps over the same pipeline, and
-takes steps without evaluation, checkpoints or a run directory.
+`BenchmarkRun` builds what a run builds, the same compiled steps over the same pipeline,
+and takes steps without evaluation, checkpoints or a run directory.
 """
 
 import collections
@@ -18,21 +18,16 @@ from ml_collections import ConfigDict
 from jaxvision.data import resident, streaming
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import Dataset
-from jaxvision.models.summary import summarize
+from jaxvision.data.info import DatasetInfo
+from jaxvision.tasks.base import Parts
 from jaxvision.training import runtime
-from jaxvision.training import step as programs
-from jaxvision.training.build import (
-  DataFacts,
-  fresh_state,
-  make_model,
-  make_task,
-  make_trainer,
-)
 from jaxvision.training.features import precompute
-from jaxvision.training.mesh import check_batch, make_mesh, over_batch, replicated
+from jaxvision.training.loop import IN_FLIGHT
+from jaxvision.training.mesh import over_batch, replicated
 from jaxvision.training.peak_flops import peak
+from jaxvision.training.run import Run
+from jaxvision.training.step import Compiler, from_host
 
-_IN_FLIGHT = 2  # dispatches under way, as in the training loop
 _SETTLE_STEPS = 5  # untimed: the first steps fill buffers and touch memory
 _FEWEST_DISPATCHES = 10  # that a distribution is made of
 _ALONE_REPEATS = 10  # of a part of the step that is timed alone
@@ -51,14 +46,16 @@ class Compiled:
   program: Any
 
 
-class Recorder(programs.Compiler):
-  """A compiler that keeps what it compiled, in `compiled`."""
+class RecordingCompiler(Compiler):
+  """A compiler that keeps a record of what it compiled, in `compiled`."""
 
   def __init__(self):
     super().__init__()
     self.compiled: list[Compiled] = []
 
-  def __call__(self, function: Callable, *args: Any, **jit: Any) -> Callable:
+  def __call__(
+    self, function: Callable, *args: Any, key: Any = None, **jit: Any
+  ) -> Callable:
     before = self.seconds
     program = super().__call__(function, *args, **jit)
     self.compiled.append(Compiled(function.__name__, self.seconds - before, program))
@@ -81,42 +78,36 @@ class Timing:
   step_seconds: tuple[float, ...]
 
 
-class Bench:
+class BenchmarkRun:
   """The compiled training steps of a config, ready to be taken and timed.
 
   Args:
     config: valid.
     dataset: loaded by `config.data`.
-    steps: that will be taken at most; a stream of batches ends after them.
+    steps: the largest number of steps that will be taken; a stream ends after them.
+    parts: the user's own parts; None: those that the config names.
 
   Raises:
     UserError: the config does not fit the data or the devices.
   """
 
-  def __init__(self, config: ConfigDict, dataset: Dataset, steps: int):
-    self.config, self.dataset = config, dataset
-    self.facts = DataFacts.of(dataset)
-    self.task, plan = make_task(config, self.facts)
-    self.mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
-    check_batch(self.mesh, config)
-    self.compiler = Recorder()
-    source = dataset.splits['train']
-    self.state = fresh_state(self.task, self.mesh, config.seed, source, self.compiler)
-    if self.task.features:
-      self.dataset = dataset = precompute(
-        self.task,
-        self.mesh,
-        dataset,
-        self.state,
-        config.eval_batch_size,
-        config.data.workers,
-        self.compiler,
-      )
+  def __init__(
+    self, config: ConfigDict, dataset: Dataset, steps: int, parts: Parts | None = None
+  ):
+    self.compiler = RecordingCompiler()
+    info = DatasetInfo.of(dataset)
+    run = Run.build(config, info, parts=parts, compiler=self.compiler)
+    self.state = run.init(dataset.splits['train'])
+    self.dataset = dataset
+    if run.task.features:
+      self.dataset = precompute(run, dataset, self.state)
     # The schedule is the run's own; there are steps enough for it and for us.
-    self.plan = plan = dataclasses.replace(plan, total=max(plan.total, steps))
-    self.trainer = make_trainer(
-      config, plan, self.task, self.mesh, dataset, self.state, None, self.compiler
-    )
+    total = max(run.plan.total_steps, steps)
+    plan = dataclasses.replace(run.plan, total_steps=total)
+    self.run = dataclasses.replace(run, plan=plan)
+    self.config, self.info, self.mesh = run.config, info, run.mesh
+    self.task, self.plan = run.task, plan
+    self.trainer = self.run.trainer(self.dataset, self.state)
     self.metrics = self.trainer.empty_metrics()
 
   def take(self, steps: int) -> Timing:
@@ -132,7 +123,7 @@ class Bench:
       )
       taken += count
       under_way.append(loss)
-      if len(under_way) > _IN_FLIGHT:
+      if len(under_way) > IN_FLIGHT:
         jax.block_until_ready(under_way.popleft())
         now = time.perf_counter()
         turns.append((now - last) / count)
@@ -144,7 +135,11 @@ class Bench:
   @property
   def step_program(self) -> Any:
     """The compiled program of a single step."""
-    return next(c.program for c in self.compiler.compiled if c.name == 'one')
+    return next(
+      c.program
+      for c in self.compiler.compiled
+      if c.name.startswith('train_step') and 'scan' not in c.name
+    )
 
   def close(self) -> None:
     """Ends the worker processes of a stream."""
@@ -162,7 +157,7 @@ def _median_seconds(call: Callable[[], Any], repeats: int = _ALONE_REPEATS) -> f
   return float(np.median(times))
 
 
-def _resident_data_seconds(bench: Bench) -> float:
+def _resident_data_seconds(bench: BenchmarkRun) -> float:
   """Returns the seconds that finding and gathering one batch takes, alone."""
   config = bench.config
   split = resident.put(bench.dataset.splits['train'], replicated(bench.mesh))
@@ -170,7 +165,9 @@ def _resident_data_seconds(bench: Bench) -> float:
 
   @jax.jit
   def data_part(split, step):
-    (index,) = resident.train_indices(split, config.seed, step, bench.plan.images)
+    (index,) = resident.train_indices(
+      split, config.seed, step, bench.plan.images_per_step
+    )
     batch = resident.train_batch(split, index, step, config.seed, crop)
     return jax.lax.with_sharding_constraint(batch, over_batch(bench.mesh))
 
@@ -178,15 +175,15 @@ def _resident_data_seconds(bench: Bench) -> float:
   return _median_seconds(lambda: data_part(split, step))
 
 
-def _streaming_step_seconds(bench: Bench) -> float:
+def _streaming_step_seconds(bench: BenchmarkRun) -> float:
   """Returns the seconds of a step whose batch lies on the device already."""
   config, source = bench.config, bench.dataset.splits['train']
   process = (jax.process_index(), jax.process_count())
   stream = streaming.train_stream(
-    source, config.seed, bench.plan.images, 1, workers=0, process=process
+    source, config.seed, bench.plan.images_per_step, 1, workers=0, process=process
   )
   try:
-    batch = programs.from_host(next(stream), over_batch(bench.mesh))
+    batch = from_host(next(stream), over_batch(bench.mesh))
   finally:
     stream.close()
   one = bench.step_program
@@ -214,7 +211,9 @@ def _xla_flops(program: Any) -> float | None:
   return (costs or {}).get('flops')
 
 
-def measure(config: ConfigDict, dataset: Dataset, steps: int) -> dict[str, Any]:
+def measure(
+  config: ConfigDict, dataset: Dataset, steps: int, parts: Parts | None = None
+) -> dict[str, Any]:
   """Trains for some steps and returns what they cost.
 
   Args:
@@ -222,6 +221,7 @@ def measure(config: ConfigDict, dataset: Dataset, steps: int) -> dict[str, Any]:
     dataset: loaded by `config.data`.
     steps: to time, after some that are not; rounded up to whole dispatches, of which
       there are at least ten.
+    parts: the user's own parts; None: those that the config names.
 
   Returns:
     JSON: see `render`, which names what is in it. A value that is not known here, such
@@ -232,8 +232,8 @@ def measure(config: ConfigDict, dataset: Dataset, steps: int) -> dict[str, Any]:
   """
   with _counting_cache_hits() as hits:
     chunk = max(config.log_every_steps, config.steps_per_dispatch)
-    bench = Bench(
-      config, dataset, steps + _SETTLE_STEPS + (_FEWEST_DISPATCHES + 2) * chunk
+    bench = BenchmarkRun(
+      config, dataset, steps + _SETTLE_STEPS + (_FEWEST_DISPATCHES + 2) * chunk, parts
     )
   try:
     bench.take(_SETTLE_STEPS)
@@ -255,16 +255,16 @@ def measure(config: ConfigDict, dataset: Dataset, steps: int) -> dict[str, Any]:
   stats = jax.local_devices()[0].memory_stats()
   return {
     'config_name': config.name,
-    'dataset': bench.facts.name,
-    'synthetic': bench.facts.synthetic,
+    'dataset': bench.info.name,
+    'synthetic': bench.info.synthetic,
     'model': config.model.name,
     'params': _parameters(bench.state),
-    'batch_size': bench.plan.images,
+    'batch_size': bench.plan.images_per_step,
     'dtype': config.dtype,
     'pipeline': bench.dataset.pipeline,
     'steps': timing.steps,
     'steps_per_dispatch': bench.trainer.steps_per_dispatch,
-    'images_per_second': bench.plan.images / step_seconds,
+    'images_per_second': bench.plan.images_per_step / step_seconds,
     'step_seconds': {
       'mean': step_seconds,
       'min': min(timing.step_seconds),
@@ -296,18 +296,16 @@ def _parameters(state: Any) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
-def model_flops(bench: Bench) -> int | None:
+def model_flops(bench: BenchmarkRun) -> int | None:
   """Returns the FLOPs of a training step by the layers.
 
-  None for a task other than classification, and where layers are frozen: what is spared
+  None for a task with several networks, and where layers are frozen: what is spared
   depends on where they are.
   """
-  frozen = bench.config.freeze or bench.task.later_steps
-  if bench.config.task != 'classification' or frozen:
+  tables = bench.task.summaries()
+  if len(tables) != 1 or bench.config.freeze or len(bench.task.phases()) > 1:
     return None
-  model = make_model(bench.config, len(bench.facts.class_names))
-  forward = summarize(model, bench.facts.image_shape).flops
-  return _TRAINING_OVER_FORWARD * forward * bench.config.batch_size
+  return _TRAINING_OVER_FORWARD * tables[0].flops * bench.config.batch_size
 
 
 class _counting_cache_hits:

@@ -8,8 +8,10 @@ deleted, and the one before it is used.
 """
 
 import logging
+import re
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,20 @@ def _checksums(tree: PyTree) -> dict[str, int]:
   }
 
 
+def _plain_name(name: str) -> str:
+  """Returns the name of a leaf whatever containers it lies in.
+
+  Runs of earlier versions have states that are dataclasses, later ones dicts.
+
+  >>> _plain_name("['state'].params['conv1']") == _plain_name("['state']['params']['conv1']")
+  True
+  """
+  return '/'.join(a or b or c for a, b, c in _KEYS.findall(name))
+
+
+_KEYS = re.compile(r"\['([^']*)'\]|\.(\w+)|\[(\d+)\]")
+
+
 def _reason(error: BaseException) -> str:
   """Returns what was wrong at the bottom, in one line."""
   while error.__cause__ is not None:
@@ -45,18 +61,19 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
   return 'orbax' not in record.pathname
 
 
-_unraisablehook = sys.unraisablehook
-
-
-def _pass_over_dropped_reads(event: Any) -> None:
-  """An unraisable hook without the coroutines of Orbax.
+def _ignore_dropped_reads(original: Callable[[Any], Any]) -> Callable[[Any], None]:
+  """Returns an unraisable hook that passes on all but the coroutines of Orbax.
 
   When one array of a checkpoint cannot be read, Orbax drops the reads of the others,
   and each complains with a page of traceback, some much later.
   """
-  code = getattr(event.object, 'cr_code', None)
-  if code is None or 'orbax' not in code.co_filename:
-    _unraisablehook(event)
+
+  def hook(event: Any) -> None:
+    code = getattr(event.object, 'cr_code', None)
+    if code is None or 'orbax' not in code.co_filename:
+      original(event)
+
+  return hook
 
 
 class Checkpoints:
@@ -89,6 +106,8 @@ class Checkpoints:
     # Orbax tells of every step at INFO, of what a killed writer left at WARNING, and at
     # ERROR, with tracebacks, what `save` and `wait` raise again.
     logging.getLogger('absl').addFilter(_not_of_orbax)
+    self._unraisablehook = sys.unraisablehook
+    sys.unraisablehook = _ignore_dropped_reads(self._unraisablehook)
     newest = policies.LatestN(keep)
     good = policies.BestN(
       get_metric_fn=goodness, n=1, keep_checkpoints_without_metrics=False
@@ -175,7 +194,6 @@ class Checkpoints:
       abstract: shapes, dtypes and the shardings wanted now, whatever they were then.
       step: this one only.
     """
-    sys.unraisablehook = _pass_over_dropped_reads
     wanted = self.steps()[::-1] if step is None else [step]
     for candidate in wanted:
       try:
@@ -201,8 +219,9 @@ class Checkpoints:
     expected = record.get('checksums')
     if expected is None or jax.process_count() > 1:
       return
+    known = {_plain_name(name): value for name, value in expected.items()}
     found = _checksums(jax.tree.map(np.asarray, state))
-    wrong = [name for name in found if found[name] != expected.get(name)]
+    wrong = [name for name in found if found[name] != known.get(_plain_name(name))]
     if wrong:
       raise ValueError(f'{wrong[0]} does not have the checksum it was written with')
 
@@ -227,5 +246,9 @@ class Checkpoints:
     self.warnings.append(f'{told}; it is kept as {aside.name}')
 
   def close(self) -> None:
-    """Waits for the writer and ends it."""
-    self._manager.close()
+    """Waits for the writer and ends it, and puts the process's hooks back."""
+    try:
+      self._manager.close()
+    finally:
+      sys.unraisablehook = self._unraisablehook
+      logging.getLogger('absl').removeFilter(_not_of_orbax)

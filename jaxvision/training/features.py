@@ -3,46 +3,32 @@
 import dataclasses
 
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxvision.data.dataset import ArraySource, Dataset
-from jaxvision.tasks.base import PyTree, Task
-from jaxvision.training.step import Compiler, Evaluator
+from jaxvision.tasks.base import PyTree
+from jaxvision.training.evaluation import SplitEvaluator
+from jaxvision.training.run import Run
 
 
-def precompute(
-  task: Task,
-  mesh: Mesh,
-  dataset: Dataset,
-  state: PyTree,
-  batch_size: int,
-  workers: int,
-  compiler: Compiler,
-) -> Dataset:
+def precompute(run: Run, dataset: Dataset, state: PyTree) -> Dataset:
   """Returns the data set with features in the place of images, in memory.
 
   Args:
-    task: one with `features`.
-    mesh: where they are computed.
+    run: whose task has `features`.
     dataset: of images, resident or streaming.
     state: with the weights of the run.
-    batch_size: images at a time.
-    workers: processes that decode a streamed set.
-    compiler: keeps account of what is compiled.
 
   Returns:
     `dataset` with splits whose images are features, float32 [n, D].
   """
+  features, metrics = run.task.features, run.task.metrics
 
   def eval_step(state, batch):
-    return task.metrics.empty(), task.features(state, batch['image'])
+    return metrics.empty(), features(state, batch['image'])
 
-  instead = task._replace(eval_step=eval_step)
   splits = {}
   for name, source in dataset.splits.items():
-    evaluator = Evaluator(
-      instead, mesh, source, dataset.pipeline, state, batch_size, workers, compiler
-    )
-    _, features, labels = evaluator.outputs(state)
-    splits[name] = ArraySource(features, np.asarray(labels, np.int32))
+    evaluator = SplitEvaluator(run, source, dataset.pipeline, state, eval_step)
+    _, found, labels = evaluator.outputs(state)
+    splits[name] = ArraySource(found, np.asarray(labels))
   return dataclasses.replace(dataset, splits=splits, pipeline='resident')

@@ -1,118 +1,62 @@
-"""What a run tells while it trains: metrics.jsonl, TensorBoard events, the terminal."""
+"""What a run writes while it trains: metrics.jsonl and lines on the terminal."""
 
 import json
+import logging
 import math
 import sys
-import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from jaxvision.io import write_whole
+from jaxvision.training.callbacks import Callback, TrainContext
+from jaxvision.training.run_directory import read_history
+
+_log = logging.getLogger('jaxvision')
 
 
 def warn(text: str) -> None:
-  """Tells something that a user must see, apart from the output proper."""
-  print(f'warning: {text}', file=sys.stderr, flush=True)
+  """Logs a warning that a user must see."""
+  _log.warning(text)
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-  """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
-  points = []
-  try:
-    text = path.read_text()
-  except FileNotFoundError:
-    return points
-  for line in text.splitlines():
-    try:
-      points.append(json.loads(line))
-    except ValueError:
-      continue
-  return points
+def speaker(quiet: bool) -> Callable[[str], None]:
+  """Returns a function that prints a line, or does nothing."""
+  return (lambda text: None) if quiet else (lambda text: print(text, flush=True))
 
 
-def _summary_writer() -> Any:
-  """Returns tensorboardX's SummaryWriter: imported here, as only training needs it.
+class JsonLinesLogger(Callback):
+  """Writes log points and evaluations to metrics.jsonl of the run directory.
 
-  For the sake of an annotation the package imports PyTorch wherever that is installed,
-  which takes seconds and a quarter of a GB; it does without where it finds none.
-  """
-  hide = 'torch' not in sys.modules
-  if hide:
-    sys.modules['torch'] = None  # type: ignore[assignment]
-  try:
-    from tensorboardX import SummaryWriter
-  finally:
-    if hide:
-      del sys.modules['torch']
-  return SummaryWriter
-
-
-class MetricLog:
-  """Writes log points to metrics.jsonl and as TensorBoard events.
-
-  Args:
-    directory: the run directory.
-    step: where the run goes on; points behind it, written by a process that was killed
-      after its last checkpoint, are dropped, as they come again.
+  A resumed run drops the points behind the checkpoint that it goes on from: a process
+  that was killed wrote them, and they come again.
   """
 
-  def __init__(self, directory: Path, step: int = 0):
-    self._path = directory / 'metrics.jsonl'
-    self.history = [p for p in read_history(self._path) if p['step'] <= step]
-    kept = ''.join(json.dumps(point) + '\n' for point in self.history)
-    write_whole(self._path, kept)
-    self._file = self._path.open('a')
-    # A thread of its own writes the events; a viewer is behind by two seconds at most.
-    self._events = _summary_writer()(
-      str(directory), purge_step=step + 1 if step else None, flush_secs=2
-    )
+  def on_train_begin(self, context: TrainContext) -> None:
+    """Opens the file and drops what comes again."""
+    super().on_train_begin(context)
+    path = context.directory / 'metrics.jsonl'
+    kept = [p for p in read_history(path) if p['step'] <= context.start_step]
+    write_whole(path, ''.join(json.dumps(point) + '\n' for point in kept))
+    self._file = path.open('a')
 
-  def write(self, step: int, split: str, values: dict[str, float]) -> None:
-    """Writes one log point; numbers only, not-finite ones as null."""
-    clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    point = {'step': step, 'split': split, **clean}
-    self.history.append(point)
-    self._file.write(json.dumps(point) + '\n')
+  def on_log(self, step: int, measures: dict[str, float]) -> None:
+    """Writes a log point of training."""
+    self._write(step, 'train', measures)
+
+  def on_evaluation(self, step: int, split: str, measures: dict[str, float]) -> None:
+    """Writes an evaluation."""
+    self._write(step, split, measures)
+
+  def _write(self, step: int, split: str, measures: dict[str, float]) -> None:
+    clean = {k: v if math.isfinite(v) else None for k, v in measures.items()}
+    self._file.write(json.dumps({'step': step, 'split': split, **clean}) + '\n')
     self._file.flush()
-    for name, value in values.items():
-      self._events.add_scalar(f'{split}/{name}', value, step)
 
-  def show(self, step: int, name: str, picture: np.ndarray) -> None:
-    """Puts a picture, uint8 [h, w, 3], into the events."""
-    self._events.add_image(name, picture, step, dataformats='HWC')
-
-  def close(self) -> None:
-    """Flushes and closes both files."""
+  def on_train_end(self, step: int, summary: dict[str, Any] | None) -> None:
+    """Closes the file."""
     self._file.close()
-    self._events.close()
-
-
-def last_epoch(
-  history: Iterable[dict[str, Any]],
-  names: Iterable[str],
-  total_steps: int,
-  steps_per_epoch: float,
-) -> dict[str, float | None]:
-  """Returns measures of training over about the last epoch of the run.
-
-  The mean over the log points that end in it, weighted by their steps: images as
-  trained on, with augmentation and dropout, like the history of Keras. None without any.
-  """
-  points = [p for p in history if p['split'] == 'train']
-  begins = [0, *(p['step'] for p in points[:-1])]
-  late = [
-    (p, p['step'] - begin)
-    for p, begin in zip(points, begins)
-    if begin >= total_steps - steps_per_epoch - 1e-6
-  ] or [(p, p['step'] - b) for p, b in list(zip(points, begins))[-1:]]
-  weight = sum(steps for _, steps in late)
-  if not weight:
-    return dict.fromkeys(names)
-  return {name: sum(p[name] * steps for p, steps in late) / weight for name in names}
 
 
 def duration(seconds: float) -> str:
@@ -128,7 +72,7 @@ def duration(seconds: float) -> str:
   return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
 
 
-# What of a log point a line on the terminal shows, in this order: label and format.
+# Label and format of measures on the terminal, in this order.
 _SHOWN = {
   'loss': ('loss', '.4f'),
   'accuracy': ('accuracy', '.2%'),
@@ -144,52 +88,87 @@ _SHOWN = {
   'confidence': ('confidence', '.1%'),
   'diversity': ('diversity', '.2f'),
 }
+# Measures that stand elsewhere in the line, or are for the log only.
+_HIDDEN = {
+  'learning_rate',
+  'images_per_second',
+  'epoch',
+  'penalty',
+  'class_loss',
+  'generator_grad_norm',
+  'discriminator_grad_norm',
+  'samples',
+}
 
 
-def describe(values: dict[str, float], *left_out: str) -> str:
-  """Returns what a reader wants of a log point first.
+def describe(measures: dict[str, float], *left_out: str) -> str:
+  """Returns measures in one line, the best known first.
 
-  >>> describe({'accuracy': 0.5, 'loss': 1.25, 'learning_rate': 0.1})
-  'loss 1.2500  accuracy 50.00%'
+  >>> describe({'accuracy': 0.5, 'loss': 1.25, 'learning_rate': 0.1, 'psnr': 20.5})
+  'loss 1.2500  accuracy 50.00%  psnr 20.5000'
   """
-  return '  '.join(
-    f'{label} {values[name]:{form}}'
-    for name, (label, form) in _SHOWN.items()
-    if name in values and name not in left_out
-  )
+  shown = {name: (name.replace('_', ' '), '.4f') for name in measures}
+  order = [name for name in _SHOWN if name in measures]
+  order += [name for name in measures if name not in _SHOWN and name not in _HIDDEN]
+  parts = []
+  for name in order:
+    if name not in left_out:
+      label, form = _SHOWN.get(name, shown[name])
+      parts.append(f'{label} {measures[name]:{form}}')
+  return '  '.join(parts)
 
 
-class Terminal:
-  """A progress bar on a terminal, plain lines in a log.
+class Terminal(Callback):
+  """Shows a run on the terminal: a progress bar there, plain lines in a log file.
 
   Args:
-    total: steps of the run.
-    start: steps already done.
-    images: of a step.
-    quiet: say nothing.
+    images_per_step: of the run.
+    quiet: print nothing.
   """
 
-  def __init__(self, total: int, start: int, images: int, quiet: bool = False):
-    self._total, self._images, self._quiet = total, images, quiet
-    self._begin, self._start, self._paused = time.perf_counter(), start, 0.0
-    self._bar = None
-    if not quiet and sys.stderr.isatty():
+  def __init__(self, images_per_step: int, quiet: bool = False):
+    self._images, self._quiet = images_per_step, quiet
+    self._total, self._bar = 0, None
+
+  def on_train_begin(self, context: TrainContext) -> None:
+    """Starts the progress bar on a terminal."""
+    super().on_train_begin(context)
+    self._total = context.total_steps
+    if not self._quiet and sys.stderr.isatty():
       self._bar = tqdm(
-        total=total,
-        initial=start,
+        total=context.total_steps,
+        initial=context.start_step,
         unit='step',
         dynamic_ncols=True,
         smoothing=0.05,
         file=sys.stderr,
       )
 
-  def advance(self, step: int) -> None:
-    """Moves the bar to `step`."""
+  def on_step(self, step: int) -> None:
+    """Moves the bar."""
     if self._bar is not None:
       self._bar.update(step - self._bar.n)
 
-  def say(self, text: str) -> None:
-    """Prints a line, above the bar where there is one."""
+  def on_log(self, step: int, measures: dict[str, float]) -> None:
+    """Shows a training log point: in the bar, or as a line with the time left."""
+    speed = measures['images_per_second']
+    text = f'{describe(measures, "accuracy_top5")}  {speed:,.0f} images/s'
+    if self._bar is not None:
+      self._bar.set_postfix_str(text, refresh=False)
+      return
+    left = (self._total - step) * self._images / speed if speed else 0
+    self._say(
+      f'step {step:>{len(str(self._total))}}/{self._total}  epoch '
+      f'{measures["epoch"]:.2f}  {text}  lr {measures["learning_rate"]:.3g}  '
+      f'{duration(left)} left'
+    )
+
+  def on_evaluation(self, step: int, split: str, measures: dict[str, float]) -> None:
+    """Shows an evaluation."""
+    width = len(str(self._total))
+    self._say(f'step {step:>{width}}/{self._total}  {split}: {describe(measures)}')
+
+  def _say(self, text: str) -> None:
     if self._quiet:
       return
     if self._bar is not None:
@@ -197,26 +176,7 @@ class Terminal:
     else:
       print(text, flush=True)
 
-  def train(self, step: int, values: dict[str, float]) -> None:
-    """Tells a training log point: in the bar, or as a line with the time left."""
-    speed = values['images_per_second']
-    text = f'{describe(values, "accuracy_top5")}  {speed:,.0f} images/s'
-    if self._bar is not None:
-      self._bar.set_postfix_str(text, refresh=False)
-      return
-    left = (self._total - step) * self._images / speed if speed else 0
-    self.say(
-      f'step {step:>{len(str(self._total))}}/{self._total}  epoch {values["epoch"]:.2f}  '
-      f'{text}  lr {values["learning_rate"]:.3g}  {duration(left)} left'
-    )
-
-  def evaluation(self, step: int, split: str, values: dict[str, float]) -> None:
-    """Tells an evaluation."""
-    self.say(
-      f'step {step:>{len(str(self._total))}}/{self._total}  {split}: {describe(values)}'
-    )
-
-  def close(self) -> None:
+  def on_train_end(self, step: int, summary: dict[str, Any] | None) -> None:
     """Ends the bar."""
     if self._bar is not None:
       self._bar.close()

@@ -6,66 +6,35 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxvision.errors import TrainingDiverged
-from jaxvision.tasks.base import PyTree, Task
+from jaxvision.tasks.base import PyTree, saved_fields
+from jaxvision.training.callbacks import CallbackList
 from jaxvision.training.checkpoints import Checkpoints
-from jaxvision.training.logging import MetricLog, Terminal
+from jaxvision.training.evaluation import RunEvaluator, as_floats
+from jaxvision.training.run import Run
 from jaxvision.training.step import ResidentTrainer, StreamingTrainer
 
 # Dispatches that may be under way: enough to hide Python, few enough that a signal or
 # a diverged loss is noticed within a step or two.
-_IN_FLIGHT = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """When what happens, in optimiser steps, and the images of a step."""
-
-  images: int
-  total: int
-  steps_per_epoch: float
-  log_every: int
-  eval_every: int
-  save_every: int
-
-  @classmethod
-  def of(cls, config: ConfigDict, examples: int) -> 'Plan':
-    """Returns the plan for a training split of `examples`."""
-    images = config.batch_size * (config.gan.d_steps if config.task == 'gan' else 1)
-    per_epoch = examples / images
-    total = config.steps or max(1, round(config.epochs * per_epoch))
-    evaluate = config.eval_every_steps or max(1, round(per_epoch))
-    return cls(
-      images=images,
-      total=total,
-      steps_per_epoch=per_epoch,
-      log_every=config.log_every_steps,
-      eval_every=evaluate,
-      save_every=config.checkpoint.every_steps or evaluate,
-    )
-
-  def next_stop(self, step: int) -> int:
-    """Returns the first step after `step` at which something happens."""
-    cadences = (self.log_every, self.eval_every, self.save_every)
-    return min(self.total, *((step // every + 1) * every for every in cadences))
+IN_FLIGHT = 2
 
 
 @dataclasses.dataclass
-class Clock:
+class RunTimer:
   """Seconds spent so far, over all the parts of a run that was interrupted.
 
   Attributes:
     begun: `time.perf_counter()` when this process's part began.
-    train: in training steps.
-    compile: compiling.
-    earlier: in all, in earlier parts up to the checkpoint that this one goes on from.
+    train: seconds in training steps.
+    compile: seconds compiling.
+    earlier: seconds in all of earlier parts, up to the checkpoint that this one goes on
+      from.
   """
 
   begun: float
@@ -86,37 +55,6 @@ class Clock:
     self.train += record['train']
     self.compile += record['compile']
     self.earlier = record['total']
-
-
-def training_point(
-  task: Task, plan: Plan, step: int, measured: dict[str, float], speed: float
-) -> dict[str, float]:
-  """Returns what the log says of training at a step.
-
-  Args:
-    task, plan: of the run.
-    step: that was just taken.
-    measured: of the images since the last point.
-    speed: in images a second.
-  """
-  return {
-    **measured,
-    'learning_rate': float(task.schedule(step - 1)),
-    'images_per_second': speed,
-    'epoch': step / plan.steps_per_epoch,
-  }
-
-
-class Measurer(Protocol):
-  """What evaluates in the middle of a run."""
-
-  def measure(self, state: PyTree) -> dict[str, float]:
-    """Returns measures of a state by their names."""
-    ...
-
-  def picture(self) -> np.ndarray | None:
-    """Returns what the last `measure` saw, uint8 [h, w, 3], for those who watch."""
-    ...
 
 
 @contextlib.contextmanager
@@ -140,34 +78,32 @@ def stop_on_signal() -> Iterator[threading.Event]:
       signal.signal(number, handler)
 
 
-class Loop:
-  """Trains a state to the end of its plan, or to a signal.
+class TrainLoop:
+  """Trains a state to the end of its plan, to a signal, or until a callback stops it.
 
   Args:
-    task, trainer: what to train, and its compiled steps.
-    evaluator: on the split named `eval_split`, at its times.
-    clock: counted on from where it stands.
-    watch: told of each evaluation and its step, once the step is saved.
+    run: what is trained.
+    trainer: its compiled steps.
+    evaluator: measures the state while it trains.
+    checkpoints: where it is saved.
+    callbacks: called at log points, evaluations and checkpoints.
+    timer: counts the seconds of training.
   """
 
   def __init__(
     self,
-    task: Task,
-    plan: Plan,
+    run: Run,
     trainer: ResidentTrainer | StreamingTrainer,
-    evaluator: Measurer,
-    eval_split: str,
+    evaluator: RunEvaluator,
     checkpoints: Checkpoints,
-    log: MetricLog,
-    terminal: Terminal,
-    clock: Clock,
-    watch: Callable[[int, dict[str, float]], None] | None = None,
+    callbacks: CallbackList,
+    timer: RunTimer,
   ):
-    self.task, self.plan = task, plan
-    self.trainer, self.evaluator, self.eval_split = trainer, evaluator, eval_split
-    self.checkpoints, self.log, self.terminal = checkpoints, log, terminal
-    self.clock, self._watch = clock, watch
+    self._task, self._plan = run.task, run.plan
+    self._trainer, self._evaluator = trainer, evaluator
+    self._checkpoints, self._callbacks, self._timer = checkpoints, callbacks, timer
     self._last_good: int | None = None
+    self._stopped_by = ''
 
   def run(
     self, state: PyTree, metrics: Any, step: int, stop: threading.Event
@@ -183,46 +119,49 @@ class Loop:
     Raises:
       TrainingDiverged: a loss is NaN or infinite.
     """
-    plan = self.plan
-    saved = self.checkpoints.steps()
+    plan = self._plan
+    saved = self._checkpoints.steps()
     self._last_good = saved[-1] if saved else None
     # Steps and seconds since the last log point, for its images per second.
-    since, spent = 0, 0.0
-    while step < plan.total and not stop.is_set():
-      begun = time.perf_counter()
-      first, until = step, plan.next_stop(step)
-      under_way: collections.deque = collections.deque()
-      while step < until and not stop.is_set():
-        state, metrics, loss, taken = self.trainer.run(state, metrics, until - step)
-        step += taken
-        under_way.append((step, loss))
-        if len(under_way) > _IN_FLIGHT:
-          self._check(*under_way.popleft())
-          self.terminal.advance(step - _IN_FLIGHT)
-      while under_way:
-        self._check(*under_way.popleft())
-      seconds = time.perf_counter() - begun
-      self.clock.train += seconds
-      since, spent = since + step - first, spent + seconds
-      self.terminal.advance(step)
-      at_end = step == plan.total
+    steps, seconds = 0, 0.0
+    while step < plan.total_steps and not (stop.is_set() or self._stopped_by):
+      first, begun = step, time.perf_counter()
+      state, metrics, step = self._train_until(
+        state, metrics, step, plan.next_stop(step), stop
+      )
+      spent = time.perf_counter() - begun
+      self._timer.train += spent
+      steps, seconds = steps + step - first, seconds + spent
+      at_end = step == plan.total_steps
       if step % plan.log_every == 0 or at_end:
-        self._log_training(step, metrics, since * plan.images / spent)
-        metrics, since, spent = self.trainer.empty_metrics(), 0, 0.0
+        self._log(step, metrics, steps * plan.images_per_step / seconds)
+        metrics, steps, seconds = self._trainer.empty_metrics(), 0, 0.0
       measured = None
       if step % plan.eval_every == 0 or at_end:
-        measured = self.evaluator.measure(state)
-        self.log.write(step, self.eval_split, measured)
-        picture = self.evaluator.picture()
-        if picture is not None:
-          self.log.show(step, f'{self.eval_split}/images', picture)
-        self.terminal.evaluation(step, self.eval_split, measured)
-      if step % plan.save_every == 0 or at_end or stop.is_set():
+        measured = self._evaluate(step, state)
+      self._stopped_by = self._callbacks.context.stop_reason or ''
+      ends = at_end or stop.is_set() or bool(self._stopped_by)
+      if step % plan.save_every == 0 or ends:
         self._save(step, state, metrics, measured)
-      if measured is not None and self._watch is not None:
-        self._watch(step, measured)
-    self.checkpoints.wait()
+    self._checkpoints.wait()
     return state, step
+
+  def _train_until(
+    self, state: PyTree, metrics: Any, step: int, until: int, stop: threading.Event
+  ) -> tuple[PyTree, Any, int]:
+    """Dispatches steps up to a step, and waits for the last of them."""
+    under_way: collections.deque = collections.deque()
+    while step < until and not stop.is_set():
+      state, metrics, loss, taken = self._trainer.run(state, metrics, until - step)
+      step += taken
+      under_way.append((step, loss))
+      if len(under_way) > IN_FLIGHT:
+        self._check(*under_way.popleft())
+        self._callbacks.on_step(step - IN_FLIGHT)
+    while under_way:
+      self._check(*under_way.popleft())
+    self._callbacks.on_step(step)
+    return state, metrics, step
 
   def _check(self, step: int, loss: jax.Array) -> None:
     """Waits for a step and raises if its loss is not finite."""
@@ -230,7 +169,7 @@ class Loop:
       self._diverged(step, f'the loss is {float(loss)}')
 
   def _diverged(self, step: int, what: str) -> None:
-    self.checkpoints.wait()
+    self._checkpoints.wait()
     kept = (
       f'the checkpoint of step {self._last_good} stays'
       if self._last_good is not None
@@ -242,20 +181,35 @@ class Loop:
       '(grad_clip), and start again with --overwrite'
     )
 
-  def _log_training(self, step: int, metrics: Any, speed: float) -> None:
-    measured = {k: float(v) for k, v in metrics.compute().items()}
-    point = training_point(self.task, self.plan, step, measured, speed)
-    self.log.write(step, 'train', point)
-    self.terminal.train(step, point)
+  def _log(self, step: int, metrics: Any, images_per_second: float) -> None:
+    measures = {
+      **as_floats(metrics),
+      'learning_rate': self._task.learning_rate(step - 1),
+      'images_per_second': images_per_second,
+      'epoch': step / self._plan.steps_per_epoch,
+    }
+    self._callbacks.on_log(step, measures)
+
+  def _evaluate(self, step: int, state: PyTree) -> dict[str, float]:
+    measured, split = self._evaluator.measure(state), self._evaluator.split
+    self._callbacks.on_evaluation(step, split, measured)
+    picture = self._evaluator.picture()
+    if picture is not None:
+      self._callbacks.on_image(step, f'{split}/images', picture)
+    return measured
 
   def _save(
     self, step: int, state: PyTree, metrics: Any, measured: dict[str, float] | None
   ) -> None:
     record = {
-      'position': self.trainer.position(),
-      'clock': self.clock.record(),
+      'position': self._trainer.position(),
+      'clock': self._timer.record(),
+      'callbacks': self._callbacks.state(),
     }
-    tree = {'state': state, 'metrics': metrics}
-    if not self.checkpoints.save(step, tree, record, measured):
+    if self._stopped_by:
+      record['stopped_by'] = self._stopped_by
+    tree = {'state': saved_fields(state), 'metrics': metrics}
+    if not self._checkpoints.save(step, tree, record, measured):
       self._diverged(step, 'a parameter is not finite')
     self._last_good = step
+    self._callbacks.on_checkpoint(step)

@@ -4,27 +4,24 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxvision import config as config_lib
 from jaxvision import weights as weights_lib
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
-from jaxvision.training.build import (
-  DataFacts,
-  abstract_variables,
-  make_model,
-  make_task,
-  restore,
-)
-from jaxvision.training.mesh import make_mesh
+from jaxvision.training.opening import open_run
+from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.weights import Facts, Fitted, Weights
+from jaxvision.weights import LoadedWeights, Preprocessing, Weights
 from jaxvision.weights.tensors import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class WeightsSource:
   """Where the weights of a run come from, for the run directory and the summary.
 
   Attributes:
@@ -32,22 +29,26 @@ class Origin:
     name: what was found there.
     sha256: of the file; of the arrays where it is a run of ours.
     revision: of the repository, or None.
-    facts: what the weights ask of the data.
+    facts: the preprocessing that the weights want.
   """
 
   source: str
   name: str
   sha256: str
   revision: str | None
-  facts: Facts
+  facts: Preprocessing
 
   @classmethod
-  def from_dict(cls, values: dict[str, Any]) -> 'Origin':
-    """Returns the origin that `dataclasses.asdict` wrote to JSON."""
-    return cls(**{**values, 'facts': Facts.of_json(values['facts'])})
+  def from_dict(cls, values: dict[str, Any]) -> 'WeightsSource':
+    """Returns the source that `dataclasses.asdict` wrote to JSON."""
+    return cls(**{**values, 'facts': Preprocessing.of_json(values['facts'])})
+
+  def short(self) -> dict[str, Any]:
+    """Returns what summary.json says of it."""
+    return {key: getattr(self, key) for key in ('source', 'name', 'sha256', 'revision')}
 
 
-def read(source: str) -> tuple[Origin, Weights]:
+def read(source: str) -> tuple[WeightsSource, Weights]:
   """Returns the weights that `init.pretrained` names.
 
   Args:
@@ -62,28 +63,26 @@ def read(source: str) -> tuple[Origin, Weights]:
     found = _of_run(RunDirectory(path))
   else:
     found = weights_lib.read(str(path) if path.exists() else source)
-  return Origin(source, found.origin, found.sha256, found.revision, found.facts), found
+  return WeightsSource(
+    source, found.origin, found.sha256, found.revision, found.preprocessing
+  ), found
 
 
 def _of_run(directory: RunDirectory) -> Weights:
-  config, known = directory.config(), directory.dataset()
-  if known is None:
-    raise UserError(f'{directory.path} has no trained weights yet: train it first')
-  data = DataFacts.from_dict(known)
-  task, _ = make_task(config, data)
-  state, step = restore(directory, task, make_mesh(data=1))
+  run = open_run(directory)
+  state, step = run.restore()
   found = Weights.of_variables(
     jax.device_get(state.eval_variables),
     f'{directory.path} (step {step})',
-    facts_of(data),
-    config.model.name,
+    preprocessing_of(run.info),
+    run.config.model.name,
   )
   return dataclasses.replace(found, sha256=fingerprint(found.tensors))
 
 
-def facts_of(data: DataFacts) -> Facts:
+def preprocessing_of(data: DatasetInfo) -> Preprocessing:
   """Returns what weights that were trained on such data ask of other data."""
-  return Facts(
+  return Preprocessing(
     mean=data.mean,
     std=data.std,
     image_size=data.image_shape[0],
@@ -94,31 +93,31 @@ def facts_of(data: DataFacts) -> Facts:
   )
 
 
-def adopt(config: ConfigDict, facts: Facts) -> ConfigDict:
+def adopt(config: ConfigDict, preprocessing: Preprocessing) -> ConfigDict:
   """Returns the config with the normalisation and the image size of the weights.
 
   What the config sets itself stays.
   """
-  config = ConfigDict(config.to_dict())
+  config = config_lib.thaw(config)
   fields, unset = config.data, {'crop_fraction': 0.0, 'interpolation': 'auto'}
   unset |= {'mean': (), 'std': (), 'image_size': 0}
   for name, empty in unset.items():
-    wanted = getattr(facts, name)
+    wanted = getattr(preprocessing, name)
     if fields[name] == empty and wanted is not None:
       fields[name] = wanted
   return config
 
 
-class Start(NamedTuple):
+class PretrainedStart(NamedTuple):
   """The weights that a run starts from; None in a run that is past its start."""
 
-  origin: Origin
+  origin: WeightsSource
   weights: Weights | None
 
 
 def begin(
   config: ConfigDict, directory: RunDirectory | None = None
-) -> tuple[ConfigDict, Start | None]:
+) -> tuple[ConfigDict, PretrainedStart | None]:
   """Returns the config with what the pretrained weights ask for, and these.
 
   A run that has a checkpoint goes on without the file that it began with.
@@ -127,24 +126,44 @@ def begin(
     return config, None
   known = directory.pretrained() if directory else None
   if known and any(directory.checkpoints.glob('[0-9]*')):
-    start = Start(Origin.from_dict(known), None)
+    start = PretrainedStart(WeightsSource.from_dict(known), None)
   else:
-    start = Start(*read(config.init.pretrained))
-  return adopt(config, start.origin.facts), start
+    start = PretrainedStart(*read(config.init.pretrained))
+  return config_lib.freeze(adopt(config, start.origin.facts)), start
 
 
-def fit(weights: Weights, config: ConfigDict, facts: DataFacts) -> Fitted:
+def match(weights: Weights, run: Run) -> LoadedWeights:
   """Returns the model's variables, abstract where they are not out of `weights`.
 
   Raises:
-    UserError: the weights do not fit the model, but for what `init.skip` says.
+    UserError: the weights do not fit the model, but for what `init.skip` says; or the
+      task has not one model.
   """
-  model = make_model(config, len(facts.class_names))
-  variables = abstract_variables(model, facts.image_shape, config.dtype)
-  return weights_lib.fit(weights, variables, config.init.skip)
+  if not isinstance(getattr(run.task, 'model', None), nn.Module):
+    raise UserError(
+      f'config: init.pretrained: task {run.config.task} starts from random weights'
+    )
+  return weights_lib.load(weights, run.task.abstract_variables(), run.config.init.skip)
 
 
-def insert(state: Any, fitted: Fitted) -> Any:
+def match_again(start: PretrainedStart, run: Run) -> LoadedWeights:
+  """Returns the weights that a run began with whose checkpoints are all damaged.
+
+  Raises:
+    UserError: the source has changed.
+  """
+  began = start.origin
+  origin, found = read(began.source)
+  if origin.sha256 != began.sha256:
+    raise UserError(
+      f'init.pretrained: {began.source} is not what the run in {run.directory.path} '
+      f'began with (sha256 {origin.sha256[:12]}, then {began.sha256[:12]}): start anew '
+      'with --overwrite'
+    )
+  return match(found, run)
+
+
+def insert(state: Any, loaded_weights: LoadedWeights) -> Any:
   """Returns the state at step 0 with the weights in their places on the devices."""
 
   def replace(old: jax.Array, new: Any) -> jax.Array:
@@ -152,7 +171,7 @@ def insert(state: Any, fitted: Fitted) -> Any:
       return old
     return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
-  values = fitted.variables
+  values = loaded_weights.variables
   new = {'params': values['params'], 'batch_stats': values.get('batch_stats', {})}
   ema = jax.tree.map(replace, state.ema, new) if state.ema else state.ema
   return state.replace(
@@ -162,11 +181,11 @@ def insert(state: Any, fitted: Fitted) -> Any:
   )
 
 
-def describe(origin: Origin, fitted: Fitted) -> str:
+def describe(origin: WeightsSource, loaded_weights: LoadedWeights) -> str:
   """Returns a line about what was taken from where."""
-  fresh = sorted({name.split('/')[1] for name in fitted.fresh})
+  fresh = sorted({name.split('/')[1] for name in loaded_weights.fresh})
   return (
-    f'pretrained: {origin.name}, {len(fitted.loaded)} arrays'
+    f'pretrained: {origin.name}, {len(loaded_weights.loaded)} arrays'
     + (f' of revision {origin.revision}' if origin.revision else '')
     + f', sha256 {origin.sha256[:12]}'
     + (f'; at random: {", ".join(fresh)}' if fresh else '')

@@ -1,89 +1,74 @@
 """A trace of some training steps, for TensorBoard, XProf or Perfetto."""
 
-from collections.abc import Callable
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-from jaxvision.tasks.base import PyTree
+from jaxvision.training.run import Run
 from jaxvision.training.step import ResidentTrainer, StreamingTrainer
 
 # Steps before the trace: the first ones fill buffers and touch memory for the first time.
 _SETTLE_STEPS = 3
 
 
-class Traced:
-  """A trainer that writes a profiler trace of some of the steps it takes.
+@contextlib.contextmanager
+def traced(
+  trainer: ResidentTrainer | StreamingTrainer, run: Run, say: Callable[[str], None]
+) -> Iterator[None]:
+  """Writes a profiler trace of `config.profile` of the steps that a trainer takes.
 
-  It stands in for the trainer it is given, so that a run without a trace has nothing to
-  ask at a step. The trace begins and ends between dispatches, with the device at rest:
-  it holds at least the steps asked for (all of a dispatch that takes many), or fewer
-  where the run ends before.
+  The trace begins and ends between dispatches, with the device at rest: it holds at
+  least the steps asked for (all of a dispatch that takes many), or fewer where the run
+  ends before. TensorBoard and XProf read the directory WORKDIR/profile, and Perfetto
+  (https://ui.perfetto.dev) the `perfetto_trace.json.gz` under it.
 
   Args:
-    trainer: takes the steps.
-    directory: of the trace; TensorBoard and XProf read it, and Perfetto
-      (https://ui.perfetto.dev) the `perfetto_trace.json.gz` under it.
-    steps: to trace.
-    say: is told where the trace is.
+    trainer: its `run` is wrapped while the context lasts; without `config.profile`
+      nothing is.
+    run: the run, with a directory.
+    say: prints where the trace is.
   """
+  wanted = run.config.profile
+  if not wanted:
+    yield
+    return
+  assert run.directory
+  directory = run.directory.path / 'profile'
+  take, done = trainer.run, 0
+  first: int | None = None
+  written = False
 
-  def __init__(
-    self,
-    trainer: ResidentTrainer | StreamingTrainer,
-    directory: Path,
-    steps: int,
-    say: Callable[[str], None],
-  ):
-    self.steps_per_dispatch = trainer.steps_per_dispatch
-    self._trainer, self._directory, self._say = trainer, directory, say
-    self._steps = steps
-    self._done = 0  # steps taken so far
-    self._first: int | None = None  # steps done when the trace began
-    self._written = False
+  def write() -> None:
+    nonlocal written
+    written = True
+    jax.profiler.stop_trace()
+    say(f'profile: trace of {done - (first or 0)} steps in {directory}')
 
-  def empty_metrics(self) -> Any:
-    """Returns the trainer's."""
-    return self._trainer.empty_metrics()
-
-  def run(
-    self, state: PyTree, metrics: Any, limit: int
-  ) -> tuple[PyTree, Any, Any, int]:
-    """Takes the trainer's steps, and traces those whose turn it is."""
-    if self._first is None and self._done >= _SETTLE_STEPS:
+  def run_traced(state: Any, metrics: Any, limit: int) -> tuple[Any, Any, Any, int]:
+    nonlocal done, first
+    if first is None and done >= _SETTLE_STEPS:
       jax.block_until_ready(state)
-      jax.profiler.start_trace(self._directory, create_perfetto_trace=True)
-      self._first = self._done
-    if self._first is None or self._written:
-      result = self._trainer.run(state, metrics, limit)
+      jax.profiler.start_trace(directory, create_perfetto_trace=True)
+      first = done
+    if first is None or written:
+      result = take(state, metrics, limit)
     else:
-      with jax.profiler.StepTraceAnnotation('train', step_num=self._done):
-        result = self._trainer.run(state, metrics, limit)
-    self._done += result[-1]
-    if self._first is not None and self._done - self._first >= self._steps:
+      with jax.profiler.StepTraceAnnotation('train', step_num=done):
+        result = take(state, metrics, limit)
+    done += result[-1]
+    if first is not None and not written and done - first >= wanted:
       jax.block_until_ready(result[0])
-      self._write()
+      write()
     return result
 
-  def position(self) -> dict[str, Any]:
-    """Returns the trainer's."""
-    return self._trainer.position()
-
-  def close(self) -> None:
-    """Writes what there is of a trace that has not ended, and closes the trainer."""
-    try:
-      if self._first is None:
-        self._say(f'profile: no trace, for the run had {self._done} steps left')
-      else:
-        self._write()
-    finally:
-      self._trainer.close()
-
-  def _write(self) -> None:
-    if self._written:
-      return
-    self._written = True
-    jax.profiler.stop_trace()
-    steps = self._done - self._first
-    self._say(f'profile: trace of {steps} steps in {self._directory}')
+  trainer.run = run_traced  # type: ignore[method-assign]
+  try:
+    yield
+  finally:
+    del trainer.run
+    if first is None:
+      say(f'profile: no trace, for the run had {done} steps left')
+    elif not written:
+      write()

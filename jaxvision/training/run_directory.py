@@ -15,6 +15,21 @@ from jaxvision.errors import UserError
 from jaxvision.io import write_whole
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+  """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
+  points: list[dict[str, Any]] = []
+  try:
+    text = path.read_text()
+  except FileNotFoundError:
+    return points
+  for line in text.splitlines():
+    try:
+      points.append(json.loads(line))
+    except ValueError:
+      continue
+  return points
+
+
 def write_json(path: Path, value: Any) -> None:
   """Writes JSON by `write_whole`; NaN and infinity are refused."""
   write_whole(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
@@ -33,6 +48,8 @@ class RunDirectory:
     self.checkpoints = self.path / 'checkpoints'
     self.report = self.path / 'report'
     self.samples = self.path / 'samples'
+    self.parts = self.path / 'parts'
+    self.parts_file = self.path / 'parts.json'
 
   def check(self, config: ConfigDict, overwrite: bool = False) -> None:
     """Raises UserError unless the directory is this run's, new, or to be overwritten.
@@ -68,16 +85,17 @@ class RunDirectory:
     """Makes the directory this config's; call `check` first and hold `locked`."""
     if overwrite:
       self._clear()
-    write_json(self.config_file, config.to_dict())
+    write_json(self.config_file, config_lib.thaw(config).to_dict())
 
   def _clear(self) -> None:
     """Removes what a run writes, and nothing else."""
-    for tree in (self.checkpoints, self.report, self.samples):
+    for tree in (self.checkpoints, self.report, self.samples, self.parts):
       shutil.rmtree(tree, ignore_errors=True)
     for file in (
       self.config_file,
       self.dataset_file,
       self.pretrained_file,
+      self.parts_file,
       self.summary_file,
       self.metrics_file,
     ):
@@ -108,6 +126,14 @@ class RunDirectory:
   def pretrained(self) -> dict[str, Any] | None:
     """Returns where the run's first weights came from, or None if from nowhere."""
     return self._read(self.pretrained_file)
+
+  def read_parts(self) -> dict[str, Any] | None:
+    """Returns the names and hashes of the user's own parts, None if there are none."""
+    return self._read(self.parts_file)
+
+  def history(self) -> list[dict[str, Any]]:
+    """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
+    return read_history(self.metrics_file)
 
   def _read(self, path: Path) -> dict[str, Any] | None:
     try:

@@ -1,15 +1,60 @@
 """Samples of a generator, compiled once, a batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvision.tasks.base import Generator, PyTree
+from jaxvision.models.generative import GAN
 from jaxvision.training.mesh import over_batch, replicated
 from jaxvision.training.step import Compiler
+
+PyTree = Any
+
+
+class Generator(NamedTuple):
+  """What draws images.
+
+  Attributes:
+    draw: (variables, noise float32 [B, latent], labels int32 [B]) -> images uint8
+      [B, H, W, C]; an unconditional generator ignores the labels.
+    latent: length of the noise, which is standard normal.
+    classes: number of classes to choose from; 0: it is unconditional.
+  """
+
+  draw: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
+  latent: int
+  classes: int
+
+
+def make_generator(gan: GAN, num_classes: int) -> Generator:
+  """Returns what draws images with the generator of `gan`, in inference mode."""
+
+  def draw(variables: PyTree, noise: jax.Array, labels: jax.Array) -> jax.Array:
+    given = labels if gan.conditional else None
+    return to_pixels(gan.generator.apply(variables, noise, given, train=False))
+
+  return Generator(draw, gan.latent, num_classes if gan.conditional else 0)
+
+
+def to_pixels(images: jax.Array) -> jax.Array:
+  """Returns uint8 pixels of images in [-1, 1], rounded to the nearest.
+
+  >>> to_pixels(jnp.array([-1.0, 0.0, 1.0])).tolist()
+  [0, 128, 255]
+  """
+  return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
+
+
+class Drawing(NamedTuple):
+  """What a generator needs to draw where there is no run."""
+
+  generator: Generator
+  mesh: Mesh
+  compiler: Compiler
 
 
 class Sampler:
@@ -19,22 +64,14 @@ class Sampler:
   conditional generator, is of class i modulo the number of classes.
 
   Args:
-    generator: what draws.
-    mesh: devices that share a batch.
+    run: with a mesh and a compiler, and a task with the generator; or a `Drawing`.
     variables: of the generator, or others like them, abstract or not.
     batch_size: images at a time.
-    compiler: keeps account of what is compiled.
   """
 
-  def __init__(
-    self,
-    generator: Generator,
-    mesh: Mesh,
-    variables: PyTree,
-    batch_size: int,
-    compiler: Compiler,
-  ):
-    self.generator = generator
+  def __init__(self, run: Any, variables: PyTree, batch_size: int):
+    self.generator = generator = getattr(run, 'task', run).generator
+    mesh, compiler = run.mesh, run.compiler
     self._size = size = -(-batch_size // mesh.size) * mesh.size
     self._to_batch, self._everywhere = over_batch(mesh), replicated(mesh)
     jit = {'out_shardings': self._to_batch}

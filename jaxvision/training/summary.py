@@ -3,92 +3,127 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from jaxvision.tasks import Task
-from jaxvision.training import logging, runtime
-from jaxvision.training.build import DataFacts
-from jaxvision.training.loop import Clock, Plan
+from jaxvision.data.dataset import Dataset
+from jaxvision.data.info import DatasetInfo
+from jaxvision.training import runtime
+from jaxvision.training.loop import RunTimer
+from jaxvision.training.run import Run
+
+# Names that every summary has; null where the task measures nothing of the kind.
+_ALWAYS = (
+  'train_loss',
+  'train_accuracy',
+  'test_loss',
+  'test_accuracy',
+  'test_accuracy_top5',
+)
 
 
 def summarize(
-  config: ConfigDict,
-  facts: DataFacts,
-  plan: Plan,
-  task: Task,
+  run: Run,
+  *,
+  step: int,
   params: dict[str, int],
-  clock: Clock,
-  history: Sequence[dict[str, Any]],
+  timer: RunTimer,
   values: dict[str, Any],
+  training_values: Callable[[dict[str, float | None]], dict[str, Any]],
   best_step: int | None,
-  pretrained: dict[str, Any] | None,
-  machine: dict[str, Any],
+  provenance: dict[str, Any],
+  pretrained: dict[str, Any] | None = None,
+  stopped_by: str | None = None,
 ) -> dict[str, Any]:
   """Returns the contents of summary.json.
 
   Args:
-    config, facts, plan, task: of the run.
-    params: from `count_parameters`.
-    clock: the seconds that the run took.
-    history: its log points.
-    values: what the last evaluation says, of training and of the other splits.
+    run: that has ended.
+    step: its last.
+    params: from `Task.count_parameters`.
+    timer: the seconds that it took.
+    values: of the final evaluation.
+    training_values: means of the last epoch -> what the summary holds of them.
     best_step: of the best checkpoint, None where there is none.
+    provenance: `runtime.facts` as they were when the run began.
     pretrained: where its first weights came from, or None.
-    machine: `runtime.facts` as they were when it began.
+    stopped_by: why a callback ended it early, or None.
   """
+  plan, config, info = run.plan, run.config, run.info
+  history = run.directory.history() if run.directory else []
   evaluations = {p['step']: p for p in history if p['split'] != 'train'}
-  measure, _ = task.best
-  images = plan.total * plan.images
+  measure, _ = run.task.best
+  names = jax.eval_shape(lambda: run.task.metrics.empty().compute())
+  trained = last_epoch(history, names, step, plan.steps_per_epoch)
+  images = step * plan.images_per_step
   return {
     'config_name': config.name,
     'task': config.task,
-    'dataset': facts.name,
-    'synthetic': facts.synthetic,
-    'skipped_images': facts.skipped,
+    'dataset': info.name,
+    'synthetic': info.synthetic,
+    'skipped_images': info.skipped,
     'model': config.model.name,
     **params,
     'pretrained': pretrained,
-    'steps': plan.total,
-    'epochs': plan.total / plan.steps_per_epoch,
+    'steps': step,
+    'epochs': step / plan.steps_per_epoch,
     'seed': config.seed,
+    **dict.fromkeys(_ALWAYS),
+    **training_values(trained),
     **values,
+    'stopped_by': stopped_by,
     'best_step': best_step,
-    f'best_{measure}': (
-      evaluations[best_step][measure] if best_step in evaluations else None
-    ),
-    'seconds_train': clock.train,
-    'seconds_compile': clock.compile,
-    'seconds_total': clock.total(),
-    'images_per_second': images / clock.train if clock.train else None,
+    f'best_{measure}': evaluations.get(best_step, {}).get(measure),
+    'measure': run.task.measure,
+    'seconds_train': timer.train,
+    'seconds_compile': timer.compile,
+    'seconds_total': timer.total(),
+    'images_per_second': images / timer.train if timer.train else None,
     'peak_memory_bytes': runtime.peak_memory_bytes(),
     'dtype': config.dtype,
-    **machine,
+    **provenance,
     'command': shlex.join([Path(sys.executable).name, *_command()]),
   }
 
 
 def last_epoch(
-  history: Sequence[dict[str, Any]], plan: Plan, task: Task
+  history: Sequence[dict[str, Any]],
+  names: Iterable[str],
+  total_steps: int,
+  steps_per_epoch: float,
 ) -> dict[str, float | None]:
-  """Returns the measures of training over about the last epoch of a run."""
-  names = jax.eval_shape(lambda: task.metrics.empty().compute())
-  return logging.last_epoch(history, names, plan.total, plan.steps_per_epoch)
+  """Returns measures of training over about the last epoch of a run.
+
+  The mean over the log points that end in it, weighted by their steps: images as
+  trained on, with augmentation and dropout, like the history of Keras. None without any.
+  """
+  points = [p for p in history if p['split'] == 'train']
+  begins = [0, *(p['step'] for p in points[:-1])]
+  late = [
+    (p, p['step'] - begin)
+    for p, begin in zip(points, begins)
+    if begin >= total_steps - steps_per_epoch - 1e-6
+  ] or [(p, p['step'] - b) for p, b in list(zip(points, begins))[-1:]]
+  weight = sum(steps for _, steps in late)
+  if not weight:
+    return dict.fromkeys(names)
+  return {name: sum(p[name] * steps for p, steps in late) / weight for name in names}
 
 
-def count_parameters(params: Any, task: str) -> dict[str, int]:
-  """Returns the numbers of parameters under their names in summary.json."""
-
-  def count(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-  if task == 'gan':
-    return {f'{network}_params': count(tree) for network, tree in params.items()}
-  return {'params': count(params)}
+def describe_data(dataset: Dataset, info: DatasetInfo) -> str:
+  """Returns a line about a data set."""
+  shape = 'x'.join(map(str, info.image_shape))
+  sizes = ', '.join(f'{n:,} {split}' for split, n in info.examples.items())
+  made_up = ' (SYNTHETIC: made-up images)' if info.synthetic else ''
+  skipped = f', {info.skipped} unreadable files skipped' if info.skipped else ''
+  kind = {'class': 'classes', 'multilabel': 'labels'}.get(info.label_kind, 'outputs')
+  return (
+    f'data: {info.name}{made_up}, {sizes}; {len(info.class_names)} {kind}, {shape}, '
+    f'{dataset.pipeline}{skipped}'
+  )
 
 
 def describe_parameters(params: dict[str, int]) -> str:

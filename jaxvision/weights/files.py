@@ -1,4 +1,4 @@
-"""Reading weights: which kind of source it is, and the two kinds of file."""
+"""Reading weights: files of two kinds, and repositories that hold one of them."""
 
 import hashlib
 import json
@@ -13,8 +13,7 @@ import numpy as np
 
 from jaxvision.errors import UserError
 from jaxvision.weights import hub
-from jaxvision.weights import preprocessing as facts_lib
-from jaxvision.weights.preprocessing import Facts
+from jaxvision.weights.preprocessing import Preprocessing, of_names, of_timm
 from jaxvision.weights.tensors import Weights
 
 # The key of our own metadata in a safetensors file; its value is JSON.
@@ -26,10 +25,10 @@ _SUFFIXES = ('.safetensors', *_TORCH)
 # Where training scripts put the weights in what they save.
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
-# What DataParallel, torch.compile and Lightning put before every name.
+# The prefixes that DataParallel, torch.compile and Lightning add to every name.
 _PREFIXES = ('module.', '_orig_mod.', 'model.')
 
-# Counts the steps of batch norm; only a momentum of None, which no ResNet has, needs it.
+# The number of steps of batch norm, which only a momentum of None, unused in ResNets, needs.
 _IGNORED = 'num_batches_tracked'
 
 _FLOATS = {
@@ -45,23 +44,23 @@ def read(source: str) -> Weights:
 
   Args:
     source: a .safetensors file; a PyTorch checkpoint, which is read with
-      `weights_only=True` and so can hold nothing but tensors and plain values; or, if
-      there is no such path, a Hugging Face repository ORGANISATION/NAME, of which
-      @REVISION chooses a branch, tag or commit. A repository once read is read from its
-      cache when there is no network.
+      `weights_only=True`, so that only tensors and plain values are loaded; or, if there
+      is no such path, a Hugging Face repository ORGANISATION/NAME, where @REVISION
+      chooses a branch, tag or commit. Without a network a repository that was read
+      before comes from the cache.
 
   Returns:
     The weights. A state dict within a checkpoint is found, a prefix that all names
-    share is taken off, and the counters of batch norm are left out. The facts are those
-    of the repository's config.json, or of our own metadata, or else follow from the
-    names (`facts.of_names`).
+    share is removed, and the counters of batch norm are left out. The preprocessing is
+    that of the repository's config.json or of our own metadata, or follows from the names
+    (`preprocessing.of_names`).
 
   Raises:
     UserError: there is no such source, or it holds no such weights.
   """
   path = Path(source).expanduser()
   if path.is_file():
-    return _read_file(path, str(source), Facts())
+    return _read_file(path, str(source), Preprocessing())
   if path.is_dir():
     raise UserError(
       f'weights {source}: is a directory without a run in it; give a run, a file '
@@ -74,18 +73,16 @@ def read(source: str) -> Weights:
       '(ORGANISATION/NAME or ORGANISATION/NAME@REVISION)'
     )
   snapshot = hub.download(*repository)
-  return _read_file(
-    snapshot.file, source, facts_lib.of_timm(snapshot.config), snapshot.revision
-  )
+  return _read_file(snapshot.file, source, of_timm(snapshot.config), snapshot.revision)
 
 
 def _read_file(
-  path: Path, origin: str, facts: Facts, revision: str | None = None
+  path: Path, origin: str, known: Preprocessing, revision: str | None = None
 ) -> Weights:
-  """Reads a file that is there; `facts` are what is known of it already."""
+  """Reads a file that exists; `known` is its preprocessing as far as it is known."""
   if path.suffix not in _SUFFIXES:
     raise UserError(
-      f'weights {origin}: the name must end in {", ".join(_SUFFIXES)}, to tell the format'
+      f'weights {origin}: the name must end in {", ".join(_SUFFIXES)}, which says the format'
     )
   try:
     data = path.read_bytes()
@@ -103,14 +100,14 @@ def _read_file(
   tensors = dict(sorted(_without_prefixes(tensors).items()))
   model = own.get('model')
   if own:
-    # Whoever wrote this knew what it did not know: nothing is assumed.
-    facts = Facts.of_json(own)
+    # We wrote this file, and what was not known then is not guessed now.
+    known = Preprocessing.of_json(own)
   else:
-    facts = facts.or_else(facts_lib.of_names(tensors))
+    known = known.or_else(of_names(tensors))
   sha256 = hashlib.sha256(data).hexdigest()
   fields = own.get('fields')
   fields = fields if isinstance(fields, dict) else None
-  return Weights(tensors, origin, sha256, revision, facts, model, fields)
+  return Weights(tensors, origin, sha256, revision, known, model, fields)
 
 
 def _safetensors(
@@ -125,7 +122,7 @@ def _safetensors(
     raise UserError(
       f'weights {origin}: is no safetensors file, or a damaged one: {_one_line(error)}'
     ) from error
-  # The package has looked the header over.
+  # The package has validated the header.
   header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
   tensors = {}
   for name, entry in entries:
@@ -143,7 +140,7 @@ def _safetensors(
 
 
 def _checkpoint(path: Path, origin: str) -> dict[str, np.ndarray]:
-  """Returns the tensors of a PyTorch checkpoint; no code in it is ever run."""
+  """Returns the tensors of a PyTorch checkpoint; no code in it is run."""
   import pickle
 
   try:
@@ -159,13 +156,13 @@ def _checkpoint(path: Path, origin: str) -> dict[str, np.ndarray]:
       content = torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
     culprit = re.search(r'GLOBAL (\S{1,80}) ', str(error))
-    what = f'{culprit[1]}, that is code' if culprit else 'what may be code'
+    what = f'code ({culprit[1]})' if culprit else 'what may be code'
     raise UserError(
-      f'weights {origin}: refused, for it holds {what}, beside tensors; none of it was '
+      f'weights {origin}: refused: it holds {what} beside tensors, and none of it was '
       'run. Save the weights alone, torch.save(model.state_dict(), ...), or as '
       '.safetensors'
     ) from error
-  # The reader's own errors on foreign and damaged files are of many kinds.
+  # The reader raises errors of many kinds for other and damaged files.
   except Exception as error:
     if 'TorchScript' in str(error):
       problem = 'is a TorchScript program, not weights: save its state_dict()'

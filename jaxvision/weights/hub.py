@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import logging
 import re
@@ -50,8 +51,14 @@ def download(name: str, revision: str | None) -> Snapshot:
     revision: branch, tag or commit; None: the main branch.
 
   Raises:
-    UserError: it cannot be reached, may not be read or has no weights.
+    UserError: it cannot be reached, may not be read or has no weights, or the package
+      huggingface_hub is not installed.
   """
+  if importlib.util.find_spec('huggingface_hub') is None:
+    raise UserError(
+      f'weights {name}: there is no such file here, and reading them from Hugging Face '
+      "needs huggingface_hub: pip install 'jaxvision[hub]'"
+    )
   # `file` lies in .../snapshots/COMMIT/. Its commit is what the config is taken of, so
   # that the two belong together even if the repository changes in between.
   file = _weights(name, revision)

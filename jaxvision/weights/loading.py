@@ -1,4 +1,4 @@
-"""Putting weights into a model's variables: every name accounted for, or an error."""
+"""Loading weights into the variables of a model: every name has its place, or an error."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,14 +16,14 @@ _SHOWN = 3  # names of each kind in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Fitted:
-  """A model's variables with weights in them.
+class LoadedWeights:
+  """The variables of a model with weights in them.
 
   Attributes:
-    variables: as the ones given, with what was loaded as float32 NumPy arrays.
-    loaded: our names ('params/...', 'batch_stats/...') of what came from the weights.
-    fresh: our names of what `skip` left as it was.
-    ignored: names in the weights of what `skip` left there.
+    variables: the tree that was given, with float32 NumPy arrays where it was loaded.
+    loaded: our names ('params/...', 'batch_stats/...') of the variables that were loaded.
+    fresh: our names of the variables that `skip` left as they were.
+    ignored: names of the tensors that `skip` left out.
   """
 
   variables: Any = dataclasses.field(repr=False)
@@ -32,27 +32,42 @@ class Fitted:
   ignored: tuple[str, ...]
 
 
-def fit(
-  weights: Weights, variables: Mapping[str, Any], skip: Sequence[str] = ()
-) -> Fitted:
-  """Puts weights into variables by name.
+@dataclasses.dataclass(frozen=True)
+class Mismatch:
+  """Variables and tensors without a counterpart.
 
-  Every tensor must have its place and every variable its tensor, of the same shape,
-  but for what `skip` leaves out on both sides.
+  Attributes:
+    missing: our names of variables without a tensor.
+    unexpected: names of tensors without a variable.
+    misshapen: our names of variables whose tensor has another shape.
+  """
+
+  missing: tuple[str, ...]
+  unexpected: tuple[str, ...]
+  misshapen: tuple[str, ...]
+
+
+def load(
+  weights: Weights, variables: Mapping[str, Any], skip: Sequence[str] = ()
+) -> LoadedWeights:
+  """Loads weights into variables by name.
+
+  Every tensor must have its variable and every variable its tensor, of the same shape,
+  except for what `skip` leaves out on both sides.
 
   Args:
     weights: in our names or those of PyTorch's ResNets, see `naming`.
     variables: {'params': ..., 'batch_stats': ...}, freshly initialised; not changed.
     skip: patterns as in `models.paths`, over our paths ('head', 'stage4_.*'). One that
-      means none of these is read over PyTorch's names of the same variables and over
+      matches none of these is matched against PyTorch's names of the same variables and
       the names in the weights ('fc', 'layer4').
 
   Returns:
-    New variables, and what became of every name.
+    New variables, and the names that were loaded, left as they were and left out.
 
   Raises:
     UserError: a tensor or a variable has no counterpart or another shape; a pattern
-      means nothing; or `skip` leaves nothing to load.
+      matches nothing; or `skip` leaves nothing to load.
   """
   leaves, tree = jax.tree_util.tree_flatten_with_path(variables)
   here = {path_of(path): leaf for path, leaf in leaves}
@@ -74,27 +89,27 @@ def fit(
     ours: naming.layout_to_ours(name, weights.tensors[name])
     for ours, name in given.items()
   }
-  # Parameters first: they tell a reader more than statistics do.
+  # Parameters first: a reader recognises them better than statistics.
   order = sorted(here, key=lambda name: not name.startswith('params/'))
-  misfit = advice.Misfit(
+  mismatch = Mismatch(
     missing=tuple(n for n in order if n not in given and n not in fresh),
     unexpected=tuple(unexpected),
     misshapen=tuple(
       n for n in order if n in given and arrays[n].shape != here[n].shape
     ),
   )
-  if misfit.missing or misfit.unexpected or misfit.misshapen:
-    raise UserError(_message(weights, here, given, misfit))
+  if mismatch.missing or mismatch.unexpected or mismatch.misshapen:
+    raise UserError(_message(weights, here, given, mismatch))
   if not given:
     raise UserError(
-      f'config: init.skip: it leaves nothing of {weights.origin} to be loaded'
+      f'config: init.skip leaves nothing of {weights.origin} to be loaded'
     )
   loaded = tuple(name for name in here if name in given)
   values = [
     np.ascontiguousarray(arrays[name], np.float32) if name in arrays else leaf
     for name, leaf in here.items()
   ]
-  return Fitted(
+  return LoadedWeights(
     jax.tree_util.tree_unflatten(tree, values),
     loaded,
     tuple(name for name in here if name in fresh),
@@ -105,7 +120,7 @@ def fit(
 def _skipper(
   patterns: Sequence[str], here: Iterable[str], there: Iterable[str]
 ) -> Callable[[str], bool]:
-  """Returns whether a name, ours or of the weights, is left out."""
+  """Returns the function that says whether a name, ours or theirs, is left out."""
   names = list(dict.fromkeys([*here, *there]))
   ours = {name: _our_paths(name) for name in names}
   theirs = {name: _their_paths(name) for name in names}
@@ -114,7 +129,7 @@ def _skipper(
   left_out: set[str] = set()
   for pattern in patterns:
     means = matcher('init.skip', pattern, known)
-    # A pattern of what is not meant, '(?!head/).*', would mean all of the other names.
+    # A negative pattern, '(?!head/).*', would match every one of the other names.
     spellings = ours if any(map(means, here_first)) else theirs
     left_out.update(name for name in names if any(map(means, spellings[name])))
   return left_out.__contains__
@@ -126,7 +141,7 @@ def _our_paths(name: str) -> list[str]:
 
 
 def _their_paths(name: str) -> list[str]:
-  """Returns what PyTorch calls a tensor and the layers that it is in."""
+  """Returns PyTorch's names of a tensor and of the layers that contain it."""
   ours = naming.to_ours(name)
   spellings = [name]
   if ours:
@@ -142,7 +157,7 @@ def _message(
   weights: Weights,
   here: Mapping[str, Any],
   given: Mapping[str, str],
-  misfit: advice.Misfit,
+  mismatch: Mismatch,
 ) -> str:
   style = naming.style_of(weights.tensors)
   is_ours = all(map(naming.is_ours, weights.tensors))
@@ -161,14 +176,20 @@ def _message(
     return both(ours, f'{list(tensor.shape)}, here {list(expected.shape)}')
 
   parts = [
-    _listed(misfit.misshapen, 'of another shape', shapes),
-    _listed(misfit.missing, 'missing in it', both),
-    _listed(misfit.unexpected, 'not in the model', lambda name: name),
+    _listed(mismatch.misshapen, 'of another shape', shapes),
+    _listed(mismatch.missing, 'missing in it', both),
+    _listed(mismatch.unexpected, 'not in the model', lambda name: name),
   ]
   return (
     f'weights {weights.origin} do not fit the model: '
     + '; '.join(part for part in parts if part)
-    + advice.way_out(weights, here, given, misfit)
+    + advice.suggestion(
+      weights,
+      here,
+      matching=given.keys() - set(mismatch.misshapen),
+      missing=mismatch.missing,
+      others=mismatch.unexpected + mismatch.misshapen,
+    )
   )
 
 

@@ -1,4 +1,4 @@
-"""What weights know of the images they were trained on, and where that is written."""
+"""The preprocessing of images that weights were trained with, and where it is recorded."""
 
 import dataclasses
 import numbers
@@ -13,17 +13,17 @@ _INTERPOLATIONS = ('bilinear', 'bicubic')
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-  """How images have to look for a set of weights; None where it is not known.
+class Preprocessing:
+  """The preprocessing of images for a set of weights; None where it is not known.
 
   Attributes:
-    mean: per channel, in units of [0, 1], subtracted.
-    std: per channel, in the same units, divided by.
-    image_size: height and width that the network sees, in pixels.
+    mean: mean of each channel, in units of [0, 1], which is subtracted.
+    std: standard deviation of each channel, in the same units, divided by.
+    image_size: height and width of the network's input, in pixels.
     crop_fraction: side of the centre crop over the shorter side of the resized image.
-    interpolation: of the resizing, 'bilinear' or 'bicubic'.
-    class_names: of the classes in the order of the logits.
-    channels: of the images.
+    interpolation: how images are resized, 'bilinear' or 'bicubic'.
+    class_names: names of the classes in the order of the logits.
+    channels: number of channels of the images.
   """
 
   mean: tuple[float, ...] | None = None
@@ -34,26 +34,28 @@ class Facts:
   class_names: tuple[str, ...] | None = None
   channels: int | None = None
 
-  def or_else(self, other: 'Facts') -> 'Facts':
-    """Returns these facts, and those of `other` for what is None.
+  def or_else(self, other: 'Preprocessing') -> 'Preprocessing':
+    """Returns a copy with the values of `other` for what is None.
 
-    >>> Facts(image_size=32).or_else(Facts(image_size=224, crop_fraction=0.875))
-    Facts(mean=None, std=None, image_size=32, crop_fraction=0.875, interpolation=None, class_names=None, channels=None)
+    >>> known = Preprocessing(image_size=32)
+    >>> known.or_else(Preprocessing(image_size=224, crop_fraction=0.875)).crop_fraction
+    0.875
     """
     mine = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
     return dataclasses.replace(other, **mine)
 
   @classmethod
-  def of_json(cls, given: Any) -> 'Facts':
-    """Returns the facts that `dataclasses.asdict` made and JSON kept.
+  def of_json(cls, given: Any) -> 'Preprocessing':
+    """Returns the preprocessing that `dataclasses.asdict` wrote to JSON.
 
     Args:
-      given: the parsed JSON; what in it has not the form that it should is None.
+      given: the parsed JSON; values of another form become None.
 
     Example:
-      >>> facts = Facts(mean=(0.1, 0.2, 0.3), class_names=('cat', 'dog'))
+      >>> known = Preprocessing(mean=(0.1, 0.2, 0.3), class_names=('cat', 'dog'))
       >>> import json
-      >>> Facts.of_json(json.loads(json.dumps(dataclasses.asdict(facts)))) == facts
+      >>> text = json.dumps(dataclasses.asdict(known))
+      >>> Preprocessing.of_json(json.loads(text)) == known
       True
     """
     given = given if isinstance(given, dict) else {}
@@ -72,16 +74,16 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # The evaluation of torchvision's first weights, "IMAGENET1K_V1": shorter side 256,
-# centre crop 224. The second ones resize to 232, which the file does not tell.
-IMAGENET = Facts(_IMAGENET_MEAN, _IMAGENET_STD, 224, 0.875, 'bilinear')
+# centre crop 224. The second ones resize to 232, which the file does not say.
+IMAGENET = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, 224, 0.875, 'bilinear')
 
-# https://github.com/akamaster/pytorch_resnet_cifar10, whose weights are passed around
-# most, normalises CIFAR-10 with the statistics of ImageNet.
-CIFAR = Facts(_IMAGENET_MEAN, _IMAGENET_STD, 32, 1.0)
+# https://github.com/akamaster/pytorch_resnet_cifar10, whose weights are the most widely
+# used, normalises CIFAR-10 with the statistics of ImageNet.
+CIFAR = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, 32, 1.0)
 
 
-def of_names(tensors: Mapping[str, np.ndarray]) -> Facts:
-  """Returns what weights that say nothing of themselves most likely were trained on.
+def of_names(tensors: Mapping[str, np.ndarray]) -> Preprocessing:
+  """Returns the preprocessing that follows from the names of weights without metadata.
 
   A ResNet in the names of torchvision and timm with a 7x7 convolution for its stem:
   ImageNet, evaluated as torchvision does. One of the 6n+2 family (3x3, 16 channels
@@ -94,26 +96,26 @@ def of_names(tensors: Mapping[str, np.ndarray]) -> Facts:
   stem = tensors.get('conv1.weight')
   stages = naming.stage_sizes(tensors)
   if stem is None or not stages or stem.ndim != 4 or stem.shape[1] != 3:
-    return Facts()
+    return Preprocessing()
   if stem.shape[2:] == (7, 7):
     return IMAGENET
   is_cifar = stem.shape == (16, 3, 3, 3) and len(stages) == 3
-  return CIFAR if is_cifar and 'linear.weight' in tensors else Facts()
+  return CIFAR if is_cifar and 'linear.weight' in tensors else Preprocessing()
 
 
-def of_timm(config: Any) -> Facts:
-  """Returns the facts in the config.json of a repository that timm wrote.
+def of_timm(config: Any) -> Preprocessing:
+  """Returns the preprocessing in the config.json of a repository that timm wrote.
 
-  They stand in 'pretrained_cfg', in older ones at the top. `image_size` and
+  It is in 'pretrained_cfg', in older repositories at the top level. `image_size` and
   `crop_fraction` are those that the network was trained for ('input_size',
-  'crop_pct'), as in timm's `resolve_model_data_config`; the pair under 'test_...', a
-  larger image that some score better on, only stands in for them.
+  'crop_pct'), as in timm's `resolve_model_data_config`; the pair 'test_...', a larger
+  image that some networks score better on, is only used in their absence.
 
   Args:
-    config: the parsed JSON; of any other form, it tells nothing.
+    config: the parsed JSON; None or another form gives no values.
   """
   if not isinstance(config, dict):
-    return Facts()
+    return Preprocessing()
   inner = config.get('pretrained_cfg')
   inner = inner if isinstance(inner, dict) else {}
   given = config | inner
@@ -121,7 +123,7 @@ def of_timm(config: Any) -> Facts:
   size = given.get(f'{test}input_size')
   size = size if isinstance(size, list) and len(size) == 3 else [0, 0, 0]
   names = _strings(given.get('label_names'))
-  return Facts(
+  return Preprocessing(
     mean=_numbers(given.get('mean')),
     std=_numbers(given.get('std')),
     image_size=_whole(size[1]) if size[1] == size[2] else None,

@@ -12,42 +12,42 @@ from jaxvision.errors import UserError
 from jaxvision.io import write_whole
 from jaxvision.weights import naming
 from jaxvision.weights.files import METADATA_KEY
-from jaxvision.weights.preprocessing import Facts
+from jaxvision.weights.preprocessing import Preprocessing
 from jaxvision.weights.tensors import named
 
 
 def save(
   path: str | Path,
   variables: Mapping[str, Any],
-  facts: Facts,
+  preprocessing: Preprocessing,
   model_name: str,
   fields: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes variables as one .safetensors file, whole or not at all.
 
-  ResNets are written in PyTorch's names and layouts with all that its
-  `load_state_dict(strict=True)` asks for: in the names of the 6n+2 family (three stages
-  behind a 3x3 stem, `linear`) where it is one of these, else in torchvision's. Any
-  other model keeps our names ('params/...', 'batch_stats/...'). `read` and `fit` give
-  the same bits back.
+  ResNets are written in PyTorch's names and layouts, with everything that its
+  `load_state_dict(strict=True)` requires: in the names of the 6n+2 family (three stages
+  after a 3x3 stem, `linear`) for these, and in torchvision's for all others. Any other
+  model keeps our names ('params/...', 'batch_stats/...'). `read` and `load` give the
+  same bits back.
 
   Args:
-    path: of the file; one that is there is replaced.
+    path: the file; one that exists is replaced.
     variables: {'params': ..., 'batch_stats': ...}; arrays of NumPy or JAX, written as
       float32.
-    facts: of the images; kept as JSON in the file's metadata under 'jaxvision'.
-    model_name: name of the model in our table; kept there too.
-    fields: that the model was made with; kept there too.
+    preprocessing: of the images; stored as JSON in the file's metadata, under 'jaxvision'.
+    model_name: name of the model in our table; stored there too.
+    fields: fields that the model was made with; stored there too.
 
   Raises:
     UserError: the file cannot be written.
   """
   import safetensors.numpy
 
-  own = {'model': model_name, 'fields': dict(fields or {}), **dataclasses.asdict(facts)}
-  metadata = json.dumps(own)
-  # One key: the package writes several in no fixed order, and the same weights should
-  # make the same file.
+  own = {'model': model_name, 'fields': dict(fields or {})}
+  metadata = json.dumps(own | dataclasses.asdict(preprocessing))
+  # One key, because the package writes several in no fixed order, and the same weights
+  # should make the same file.
   data = safetensors.numpy.save(_tensors(named(variables)), {METADATA_KEY: metadata})
   path = Path(path)
   try:
@@ -57,7 +57,7 @@ def save(
 
 
 def _tensors(ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns variables by name as they go into the file, contiguous."""
+  """Returns variables by their names in the file, contiguous."""
   stem = ours.get('params/stem_conv/kernel')
   is_cifar = len(naming.stage_sizes(ours)) == 3 and stem is not None and len(stem) == 3
   style = 'cifar' if is_cifar else 'torchvision'

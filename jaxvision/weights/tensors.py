@@ -1,4 +1,4 @@
-"""Weights as they came: tensors by name, and where they are from."""
+"""Weights as they were read: tensors by name, and their origin."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxvision.models.paths import path_of
-from jaxvision.weights.preprocessing import Facts
+from jaxvision.weights.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,13 +17,13 @@ class Weights:
   """Tensors of a file, a repository or a run.
 
   Attributes:
-    tensors: name -> float32 array, in the names and layouts of their source, but for a
+    tensors: name -> float32 array, in the names and layouts of their source, without a
       prefix that all names had ('module.', '_orig_mod.', 'model.').
     origin: where they are from, for messages and records.
-    sha256: of the file, in hexadecimal; None if they came from no file.
+    sha256: SHA-256 of the file, in hexadecimal; None if there is no file.
     revision: commit of the repository, or None.
-    facts: what is known of the images they were trained on.
-    model: name of the model in our table, if whoever wrote them said so.
+    preprocessing: what is known of the images they were trained on.
+    model: name of the model in our table, if the file has it.
     fields: the fields that this model was made with, likewise.
   """
 
@@ -31,7 +31,7 @@ class Weights:
   origin: str
   sha256: str | None = None
   revision: str | None = None
-  facts: Facts = dataclasses.field(default_factory=Facts)
+  preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
   model: str | None = None
   fields: Mapping[str, Any] | None = None
 
@@ -40,22 +40,23 @@ class Weights:
     cls,
     variables: Mapping[str, Any],
     origin: str,
-    facts: Facts | None = None,
+    preprocessing: Preprocessing | None = None,
     model: str | None = None,
   ) -> 'Weights':
     """Returns the variables of a model of ours as weights.
 
     Args:
       variables: {'params': ..., 'batch_stats': ...}; arrays of NumPy or JAX.
-      origin: see above.
-      facts: see above; None: nothing is known.
-      model: see above.
+      origin: where they are from, for messages and records.
+      preprocessing: of the images they were trained on; None: it is not known.
+      model: name of the model in our table.
     """
-    return cls(named(variables), origin, facts=facts or Facts(), model=model)
+    known = preprocessing or Preprocessing()
+    return cls(named(variables), origin, preprocessing=known, model=model)
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray], kind: str = '') -> str:
-  """Returns the SHA-256, in hexadecimal, of arrays by their names, after a text.
+  """Returns the SHA-256, in hexadecimal, of arrays and their names, and of `kind`.
 
   >>> fingerprint({'a': np.zeros(2)}) == fingerprint({'b': np.zeros(2)})
   False

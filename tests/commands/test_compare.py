@@ -1,4 +1,4 @@
-"""`compare` on run directories, and on what is none."""
+"""The command `compare`."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ def workdirs(tmp_path_factory):
   return folder
 
 
-def test_the_command_ranks_runs(workdirs, tmp_path, capsys):
+def test_compare_ranks_runs_and_groups_seeds(workdirs, tmp_path, capsys):
   names = [str(workdirs / name) for name in ('low', 'one', 'two')]
   assert main(['compare', *names, f'--output={tmp_path}/c']) == 0
   first, second, *_ = capsys.readouterr().out.splitlines()
@@ -50,7 +50,7 @@ def test_the_command_ranks_runs(workdirs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'told'),
+  ('arguments', 'message'),
   [
     ((), 'name two or more workdirs'),
     (('{runs}/one',), 'name two or more workdirs'),
@@ -61,13 +61,13 @@ def test_the_command_ranks_runs(workdirs, tmp_path, capsys):
     (('{runs}/one', '{runs}/two', '--config.seed=1'), 'no config'),
   ],
 )
-def test_what_cannot_be_compared_is_told_in_a_line(workdirs, capsys, arguments, told):
+def test_compare_usage_errors(workdirs, capsys, arguments, message):
   unfinished = workdirs / 'unfinished'
   unfinished.mkdir(exist_ok=True)
   (unfinished / 'config.json').write_bytes((workdirs / 'one/config.json').read_bytes())
   arguments = [a.format(runs=workdirs) for a in arguments]
   assert main(['compare', *arguments]) == 2
   error = capsys.readouterr().err
-  assert error.startswith('error: compare: ') or told == 'is no run'
-  assert told in error
+  assert error.startswith('error: compare: ') or message == 'is no run'
+  assert message in error
   assert error.count('\n') == 1

@@ -1,4 +1,4 @@
-"""`explore` on digits, on folders with planted duplicates, and on what is none."""
+"""The command `explore`: digits, and folders with planted duplicates."""
 
 import json
 from pathlib import Path
@@ -153,9 +153,9 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'told'),
+  ('arguments', 'message'),
   [
-    ((), 'say whose data with --config=FILE'),
+    ((), 'explore: name a config with --config=FILE'),
     (('--config=configs/none.py',), 'is not there'),
     (('--config=configs/digits_cnn.py', 'digits'), 'unrecognized arguments: digits'),
     (('--config=configs/digits_cnn.py', '--workdir=a'), 'unrecognized arguments'),
@@ -165,9 +165,9 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path, capsys):
     (('--config=configs/digits_cnn.py', '--config.augment.cutout=9'), 'augment.cutout'),
   ],
 )
-def test_what_cannot_be_explored_is_told_in_a_line(capsys, arguments, told):
+def test_explore_usage_errors(capsys, arguments, message):
   assert main(['explore', *arguments]) == 2
   error = capsys.readouterr().err
   assert error.startswith('error: ')
-  assert told in error
+  assert message in error
   assert error.count('\n') == 1

@@ -1,4 +1,4 @@
-"""`sweep`: searched as asked, compiled once, gone on with, and told what is wrong."""
+"""The command `sweep`: search, shared programs, resume, usage errors."""
 
 import csv
 import json
@@ -8,7 +8,8 @@ import signal
 import numpy as np
 import pytest
 
-from jaxvision import commands, config
+import jaxvision
+from jaxvision import config
 from jaxvision.commands.optuna_study import Study
 from jaxvision.config import search_space
 from jaxvision.config.search_space import Choice, Range, Sweep
@@ -39,18 +40,21 @@ def numbers():
   return {'optimizer.learning_rate': RATES, 'model.dropout': Range(0.0, 0.5)}
 
 
-def test_trials_that_differ_in_numbers_compile_once(
+def test_trials_that_differ_in_numbers_share_their_programs(
   digits_config, numbers, tmp_path, quick_compile, capsys
 ):
+  one = Sweep(numbers, trials=1)
+  alone = jaxvision.sweep(digits_config, one, tmp_path / 'one', quiet=True)
   wanted = Sweep({**numbers, 'seed': Range(0, 9)}, trials=6, pruner='none')
-  swept = commands.sweep(digits_config, wanted, tmp_path)
-  assert swept.programs == 1
+  swept = jaxvision.sweep(digits_config, wanted, tmp_path / 'six')
+  workdir = tmp_path / 'six'
+  assert swept.programs == alone.programs > 0
   assert swept.finished
-  trials = _trials(tmp_path)
+  trials = _trials(workdir)
   assert sorted(trials) == list(range(6))
   assert {row['end'] for row in trials.values()} == {'done'}
   assert len({row['optimizer.learning_rate'] for row in trials.values()}) == 6
-  record = json.loads((tmp_path / 'sweep.json').read_text())
+  record = json.loads((workdir / 'sweep.json').read_text())
   best = max(trials.values(), key=lambda row: float(row['accuracy']))
   assert record['best']['accuracy'] == float(best['accuracy'])
   assert sum(record['importances'].values()) == pytest.approx(1)
@@ -59,7 +63,7 @@ def test_trials_that_differ_in_numbers_compile_once(
   # Every trial is a run that the other commands read; the best keeps its weights.
   number = record['best']['trial']
   for trial in range(6):
-    run = RunDirectory(tmp_path / 'trials' / f'{trial:04d}')
+    run = RunDirectory(workdir / 'trials' / f'{trial:04d}')
     summary = run.summary()
     assert summary['validation_accuracy'] == float(trials[trial]['accuracy'])
     assert run.config().optimizer.learning_rate == float(
@@ -74,38 +78,15 @@ def test_trials_that_differ_in_numbers_compile_once(
       (12, 'train'),
       (12, 'validation'),
     ]
-  evaluated = commands.evaluate(tmp_path / 'trials' / f'{number:04d}', quiet=True)
-  kept = RunDirectory(tmp_path / 'trials' / f'{number:04d}').summary()
+  evaluated = jaxvision.evaluate(workdir / 'trials' / f'{number:04d}', quiet=True)
+  kept = RunDirectory(workdir / 'trials' / f'{number:04d}').summary()
   assert evaluated['accuracy'] == pytest.approx(kept['test_accuracy'])
-  told = capsys.readouterr().out
-  assert 'not on the test split' in told
-  assert '--config.optimizer.learning_rate=' in told
+  output = capsys.readouterr().out
+  assert 'not on the test split' in output
+  assert '--config.optimizer.learning_rate=' in output
 
 
-def test_side_by_side_comes_to_the_same_as_one_by_one(
-  digits_config, numbers, tmp_path, quick_compile
-):
-  for side_by_side in (1, 3):
-    wanted = Sweep(
-      numbers,
-      'random',
-      trials=4,
-      measure='loss',
-      pruner='none',
-      side_by_side=side_by_side,
-    )
-    swept = commands.sweep(
-      digits_config, wanted, tmp_path / str(side_by_side), quiet=True
-    )
-    assert swept.programs == 1
-  alone, together = (_trials(tmp_path / name) for name in ('1', '3'))
-  for number, row in alone.items():
-    other = together[number]
-    assert row['optimizer.learning_rate'] == other['optimizer.learning_rate']
-    assert float(row['loss']) == pytest.approx(float(other['loss']), rel=1e-3)
-
-
-def test_a_grid_is_gone_through_once_with_a_program_for_each_batch_size(
+def test_grid_sweep_compiles_once_per_batch_size(
   digits_config, tmp_path, quick_compile
 ):
   space = {
@@ -115,21 +96,23 @@ def test_a_grid_is_gone_through_once_with_a_program_for_each_batch_size(
   }
   wanted = Sweep(space, 'grid', pruner='none')
   assert wanted.size == 4
-  swept = commands.sweep(digits_config, wanted, tmp_path, quiet=True)
-  assert swept.programs == 2
+  swept = jaxvision.sweep(digits_config, wanted, tmp_path, quiet=True)
+  small = Sweep({'batch_size': Choice(32)}, 'grid')
+  alone = jaxvision.sweep(digits_config, small, tmp_path / 'one', quiet=True)
+  assert swept.programs == 2 * alone.programs > 0
   trials = _trials(tmp_path).values()
   points = {(row['batch_size'], row['optimizer.learning_rate']) for row in trials}
   assert points == {('32', '0.05'), ('32', '0.1'), ('64', '0.05'), ('64', '0.1')}
-  again = commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  again = jaxvision.sweep(digits_config, wanted, tmp_path, quiet=True)
   assert again.programs == 0
   assert len(_trials(tmp_path)) == 4
 
 
-def test_bad_trials_are_given_up(digits_config, tmp_path, quick_compile):
+def test_bad_trials_are_pruned(digits_config, tmp_path, quick_compile):
   digits_config.eval_every_steps = 3
   space = {'optimizer.learning_rate': Choice(0.05, 0.04, 0.06, 1e-6, 2e-6)}
   wanted = Sweep(space, 'grid', startup=3, patience=1)
-  commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  jaxvision.sweep(digits_config, wanted, tmp_path, quiet=True)
   ends = {
     row['optimizer.learning_rate']: row['end'] for row in _trials(tmp_path).values()
   }
@@ -137,11 +120,11 @@ def test_bad_trials_are_given_up(digits_config, tmp_path, quick_compile):
   assert ends['1e-06'] == 'pruned'
 
 
-def test_a_failed_trial_is_recorded_and_passed_over(
+def test_failed_trial_is_recorded_and_the_sweep_goes_on(
   digits_config, tmp_path, quick_compile, capsys
 ):
   space = {'optimizer.learning_rate': Choice(1e30, 0.05)}
-  swept = commands.sweep(digits_config, Sweep(space, 'grid'), tmp_path)
+  swept = jaxvision.sweep(digits_config, Sweep(space, 'grid'), tmp_path)
   assert swept.finished
   trials = _trials(tmp_path)
   assert (trials[0]['end'], trials[1]['end']) == ('failed', 'done')
@@ -150,20 +133,19 @@ def test_a_failed_trial_is_recorded_and_passed_over(
   assert 'trial 0: failed: training diverged' in capsys.readouterr().out
 
 
-def test_runs_that_cannot_share_a_program_are_swept_as_well(
-  digits_config, tmp_path, quick_compile
-):
+def test_sweep_of_streaming_runs(digits_config, tmp_path, quick_compile):
   digits_config.data.pipeline = 'streaming'
   digits_config.data.workers = 0
   digits_config.report = True
   digits_config.eval_every_steps = 4
   space = {'optimizer.learning_rate': Choice(0.05, 0.1, 1e-7, 1e30)}
   wanted = Sweep(space, 'grid', startup=2, measure='loss')
-  swept = commands.sweep(digits_config, wanted, tmp_path, quiet=True)
-  assert swept.programs == 0
+  jaxvision.sweep(digits_config, wanted, tmp_path, quiet=True)
   trials = _trials(tmp_path)
   assert [trials[i]['end'] for i in range(4)] == ['done', 'done', 'pruned', 'failed']
-  assert (tmp_path / 'trials' / '0000' / 'report' / 'report.html').is_file()
+  # The page of the sweep is the report of its trials.
+  assert (tmp_path / 'sweep.html').is_file()
+  assert not list(tmp_path.glob('trials/*/report'))
   assert 'diverged' in trials[3]['error']
 
 
@@ -190,12 +172,12 @@ def uninterrupted(tmp_path_factory):
     )
   )
   loaded = config.load('configs/digits_cnn.py', SHORT)
-  commands.sweep(loaded, search_space.load(file, loaded), folder / 'whole', quiet=True)
+  jaxvision.sweep(loaded, search_space.load(file, loaded), folder / 'whole', quiet=True)
   return file, folder / 'whole'
 
 
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
-def test_killed_in_the_middle_it_loses_nothing(
+def test_killed_sweep_resumes_to_the_same_trials(
   number, command, uninterrupted, tmp_path
 ):
   file, whole = uninterrupted
@@ -219,15 +201,15 @@ def test_killed_in_the_middle_it_loses_nothing(
   if number == signal.SIGTERM:
     assert 'the same command goes on from here' in rest
   resumed = start()
-  told = resumed.stdout.read()
-  assert resumed.wait() == 0, told
-  there = int(re.search(r'(\d) of 6 trials are there', told)[1])
+  output = resumed.stdout.read()
+  assert resumed.wait() == 0, output
+  there = int(re.search(r'(\d) of 6 trials are there', output)[1])
   assert there >= 2
-  assert told.count('] trial ') == 6 - there
+  assert output.count('] trial ') == 6 - there
   assert _values(tmp_path) == _values(whole)
 
 
-def test_a_process_that_ends_between_a_result_and_its_note_repeats_nothing(
+def test_trial_finished_but_not_recorded_is_not_trained_again(
   digits_config, numbers, tmp_path, quick_compile, monkeypatch
 ):
   wanted = Sweep(numbers, trials=1)
@@ -236,27 +218,27 @@ def test_a_process_that_ends_between_a_result_and_its_note_repeats_nothing(
     raise SystemExit
 
   with monkeypatch.context() as patched:
-    patched.setattr('jaxvision.commands.optuna_study.Trial.finish', end)
+    patched.setattr('jaxvision.commands.optuna_study.StudyTrial.finish', end)
     with pytest.raises(SystemExit):
-      commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+      jaxvision.sweep(digits_config, wanted, tmp_path, quiet=True)
   log = RunDirectory(tmp_path / 'trials' / '0000').metrics_file
   before = log.read_text()
-  commands.sweep(digits_config, wanted, tmp_path, quiet=True)
+  jaxvision.sweep(digits_config, wanted, tmp_path, quiet=True)
   assert log.read_text() == before
   assert _trials(tmp_path)[0]['end'] == 'done'
 
 
-def test_another_sweep_in_the_same_place_is_refused(
+def test_workdir_of_another_sweep_is_refused(
   digits_config, numbers, tmp_path, quick_compile
 ):
   digits_config.steps = 1
-  commands.sweep(digits_config, Sweep(numbers, trials=1), tmp_path, quiet=True)
+  jaxvision.sweep(digits_config, Sweep(numbers, trials=1), tmp_path, quiet=True)
   other = Sweep({**numbers, 'model.dropout': Range(0.0, 0.9)}, trials=1)
   with pytest.raises(UserError, match=r'space.model.dropout: Range\(low=0.0, high=0.5'):
-    commands.sweep(digits_config, other, tmp_path, quiet=True)
+    jaxvision.sweep(digits_config, other, tmp_path, quiet=True)
   digits_config.batch_size = 32
   with pytest.raises(UserError, match='config.batch_size: 64 -> 32'):
-    commands.sweep(digits_config, Sweep(numbers, trials=1), tmp_path, quiet=True)
+    jaxvision.sweep(digits_config, Sweep(numbers, trials=1), tmp_path, quiet=True)
 
 
 def test_two_processes_share_a_study(digits_config, numbers, tmp_path):
@@ -274,7 +256,7 @@ def test_two_processes_share_a_study(digits_config, numbers, tmp_path):
   assert one.best().number == 1
 
 
-def test_a_trial_draws_the_same_whenever_it_comes(digits_config, numbers, tmp_path):
+def test_random_draws_do_not_depend_on_the_process(digits_config, numbers, tmp_path):
   wanted = search_space.validate(
     Sweep(numbers, 'random', trials=4, name='a'), digits_config
   )
@@ -296,7 +278,7 @@ GOOD = "space={'optimizer.learning_rate': Range(0.01, 0.1)}"
 
 
 @pytest.mark.parametrize(
-  ('text', 'told'),
+  ('text', 'message'),
   [
     ("space={'optimizer.learning_rat': Range(0.1, 1.0)}", 'did you mean "optimizer'),
     ("space={'model.dropuot': Range(0.1, 0.5)}", 'no field "dropuot"'),
@@ -317,23 +299,26 @@ GOOD = "space={'optimizer.learning_rate': Range(0.01, 0.1)}"
     (GOOD + ', sidebyside=2', 'sidebyside'),
   ],
 )
-def test_what_cannot_be_swept_is_told_in_a_line(text, told, tmp_path, capsys):
+def test_invalid_search_space_is_a_usage_error(text, message, tmp_path, capsys):
   file = tmp_path / 'wrong.py'
   file.write_text(FILE.replace('{0}', text))
   arguments = ('--config=configs/digits_cnn.py', f'--sweep={file}')
   assert main(['sweep', *arguments, f'--workdir={tmp_path / "sweep"}']) == 2
   error = capsys.readouterr().err
-  assert told in error
+  assert message in error
   assert error.startswith('error: ')
   assert error.count('\n') == 1
   assert not (tmp_path / 'sweep').exists()
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'told'),
+  ('arguments', 'message'),
   [
-    (('--config=configs/digits_cnn.py',), 'name the config and what is tried'),
-    (('--sweep=experiments/sweeps/digits.py',), 'name the config and what is tried'),
+    (('--config=configs/digits_cnn.py',), 'name the search space with --sweep=FILE'),
+    (
+      ('--sweep=experiments/sweeps/digits.py',),
+      'sweep: name a config with --config=FILE',
+    ),
     (('--config=configs/digits_cnn.py', '--sweep=no.py'), 'sweep file no.py is not'),
     (
       ('--config=configs/digits_cnn.py', '--sweep=configs/digits_cnn.py'),
@@ -357,13 +342,13 @@ def test_what_cannot_be_swept_is_told_in_a_line(text, told, tmp_path, capsys):
     ),
   ],
 )
-def test_bad_arguments_are_told_in_a_line(
-  arguments, told, tmp_path, capsys, monkeypatch, pytestconfig
+def test_sweep_usage_errors(
+  arguments, message, tmp_path, capsys, monkeypatch, pytestconfig
 ):
   monkeypatch.chdir(pytestconfig.rootpath)
   assert main(['sweep', *arguments, f'--workdir={tmp_path / "sweep"}']) == 2
   error = capsys.readouterr().err
-  assert told in error
+  assert message in error
   assert 'secret' not in error
   assert error.count('\n') == 1
 

@@ -3,9 +3,10 @@
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import chex
@@ -167,21 +168,18 @@ def test_what_killed_writers_left_is_swept_later(root, fresh_cache):
   assert {p.name for p in fresh_cache.iterdir()} == {name, f'.{name}-new'}
 
 
-def _load_in_child(root, results):
-  results.put(float(np.sum(load('folder', root=root).splits['train'].images)))
-
-
 def test_concurrent_writers_agree(root, fresh_cache):
-  context = multiprocessing.get_context('spawn')
-  results = context.Queue()
+  program = (
+    'import sys; from jaxvision.data import load; '
+    'print(int(load("folder", root=sys.argv[1]).splits["train"].images.sum()))'
+  )
   children = [
-    context.Process(target=_load_in_child, args=(root, results)) for _ in '12'
+    subprocess.Popen(
+      [sys.executable, '-c', program, str(root)], stdout=subprocess.PIPE, text=True
+    )
+    for _ in '12'
   ]
-  for child in children:
-    child.start()
-  sums = {results.get(timeout=60) for _ in children}
-  for child in children:
-    child.join()
+  sums = {float(child.communicate(timeout=60)[0]) for child in children}
   assert sums == {float(np.sum(load('folder', root=root).splits['train'].images))}
   assert len(list(fresh_cache.iterdir())) == 1
 

@@ -1,4 +1,4 @@
-"""Splits, statistics and sources."""
+"""Statistics and sources."""
 
 import pickle
 
@@ -8,11 +8,11 @@ import pytest
 
 from jaxvision.data.dataset import (
   ArraySource,
+  Dataset,
   SubsetSource,
   mean_std,
   moments,
   read_many,
-  stratified_split,
 )
 
 
@@ -24,35 +24,27 @@ def _source(n=20):
   return ArraySource(_noise(n), np.arange(n, dtype=np.int32) % 3)
 
 
-@pytest.mark.parametrize('fraction', [0.1, 0.2, 0.5])
-def test_split_is_a_partition_with_the_same_share_of_every_class(fraction):
-  labels = np.random.default_rng(1).permutation(
-    np.repeat(np.arange(4), [10, 37, 80, 3])
+LABELS = {
+  'class': np.arange(20, dtype=np.int32) % 3,
+  'multilabel': np.eye(4, dtype=np.uint8)[np.arange(20) % 4],
+  'regression': np.linspace(0, 1, 20, dtype=np.float32),
+  'several outputs': np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize('kind', LABELS)
+def test_labels_of_any_kind_are_read_and_taken(kind):
+  labels = LABELS[kind]
+  source = ArraySource(_noise(20), labels)
+  taken, subset = source.take(np.array([3, 5])), SubsetSource(source, np.array([3, 5]))
+  for part in (taken, subset):
+    assert part.labels.dtype == labels.dtype
+    chex.assert_trees_all_equal(part.labels, labels[[3, 5]])
+    chex.assert_trees_all_equal(np.asarray(part[1][1]), labels[5])
+  dataset = Dataset(
+    'x', {'train': source}, ('a',), (4, 3, 2), (0.0,), (1.0,), 'resident'
   )
-  kept, held = stratified_split(labels, fraction, 5)
-  assert sorted([*kept, *held]) == list(range(130))
-  assert (np.diff(kept) > 0).all()
-  assert (np.diff(held) > 0).all()
-  share = np.bincount(labels[held]) / np.bincount(labels)
-  assert np.abs(share[:3] - fraction).max() <= 0.1
-  assert 1 <= (labels[held] == 3).sum() <= 2
-
-
-def test_split_holds_out_the_exact_number():
-  labels = np.random.default_rng(0).integers(0, 10, 6000)
-  assert len(stratified_split(labels, 0.1)[1]) == 600
-
-
-def test_split_depends_on_the_seed_and_never_changes():
-  labels = np.repeat([0, 1], 10)
-  assert stratified_split(labels, 0.3, 0)[1].tolist() == [1, 2, 3, 11, 13, 15]
-  assert stratified_split(labels, 0.3, 1)[1].tolist() != [1, 2, 3, 11, 13, 15]
-
-
-def test_split_leaves_a_class_of_one_where_it_is():
-  kept, held = stratified_split(np.array([0, 1, 1]), 0.5)
-  assert 0 in kept
-  assert len(held) == 1
+  assert dataset.label_shape == labels.shape[1:]
 
 
 def test_mean_and_std_match_numpy_exactly_enough():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvision import config
-from jaxvision.data import ArraySource, fit_image, load, loading
+from jaxvision.data import ArraySource, Dataset, fit_image, from_arrays, load, loading
 from jaxvision.data.dataset import Source, read_many
 from jaxvision.errors import UserError
 
@@ -208,3 +208,99 @@ def test_a_crop_fraction_shows_the_centre(name):
   if name == 'digits':
     chex.assert_trees_all_equal(centre.splits['test'][0][0], expected)
   assert centre.mean != plain.mean
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 1), np.uint8)
+LABELS = np.arange(40) % 4
+
+
+def test_arrays_are_split_like_every_other_set():
+  fields = {'train_fraction': 0.75, 'examples_per_class': 3, 'test_fraction': 0.3}
+  dataset = load('digits', source=(IMAGES, LABELS), **fields)
+  assert {s: len(v) for s, v in dataset.splits.items()} == {
+    'train': 12,
+    'test': 12,
+    'validation': 7,
+  }
+  assert np.bincount(dataset.splits['train'].labels).tolist() == [3] * 4
+  unit = dataset.splits['train'].images / 255
+  np.testing.assert_allclose(dataset.mean, unit.mean((0, 1, 2)))
+  again = load('digits', source=from_arrays((IMAGES, LABELS)), **fields)
+  assert again.fingerprint == dataset.fingerprint
+  other = load('digits', source=(IMAGES, LABELS), split_seed=1, **fields)
+  assert other.fingerprint != dataset.fingerprint
+
+
+def test_arrays_take_the_statistics_and_the_size_of_the_config():
+  given = from_arrays((IMAGES, LABELS), mean=[0.5], std=[0.25])
+  assert load('digits', source=given).mean == (0.5,)
+  dataset = load(
+    'digits', source=given, mean=(0.1,) * 3, std=(1.0,) * 3, image_size=3, channels=3
+  )
+  assert (dataset.mean, dataset.image_shape) == ((0.1,) * 3, (3, 3, 3))
+  image = dataset.splits['test'].images[0]
+  place = next(
+    i for i in range(40) if np.array_equal(fit_image(IMAGES[i], (3, 3, 3)), image)
+  )
+  assert dataset.splits['test'].labels[0] == LABELS[place]
+  with pytest.raises(UserError, match='need images of 1 or 3 channels'):
+    load('digits', source=(np.zeros((40, 6, 6, 2), np.uint8), LABELS), image_size=3)
+
+
+def test_regression_targets_are_split_and_streamed():
+  targets = np.random.default_rng(0).random((40, 2))
+  dataset = load('digits', source=(IMAGES, targets), pipeline='streaming')
+  assert (dataset.label_kind, dataset.label_shape) == ('regression', (2,))
+  assert len(dataset.splits['test']) == 8
+  with pytest.raises(UserError, match='not class numbers'):
+    load('digits', source=(IMAGES, targets), examples_per_class=2)
+
+
+def test_a_loaded_set_is_left_as_it_is_or_refused():
+  section = config.base_config().data
+  dataset = load(section, train_fraction=0.9)
+  assert load(section, source=dataset, train_fraction=0.9) is dataset
+  given = load(section, source=dataset, train_fraction=0.9, mean=(0.0,), std=(1.0,))
+  assert (given.mean, given.splits) == ((0.0,), dataset.splits)
+  with pytest.raises(UserError, match='loaded with other fields'):
+    load(section, source=dataset)
+
+
+def test_a_data_set_of_another_source_is_decoded():
+  class Squares:
+    labels = np.arange(10, dtype=np.int32) % 2
+
+    def __len__(self):
+      return 10
+
+    def __getitem__(self, index):
+      return np.full((4, 4, 1), index, np.uint8), self.labels[index]
+
+  made = Dataset(
+    'squares',
+    {'train': Squares()},
+    ('even', 'odd'),
+    (4, 4, 1),
+    (0.0,),
+    (1.0,),
+    'streaming',
+  )
+  dataset = load('digits', source=made)
+  assert dataset.pipeline == 'resident'
+  values = [source.images[:, 0, 0, 0] for source in dataset.splits.values()]
+  assert sorted(np.concatenate(values).tolist()) == list(range(10))
+  with pytest.raises(UserError, match='uint8 4x4x1, and must be uint8 5x4x1'):
+    load(
+      'digits',
+      source=Dataset(
+        'x', made.splits, ('a', 'b'), (5, 4, 1), (0.0,), (1.0,), 'resident'
+      ),
+    )
+
+
+def test_named_sets_have_a_fingerprint_of_their_splits():
+  prints = {
+    load('digits', **fields).fingerprint
+    for fields in ({}, {'pipeline': 'streaming'}, {'split_seed': 1}, {'image_size': 9})
+  }
+  assert len(prints) == 3

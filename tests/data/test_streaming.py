@@ -46,6 +46,35 @@ def test_resident_equals_streaming_also_after_a_resume(source):
       np.testing.assert_array_equal(ours[name], value)
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize(
+  'labels',
+  [
+    np.random.default_rng(1).integers(0, 2, (N, 3)).astype(np.uint8),
+    np.random.default_rng(1).random((N, 2), np.float32),
+    np.random.default_rng(1).random(N, np.float32),
+  ],
+  ids=['multilabel', 'several outputs', 'regression'],
+)
+def test_pipelines_keep_the_dtype_and_shape_of_labels(source, labels, workers):
+  source = ArraySource(source.images, labels)
+  expected = resident_batches(source, seed_words(1))
+  stream = streaming.train_stream(source, 1, BATCH, STEPS, workers=workers)
+  for ours, theirs in zip(expected, stream, strict=True):
+    assert ours['label'].dtype == theirs['label'].dtype == labels.dtype
+    np.testing.assert_array_equal(ours['label'], theirs['label'])
+  stream.close()
+  stream = streaming.eval_stream(source, 8, workers=0)
+  batches = list(stream)
+  stream.close()
+  split = resident.put(source, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+  last = resident.eval_batch(split, 16, 8)
+  assert last['label'].dtype == batches[2]['label'].dtype == labels.dtype
+  np.testing.assert_array_equal(last['label'], batches[2]['label'])
+  seen = np.concatenate([b['label'][b['mask']] for b in batches])
+  np.testing.assert_array_equal(seen, labels)
+
+
 def test_index_and_epoch_say_which_example_and_how_often(source):
   batches = resident_batches(source, seed_words(0))
   index = np.concatenate([b['index'] for b in batches])

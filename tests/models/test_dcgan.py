@@ -1,13 +1,20 @@
 """The DCGAN's networks: sizes, parameters, layers."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvision.errors import UserError
-from jaxvision.models.dcgan import DCGANDiscriminator, DCGANGenerator, ResizeConv, sides
+from jaxvision.models.dcgan import (
+  ConvTranspose,
+  DCGANDiscriminator,
+  DCGANGenerator,
+  ResizeConv,
+  sides,
+)
 
 
 def shapes(model, shape):
@@ -137,3 +144,28 @@ def test_resize_has_kernels_of_three_after_the_first(size, side):
   kernels = {k: v['kernel'].shape[:2] for k, v in params.items() if 'kernel' in v}
   convs = {f'conv{i}': (3, 3) for i in range(2, 5)}
   assert kernels == {'up1': (side, side)} | convs
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'kernel_size': (4, 4), 'strides': (2, 2)},
+    {'kernel_size': (4, 4), 'padding': 'VALID'},
+  ],
+)
+def test_transposed_convolution_equals_linens(fields, dtype):
+  images = jax.random.normal(jax.random.key(0), (2, 5, 4, 16))
+  ours = ConvTranspose(16, dtype=dtype, **fields)
+  linens = nn.ConvTranspose(
+    16,
+    dtype=dtype,
+    use_bias=False,
+    kernel_init=nn.initializers.normal(0.02),
+    **fields,
+  )
+  variables = ours.init(jax.random.key(1), images)
+  chex.assert_trees_all_equal(variables, linens.init(jax.random.key(1), images))
+  got, wanted = ours.apply(variables, images), linens.apply(variables, images)
+  assert got.dtype == wanted.dtype == dtype
+  chex.assert_trees_all_close(got, wanted, rtol=1e-4, atol=1e-5)

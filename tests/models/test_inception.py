@@ -15,6 +15,8 @@ from jaxvision.errors import UserError
 from jaxvision.models.inception import InceptionV3
 from jaxvision.weights import inception
 
+pytestmark = pytest.mark.long
+
 NAMES = ('2048', 'logits', 'logits_unbiased')
 
 

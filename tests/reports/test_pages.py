@@ -17,7 +17,8 @@ from report_samples import (
   write_run_report,
 )
 
-from jaxvision import commands, config
+import jaxvision
+from jaxvision import config
 from jaxvision.config.search_space import Choice, Range
 from jaxvision.metrics import classification
 from jaxvision.reports.comparison import groups, report
@@ -87,7 +88,7 @@ def explored(tmp_path_factory):
   first = root / 'train' / '<i>cat' / '0.png'
   (root / 'test' / '<i>cat' / '0.png').write_bytes(first.read_bytes())
   loaded = config.load(ROOT / 'configs' / 'folder_cnn.py', [f'data.root={root}'])
-  _, page = commands.explore(loaded, tmp_path_factory.mktemp('explored'))
+  _, page = jaxvision.explore(loaded, tmp_path_factory.mktemp('explored'))
   return page
 
 

@@ -8,11 +8,12 @@ import pytest
 from flax import linen as nn
 
 from jaxvision import config as config_lib
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.tasks import freezing
-from jaxvision.training.build import DataFacts, make_task
+from jaxvision.training.run import Run
 
-FACTS = DataFacts(
+INFO = DatasetInfo(
   name='test',
   class_names=tuple('abcdefg'),
   image_shape=(8, 8, 1),
@@ -28,7 +29,7 @@ def make(*overrides):
     config_lib.base_config(),
     ['batch_size=16', 'steps=8', 'optimizer.weight_decay=0.01', *overrides],
   )
-  return make_task(config, FACTS)[0]
+  return Run.build(config, INFO).task
 
 
 def batch_of(size=16, seed=0):
@@ -79,7 +80,7 @@ def test_frozen_layers_keep_parameters_and_running_statistics():
 
 
 @pytest.mark.usefixtures('quick_compile')
-def test_a_norm_of_which_only_a_part_is_frozen_keeps_training():
+def test_norm_with_only_its_scale_frozen_keeps_training():
   task = make('freeze=("conv1/.*/scale",)')
   before = task.init(jax.random.key(0))
   after = train(task, before, 1)
@@ -104,7 +105,7 @@ def test_frozen_norms_normalise_by_their_running_statistics():
   assert abs(trained.mean()) < 1e-5
 
 
-def test_frozen_layers_cost_no_backward_pass_and_no_memory():
+def test_frozen_layers_need_no_backward_pass_and_no_optimizer_state():
   def flops(task):
     state = jax.eval_shape(task.init, jax.random.key(0))
     lowered = jax.jit(task.train_step).lower(state, batch_of(), jax.random.key(0))
@@ -124,7 +125,7 @@ def test_frozen_layers_cost_no_backward_pass_and_no_memory():
 
 
 @pytest.mark.usefixtures('quick_compile')
-def test_a_group_that_starts_late_is_frozen_until_then():
+def test_group_is_frozen_until_its_start():
   task = make(
     'optimizer.groups.body.match=(conv|hidden).*',
     'optimizer.groups.body.start=0.5',
@@ -144,7 +145,7 @@ def test_a_group_that_starts_late_is_frozen_until_then():
 
 
 @pytest.mark.usefixtures('quick_compile')
-def test_features_of_a_frozen_network_train_its_head_as_images_do():
+def test_training_the_head_on_features_matches_training_on_images():
   arguments = ('model.name=resnet20', 'model.width=2', f'freeze=("{BODY}",)')
   task = make(*arguments)
   state = task.init(jax.random.key(0))
@@ -172,12 +173,12 @@ def test_features_of_a_frozen_network_train_its_head_as_images_do():
     + ['freeze=("(stem|stage[12]).*",)'],
   ],
 )
-def test_features_that_change_are_not_cached(more):
+def test_no_features_where_augmentation_tta_or_training_changes_them(more):
   base = ['model.name=resnet20', 'model.width=2', f'freeze=("{BODY}",)']
   assert make(*base).features is not None
   assert make(*base, *more).features is None
 
 
-def test_nothing_left_to_train():
+def test_freezing_every_parameter_is_refused():
   with pytest.raises(UserError, match='every parameter'):
     make('freeze=(".*",)')

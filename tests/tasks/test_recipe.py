@@ -2,18 +2,18 @@
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvision import config as config_lib
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
-from jaxvision.tasks.base import update_lookahead
-from jaxvision.training.build import DataFacts, make_task
+from jaxvision.training.mesh import make_mesh
+from jaxvision.training.run import Run
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
-FACTS = DataFacts(
+INFO = DatasetInfo(
   name='test',
   class_names=tuple('abcde'),
   image_shape=(8, 8, 1),
@@ -39,31 +39,10 @@ def task_of(*assignments):
     ['batch_size=8', 'steps=12', 'model.name=airbench94', 'model.widths=(4,6)']
     + list(assignments),
   )
-  return make_task(config, FACTS)[0]
+  return Run.build(config, INFO, mesh=make_mesh(data=1)).task
 
 
-def test_lookahead_against_a_loop():
-  rng = np.random.default_rng(0)
-  every, decay, total = 3, 0.8, 10
-  slow = fast = np.zeros(4, np.float32)
-  ours = jnp.asarray(slow), jnp.asarray(fast)
-  for step in range(1, total + 1):
-    move = rng.standard_normal(4).astype(np.float32)
-    fast = fast + move
-    if step % every == 0:
-      kept = decay * (step / total) ** 3
-      slow = kept * slow + (1 - kept) * fast
-      fast = slow
-    if step == total:
-      fast = slow
-    ours = update_lookahead(
-      ours[0], ours[1] + move, jnp.array(step), every, decay, total
-    )
-    np.testing.assert_allclose(ours[0], slow, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(ours[1], fast, rtol=1e-4, atol=1e-6)
-
-
-def test_lookahead_in_the_step_and_in_evaluation():
+def test_train_step_pulls_lookahead_and_evaluation_uses_it():
   task = task_of('lookahead.every=2', 'lookahead.decay=0.5')
   plain = task_of()
   step, plain_step = jax.jit(task.train_step), jax.jit(plain.train_step)
@@ -85,7 +64,7 @@ def test_lookahead_in_the_step_and_in_evaluation():
   chex.assert_trees_all_equal(state.eval_variables, state.ema)
 
 
-def test_frozen_weights_keep_every_bit_and_the_others_move_as_before():
+def test_frozen_weights_do_not_change_and_the_others_train_as_without():
   patterns = 'freeze=("whiten/.*", "group1/conv1/kernel")'
   task = task_of(patterns, 'optimizer.weight_decay=0.1')
   state = task.init(jax.random.key(0))
@@ -107,7 +86,7 @@ def test_frozen_weights_keep_every_bit_and_the_others_move_as_before():
     task_of('freeze=("nothing",)')
 
 
-def test_alternating_flips_mirror_a_batch_in_one_of_two_epochs():
+def test_alternating_flips_mirror_every_other_epoch():
   # Without crops, an epoch's images are the other's mirrored: same loss if mirrored.
   task = task_of('augment.flip=True', 'augment.flip_mode=alternating')
   plain = task_of()
@@ -126,8 +105,9 @@ def test_alternating_flips_mirror_a_batch_in_one_of_two_epochs():
 
 
 @pytest.mark.parametrize('lookahead', [0, 5])
-def test_weights_that_begin_from_the_data(lookahead):
+def test_init_from_data_sets_the_whitening_kernel_only(lookahead):
   task = task_of(f'lookahead.every={lookahead}')
+  assert task.needs_data_to_init
   state = task.init(jax.random.key(0))
   images = batch_of(64)['image']
   new = jax.jit(task.init_from_data)(state, images)
@@ -138,7 +118,7 @@ def test_weights_that_begin_from_the_data(lookahead):
   chex.assert_trees_all_equal(new.eval_variables['params'], new.params)
 
 
-def test_other_models_begin_without_the_data():
+def test_models_without_whitening_need_no_data_to_init():
   config = config_lib.base_config()
   config.batch_size = 8
-  assert make_task(config, FACTS)[0].init_from_data is None
+  assert not Run.build(config, INFO, mesh=make_mesh(data=1)).task.needs_data_to_init

@@ -31,7 +31,7 @@ def mirrored(x):
   return 0.5 * network(x) + 0.5 * network(x[:, :, ::-1])
 
 
-def test_means_by_their_definition():
+def test_mean_logits_match_their_definition():
   x = images()
   np.testing.assert_allclose(mean_logits(network, x, 'none'), network(x))
   np.testing.assert_allclose(mean_logits(network, x, 'flip'), mirrored(x), atol=1e-5)
@@ -42,7 +42,7 @@ def test_means_by_their_definition():
 
 
 @pytest.mark.parametrize(('mode', 'count'), [('flip', 2), ('flip_shift', 6)])
-def test_views_keep_the_type_and_weigh_one(mode, count):
+def test_views_keep_the_dtype_and_their_weights_sum_to_one(mode, count):
   seen, weights = views(jnp.asarray(images(), jnp.bfloat16), mode)
   assert seen.shape == (4, count, 5, 6, 2)
   assert seen.dtype == jnp.bfloat16
@@ -50,7 +50,9 @@ def test_views_keep_the_type_and_weigh_one(mode, count):
 
 
 @pytest.mark.parametrize('mode', ['flip', 'flip_shift'])
-def test_evaluation_and_prediction_average(mode, digits_config, tmp_path):
+def test_evaluation_and_prediction_average_over_the_views(
+  mode, digits_config, tmp_path
+):
   import jaxvision
 
   digits_config.evaluation.tta = mode
@@ -61,12 +63,12 @@ def test_evaluation_and_prediction_average(mode, digits_config, tmp_path):
   shown = jaxvision.data.load('digits').splits['test'].images[:8]
   got = run.predict(shown).probabilities
 
+  from jaxvision import models
   from jaxvision.data.augment import normalize
-  from jaxvision.training.build import make_model, make_task
 
-  task, _ = make_task(run.config, run.facts)
-  model = make_model(run.config, 10)
-  normal = normalize(shown, run.facts.mean, run.facts.std)
+  fields = dict(run.config.model)
+  model = models.create(fields.pop('name'), 10, run.config.dtype, **fields)
+  normal = normalize(shown, run.info.mean, run.info.std)
   seen, weights = views(normal, mode)
   logits = sum(
     w * model.apply(plain.state.eval_variables, seen[:, i], train=False)
@@ -74,5 +76,5 @@ def test_evaluation_and_prediction_average(mode, digits_config, tmp_path):
   )
   np.testing.assert_allclose(got, jax.nn.softmax(logits), rtol=1e-4, atol=1e-6)
   batch = {'image': shown, 'label': np.zeros(8, np.int32), 'mask': np.ones(8, bool)}
-  _, evaluated = task.eval_step(run.state, batch)
+  _, evaluated = run.task.eval_step(run.state, batch)
   np.testing.assert_allclose(evaluated, logits, rtol=1e-4, atol=1e-4)

@@ -29,7 +29,7 @@ NARROW_RATES = (
     ('cifar10_airbench94_sgd', 'streaming', ()),
   ],
 )
-def test_a_resumed_run_ends_with_the_same_bits(name, pipeline, rates, tmp_path):
+def test_resumed_airbench_run_is_bit_identical(name, pipeline, rates, tmp_path):
   config = config_lib.load(
     ROOT / 'configs' / f'{name}.py',
     [

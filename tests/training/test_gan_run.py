@@ -1,4 +1,4 @@
-"""A GAN is a task like another: it resumes, shards, logs and evaluates by the engine."""
+"""GAN runs resume, shard, log and evaluate as runs of other tasks do."""
 
 import json
 import signal
@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import jaxvision
-from jaxvision import commands
 from jaxvision.errors import TrainingDiverged, UserError
-from jaxvision.training.logging import read_history
+from jaxvision.inference.loading import load_run_that
+from jaxvision.training.run_directory import read_history
 
 SMALL = (
   '--config.model.width=8',
@@ -72,7 +72,7 @@ def trained(tmp_path_factory, classifier):
   return workdir, jaxvision.train(config, workdir, quiet=True)
 
 
-def test_killed_and_resumed_it_ends_bit_identical(command, tmp_path):
+def test_killed_gan_resumes_bit_identical(command, tmp_path):
   arguments = [
     '--config=configs/digits_dcgan.py',
     *SMALL,
@@ -96,7 +96,7 @@ def test_killed_and_resumed_it_ends_bit_identical(command, tmp_path):
     assert process.returncode == 0, output
   assert 'resumed at step' in output
   whole, killed = (
-    jax.device_get(commands.load_run(tmp_path / name).state)
+    jax.device_get(jaxvision.load_run(tmp_path / name).state)
     for name in ('whole', 'killed')
   )
   chex.assert_trees_all_equal(whole, killed)
@@ -116,7 +116,7 @@ def test_killed_and_resumed_it_ends_bit_identical(command, tmp_path):
   assert pictures[0] == pictures[1]
 
 
-def test_eight_devices_compute_what_one_computes(config, tmp_path, quick_compile):
+def test_gan_on_eight_devices_matches_one(config, tmp_path, quick_compile):
   config.model.minibatch = 'stddev'  # which sees the whole batch, as batch norm does
   config.gan.diffaugment = ('color', 'translation')
   jaxvision.train(config, tmp_path / 'one', quiet=True)
@@ -129,7 +129,7 @@ def test_eight_devices_compute_what_one_computes(config, tmp_path, quick_compile
       assert b[name] == pytest.approx(a[name], rel=2e-3, abs=1e-4), (a['step'], name)
 
 
-def test_summary_tells_both_networks_and_how_it_was_measured(trained, classifier):
+def test_gan_summary_has_both_networks_and_the_protocol(trained, classifier):
   workdir, summary = trained
   assert summary == json.loads((workdir / 'summary.json').read_text())
   assert summary['task'] == 'gan'
@@ -163,7 +163,7 @@ def test_summary_tells_both_networks_and_how_it_was_measured(trained, classifier
   assert report['scores']['protocol'] == summary['protocol']
 
 
-def test_measured_again_it_is_the_same_number(trained):
+def test_evaluate_reproduces_the_distance(trained):
   workdir, summary = trained
   measured = jaxvision.evaluate(workdir, quiet=True)
   assert measured['fd'] == pytest.approx(summary['fd'], rel=1e-4)
@@ -188,7 +188,7 @@ def test_exported_generator_draws_the_same_images(trained, tmp_path):
   path = jaxvision.export(workdir, tmp_path / 'generator.safetensors')
   again = jaxvision.load_generator(path)
   chex.assert_trees_all_equal(again.sample(5, seed=3), images)
-  paths = commands.sample(again, tmp_path / 'files', 3, seed=3, single=True)
+  paths = jaxvision.sample(again, tmp_path / 'files', count=3, seed=3, single=True)
   found = np.stack([np.asarray(Image.open(p).convert('L')) for p in paths])
   chex.assert_trees_all_equal(found[..., None], images[:3])
   ways = again.interpolate(2, 4, seed=3)
@@ -198,7 +198,7 @@ def test_exported_generator_draws_the_same_images(trained, tmp_path):
   chex.assert_trees_all_close(ways[:, -1].astype(int), ends[1::2].astype(int), atol=1)
 
 
-def test_predict_is_refused_and_says_what_to_do(trained, capsys, tmp_path):
+def test_predict_of_a_gan_is_refused_and_names_sample(trained, capsys, tmp_path):
   from jaxvision.main import main
 
   workdir, _ = trained
@@ -217,7 +217,7 @@ def test_predict_is_refused_and_says_what_to_do(trained, capsys, tmp_path):
   assert main([*arguments, '--count=0']) == 2
 
 
-def test_conditional_generator_draws_the_class_that_is_wanted(config, tmp_path):
+def test_conditional_generator_draws_the_class_asked_for(config, tmp_path):
   config.model.conditional = True
   config.steps = 6
   jaxvision.train(config, tmp_path / 'run', quiet=True)
@@ -229,7 +229,7 @@ def test_conditional_generator_draws_the_class_that_is_wanted(config, tmp_path):
     run.sample(1, label='11')
 
 
-def test_a_generator_that_diverges_stops_the_run(config, tmp_path):
+def test_diverged_generator_stops_the_run(config, tmp_path):
   config.optimizer.name = 'sgd'
   del config.optimizer.options.b1
   config.optimizer.learning_rate = 1e30
@@ -246,11 +246,16 @@ def test_a_generator_that_diverges_stops_the_run(config, tmp_path):
     ({'model.widht': 8}, 'did you mean "width"'),
     ({'data.image_size': 9}, 'halves the image'),
     ({'gan.diffaugment': ('colour',)}, 'color'),
-    ({'gan.d_steps': 1000}, 'd_steps times batch_size'),
+    (
+      {'gan.d_steps': 1000},
+      'batch_size 16 for each of 1000 steps of the discriminator',
+    ),
     ({'model.name': 'resnet18'}, 'dcgan'),
   ],
 )
-def test_a_mistake_is_one_line_before_any_work(config, tmp_path, fields, wanted):
+def test_gan_config_mistake_is_one_line_before_any_work(
+  config, tmp_path, fields, wanted
+):
   for path, value in fields.items():
     part, name = path.split('.')
     config[part][name] = value
@@ -261,7 +266,7 @@ def test_a_mistake_is_one_line_before_any_work(config, tmp_path, fields, wanted)
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_judge_of_another_kind_is_refused(trained, classifier):
+def test_feature_extractor_of_another_kind_is_refused(trained, classifier):
   workdir, _ = trained
   for source, wanted in (
     (workdir, 'a run of task gan'),
@@ -273,21 +278,20 @@ def test_a_judge_of_another_kind_is_refused(trained, classifier):
         workdir, overrides=(f'evaluation.features={source}',), quiet=True
       )
     assert wanted in str(error.value).lower()
-  with pytest.raises(UserError, match='classifies'):
-    commands.generator(classifier)
+  with pytest.raises(UserError, match='task classification, which cannot sample'):
+    load_run_that('sample', classifier)
 
 
-def test_warns_of_a_discriminator_that_has_won_and_of_collapse(
-  config, tmp_path, capsys
+def test_collapse_and_a_perfect_discriminator_are_warned_of_once(
+  config, tmp_path, caplog
 ):
   config.optimizer.learning_rate = 0.0  # the generator's
   config.gan.d_learning_rate = 0.02
   config.schedule.name = 'constant'
   config.steps, config.eval_every_steps, config.log_every_steps = 160, 80, 20
   jaxvision.train(config, tmp_path / 'run', quiet=True)
-  told = capsys.readouterr().err
-  assert told.count('the discriminator is saturated') == 1
-  assert told.count('the diversity of the samples is') == 1
+  assert caplog.text.count('the discriminator is saturated') == 1
+  assert caplog.text.count('the diversity of the samples is') == 1
 
 
 def test_distance_of_two_folders(trained, classifier, tmp_path, capsys):
@@ -295,8 +299,8 @@ def test_distance_of_two_folders(trained, classifier, tmp_path, capsys):
 
   workdir, _ = trained
   run = jaxvision.load_run(workdir)
-  commands.sample(run, tmp_path / 'fake', 30, single=True)
-  commands.sample(run, tmp_path / 'same', 30, single=True)
+  jaxvision.sample(run, tmp_path / 'fake', count=30, single=True)
+  jaxvision.sample(run, tmp_path / 'same', count=30, single=True)
   arguments = ['distance', str(tmp_path / 'fake'), str(tmp_path / 'same')]
   assert main([*arguments, f'--features={classifier}', '--json']) == 0
   scores = json.loads(capsys.readouterr().out)

@@ -79,7 +79,7 @@ class Counting:
     return np.zeros((4, 4, 1), np.uint8), index % 10
 
 
-def test_streaming_reads_a_bounded_number_of_batches_ahead():
+def test_streaming_prefetches_a_bounded_number_of_batches():
   import time
 
   from jaxvision.data.streaming import train_stream
@@ -95,22 +95,25 @@ def test_streaming_reads_a_bounded_number_of_batches_ahead():
   assert source.reads - taken <= 8 * 16
 
 
-def test_stream_goes_on_where_its_state_says():
+def test_stream_resumes_from_its_state():
+  from jaxvision.data.dataset import ArraySource
   from jaxvision.data.streaming import train_stream
 
+  # A class of the package: worker processes do not import the module of a test.
+  source = ArraySource(np.zeros((50, 4, 4, 1), np.uint8), np.arange(50) % 10)
   for workers in (0, 2):
-    whole = train_stream(Counting(50), 0, 8, 12, workers)
+    whole = train_stream(source, 0, 8, 12, workers)
     batches = [next(whole) for _ in range(12)]
     with pytest.raises(StopIteration):
       next(whole)
     whole.close()
-    stream = train_stream(Counting(50), 0, 8, 12, workers)
+    stream = train_stream(source, 0, 8, 12, workers)
     for _ in range(5):
       next(stream)
     state = stream.state()
     stream.close()
     # The number of workers is part of the state: another wish does not break it.
-    resumed = train_stream(Counting(50), 0, 8, 12, workers=7, state=state)
+    resumed = train_stream(source, 0, 8, 12, workers=7, state=state)
     rest = list(resumed)
     resumed.close()
     assert len(rest) == 7
@@ -118,7 +121,7 @@ def test_stream_goes_on_where_its_state_says():
       np.testing.assert_array_equal(ours['label'], expected['label'])
 
 
-def test_hosts_share_each_batch():
+def test_hosts_split_each_batch():
   from jaxvision.data.streaming import train_stream
 
   whole = train_stream(Counting(50), 0, 8, 3, 0)

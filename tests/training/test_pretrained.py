@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision import commands, main, weights
+import jaxvision
+from jaxvision import main, weights
 from jaxvision.config import load, override
 from jaxvision.errors import UserError
 from jaxvision.training import pretrained
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.weights import Facts
+from jaxvision.weights import Preprocessing
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +34,7 @@ def first_run(tmp_path_factory):
     ],
   )
   workdir = tmp_path_factory.mktemp('first') / 'run'
-  return workdir, commands.train(loaded, workdir, quiet=True)
+  return workdir, jaxvision.train(loaded, workdir, quiet=True)
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def config(digits_config, first_run):
 
 
 def variables(workdir, checkpoint='last'):
-  return commands.load_run(workdir, checkpoint).state.eval_variables
+  return jaxvision.load_run(workdir, checkpoint).state.eval_variables
 
 
-def test_a_run_starts_from_another_ones_weights(config, first_run, tmp_path):
+def test_run_starts_from_the_weights_of_another_run(config, first_run, tmp_path):
   config.optimizer.learning_rate = 0.0
-  summary = commands.train(config, tmp_path / 'run', quiet=True)
+  summary = jaxvision.train(config, tmp_path / 'run', quiet=True)
   new, old = variables(tmp_path / 'run')['params'], variables(first_run[0])['params']
   for layer in old:
     same = [
@@ -61,11 +62,11 @@ def test_a_run_starts_from_another_ones_weights(config, first_run, tmp_path):
   assert summary['pretrained']['source'] == str(first_run[0])
   assert len(summary['pretrained']['sha256']) == 64
   # Its normalisation came along.
-  facts = commands.load_run(tmp_path / 'run').facts
-  assert (facts.mean, facts.std) == ((0.4,), (0.5,))
+  info = jaxvision.load_run(tmp_path / 'run').info
+  assert (info.mean, info.std) == ((0.4,), (0.5,))
 
 
-def test_whole_weights_evaluate_as_their_run_does(
+def test_exported_weights_evaluate_as_their_run(
   config, first_run, tmp_path, capsys, monkeypatch
 ):
   path = tmp_path / 'weights.safetensors'
@@ -76,14 +77,14 @@ def test_whole_weights_evaluate_as_their_run_does(
     assert main.main(['eval', *arguments]) == 0
     assert f'accuracy {first_run[1]["test_accuracy"]:.2%}' in capsys.readouterr().out
   config.init.pretrained = str(path)
-  result = commands.evaluate_weights(config, quiet=True)
+  result = jaxvision.evaluate_weights(config, quiet=True)
   assert result['accuracy'] == pytest.approx(first_run[1]['test_accuracy'], abs=1e-7)
   assert result['loss'] == pytest.approx(first_run[1]['test_loss'], rel=1e-5)
 
 
-def test_classes_in_another_order_are_refused(config, first_run, tmp_path, capsys):
-  run = commands.load_run(first_run[0])
-  facts = pretrained.facts_of(run.facts)
+def test_classes_in_another_order_are_refused(config, first_run, tmp_path, caplog):
+  run = jaxvision.load_run(first_run[0])
+  facts = pretrained.preprocessing_of(run.info)
   for names, refused in ((facts.class_names[::-1], True), (tuple('abcdefghij'), False)):
     path = tmp_path / 'weights.safetensors'
     other = dataclasses.replace(facts, class_names=names)
@@ -91,13 +92,13 @@ def test_classes_in_another_order_are_refused(config, first_run, tmp_path, capsy
     config.init.pretrained = str(path)
     if refused:
       with pytest.raises(UserError, match='order of the classes'):
-        commands.evaluate_weights(config, quiet=True)
+        jaxvision.evaluate_weights(config, quiet=True)
     else:
-      commands.evaluate_weights(config, quiet=True)
-      assert 'class 0 is "a"' in capsys.readouterr().err
+      jaxvision.evaluate_weights(config, quiet=True)
+      assert 'class 0 is "a"' in caplog.text
 
 
-def test_a_stopped_run_goes_on_without_the_weights(config, first_run, tmp_path):
+def test_resumed_run_does_not_need_its_pretrained_weights(config, first_run, tmp_path):
   source = tmp_path / 'source'
   shutil.copytree(first_run[0], source)
   config = override(
@@ -109,7 +110,7 @@ def test_a_stopped_run_goes_on_without_the_weights(config, first_run, tmp_path):
       'checkpoint.keep=4',
     ],
   )
-  commands.train(config, tmp_path / 'whole', quiet=True)
+  jaxvision.train(config, tmp_path / 'whole', quiet=True)
   shutil.copytree(tmp_path / 'whole', tmp_path / 'run')
   # As if killed after the checkpoint of step 4, before the other layers start at 6.
   (tmp_path / 'run' / 'summary.json').unlink()
@@ -118,17 +119,17 @@ def test_a_stopped_run_goes_on_without_the_weights(config, first_run, tmp_path):
   shutil.rmtree(source)
   kept = [p.name for p in (tmp_path / 'run' / 'checkpoints').glob('[0-9]*')]
   assert kept == ['4']
-  commands.train(config, tmp_path / 'run', quiet=True)
+  jaxvision.train(config, tmp_path / 'run', quiet=True)
   chex.assert_trees_all_equal(
-    commands.load_run(tmp_path / 'run').state,
-    commands.load_run(tmp_path / 'whole').state,
+    jaxvision.load_run(tmp_path / 'run').state,
+    jaxvision.load_run(tmp_path / 'whole').state,
   )
   with pytest.raises(UserError):
-    commands.train(config, tmp_path / 'another', quiet=True)
+    jaxvision.train(config, tmp_path / 'another', quiet=True)
 
 
-def test_only_what_a_config_leaves_open_is_taken_over(digits_config):
-  facts = Facts((0.1,), (0.2,), 16, 0.9, 'bicubic')
+def test_adopt_sets_only_the_fields_that_the_config_leaves_open(digits_config):
+  facts = Preprocessing((0.1,), (0.2,), 16, 0.9, 'bicubic')
   taken = pretrained.adopt(digits_config, facts).data
   assert (taken.mean, taken.std, taken.image_size) == ((0.1,), (0.2,), 16)
   assert (taken.crop_fraction, taken.interpolation) == (0.9, 'bicubic')
@@ -144,15 +145,13 @@ def test_only_what_a_config_leaves_open_is_taken_over(digits_config):
   kept = pretrained.adopt(own, facts).data
   assert (kept.mean, kept.std, kept.image_size) == ((0.5,), (0.5,), 8)
   assert kept.crop_fraction == 1
-  assert pretrained.adopt(own, Facts()).to_dict() == own.to_dict()
+  assert pretrained.adopt(own, Preprocessing()).to_dict() == own.to_dict()
 
 
-def test_the_run_directory_says_where_the_weights_came_from(
-  config, first_run, tmp_path
-):
-  commands.train(config, tmp_path / 'run', quiet=True)
+def test_run_directory_records_the_source_of_the_weights(config, first_run, tmp_path):
+  jaxvision.train(config, tmp_path / 'run', quiet=True)
   kept = json.loads((tmp_path / 'run' / 'pretrained.json').read_text())
-  origin = pretrained.Origin.from_dict(kept)
+  origin = pretrained.WeightsSource.from_dict(kept)
   assert origin.facts.image_size == 8
   assert origin.facts.class_names == tuple('0123456789')
   RunDirectory(tmp_path / 'run').open(config, overwrite=True)
@@ -170,7 +169,7 @@ def test_the_run_directory_says_where_the_weights_came_from(
     (['freeze=.*'], ['every parameter']),
   ],
 )
-def test_bad_input_is_one_line_before_any_work(
+def test_bad_pretrained_input_is_one_line_before_any_work(
   more, words, first_run, tmp_path, capsys
 ):
   overrides = [f'--config.{m.format(run=first_run[0])}' for m in more]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from jaxvision import commands
+import jaxvision
 from jaxvision.config import load
 
 
@@ -23,9 +23,9 @@ def events(directory):
     return json.load(file)['traceEvents']
 
 
-def test_a_trace_holds_the_steps_asked_for(tiny_config, tmp_path, capsys):
+def test_trace_holds_the_steps_asked_for(tiny_config, tmp_path, capsys):
   tiny_config.profile = 4
-  commands.train(tiny_config, tmp_path / 'run')
+  jaxvision.train(tiny_config, tmp_path / 'run')
   directory = tmp_path / 'run' / 'profile'
   assert list(directory.rglob('*.xplane.pb'))  # TensorBoard and XProf read this one
   steps = {
@@ -37,28 +37,28 @@ def test_a_trace_holds_the_steps_asked_for(tiny_config, tmp_path, capsys):
   assert f'profile: trace of 4 steps in {directory}' in capsys.readouterr().out
 
 
-def test_a_run_without_the_switch_writes_no_trace(tiny_config, tmp_path, capsys):
-  commands.train(tiny_config, tmp_path / 'run')
+def test_no_trace_without_config_profile(tiny_config, tmp_path, capsys):
+  jaxvision.train(tiny_config, tmp_path / 'run')
   assert not (tmp_path / 'run' / 'profile').exists()
   assert 'profile' not in capsys.readouterr().out
 
 
-def test_a_run_that_ends_early_writes_what_there_is(tiny_config, tmp_path, capsys):
+def test_short_run_writes_the_steps_that_it_traced(tiny_config, tmp_path, capsys):
   tiny_config.profile = 100
-  commands.train(tiny_config, tmp_path / 'long')
+  jaxvision.train(tiny_config, tmp_path / 'long')
   assert 'profile: trace of 9 steps' in capsys.readouterr().out
   tiny_config.steps = 2
-  commands.train(tiny_config, tmp_path / 'short')
+  jaxvision.train(tiny_config, tmp_path / 'short')
   assert 'profile: no trace' in capsys.readouterr().out
 
 
-def test_the_switch_may_change_when_a_run_goes_on(tiny_config, tmp_path):
-  commands.train(tiny_config, tmp_path / 'run', quiet=True)
+def test_profile_may_change_on_resume(tiny_config, tmp_path):
+  jaxvision.train(tiny_config, tmp_path / 'run', quiet=True)
   tiny_config.profile = 4
-  assert commands.train(tiny_config, tmp_path / 'run', quiet=True)['steps'] == 12
+  assert jaxvision.train(tiny_config, tmp_path / 'run', quiet=True)['steps'] == 12
 
 
-def test_the_switch_is_checked(request):
+def test_profile_is_validated(request):
   from jaxvision.errors import UserError
 
   config = request.config.rootpath / 'configs' / 'digits_cnn.py'

@@ -9,9 +9,9 @@ import chex
 import numpy as np
 import pytest
 
-from jaxvision import commands
+import jaxvision
 from jaxvision.training.checkpoints import Checkpoints
-from jaxvision.training.logging import read_history
+from jaxvision.training.run_directory import read_history
 
 ARGUMENTS = (
   '--config=configs/digits_cnn.py',
@@ -24,7 +24,7 @@ ARGUMENTS = (
 
 
 def final_state(workdir):
-  return commands.load_run(workdir).state
+  return jaxvision.load_run(workdir).state
 
 
 def log_without_speed(workdir):
@@ -57,9 +57,7 @@ def uninterrupted(tmp_path_factory, command):
 
 
 @pytest.mark.parametrize('pipeline', ['resident', 'streaming'])
-def test_killed_at_any_moment_it_ends_bit_identical(
-  command, tmp_path, uninterrupted, pipeline
-):
+def test_killed_run_resumes_bit_identical(command, tmp_path, uninterrupted, pipeline):
   workdir = tmp_path / 'run'
   arguments = [*ARGUMENTS, f'--workdir={workdir}', f'--config.data.pipeline={pipeline}']
   if pipeline == 'streaming':
@@ -131,32 +129,31 @@ def empty(step_dir):
 def good(tmp_path_factory, short_run):
   """The directory of a short run, with the checkpoints of steps 8 and 12."""
   workdir = tmp_path_factory.mktemp('good') / 'run'
-  commands.train(short_run(), workdir, quiet=True)
+  jaxvision.train(short_run(), workdir, quiet=True)
   return workdir
 
 
 @pytest.mark.parametrize('damage', [truncate, flip_bits, lose_the_record, empty])
-def test_a_damaged_checkpoint_is_passed_over_with_a_word(
-  digits_config, good, tmp_path, capsys, damage
+def test_damaged_checkpoint_is_skipped_with_a_warning(
+  digits_config, good, tmp_path, capsys, caplog, damage
 ):
   workdir = shutil.copytree(good, tmp_path / 'run')
   # As if it had been killed after the save of step 12: that one is damaged, 8 is whole.
   (workdir / 'summary.json').unlink()
   damage(workdir / 'checkpoints' / '12')
-  commands.train(digits_config, workdir)
-  captured = capsys.readouterr()
-  assert 'checkpoint of step 12 is damaged' in captured.err
-  assert 'resumed at step 8' in captured.out
+  jaxvision.train(digits_config, workdir)
+  assert 'checkpoint of step 12 is damaged' in caplog.text
+  assert 'resumed at step 8' in capsys.readouterr().out
   assert (workdir / 'checkpoints' / 'damaged-12').is_dir()
   chex.assert_trees_all_equal(final_state(workdir), final_state(good))
 
 
-def test_a_half_written_checkpoint_is_no_checkpoint(good, tmp_path):
+def test_half_written_checkpoint_is_ignored(good, tmp_path):
   workdir = shutil.copytree(good, tmp_path / 'run')
   before = final_state(workdir)
   half = workdir / 'checkpoints' / '99.orbax-checkpoint-tmp'
   shutil.copytree(workdir / 'checkpoints' / '12', half)
-  run = commands.load_run(workdir)
+  run = jaxvision.load_run(workdir)
   assert run.step == 12
   chex.assert_trees_all_equal(run.state, before)
 
@@ -173,16 +170,16 @@ def test_newest_and_best_are_kept(tmp_path):
   checkpoints.close()
 
 
-def test_state_that_is_not_finite_is_not_written(tmp_path):
+def test_checkpoint_of_a_state_that_is_not_finite_is_refused(tmp_path):
   checkpoints = Checkpoints(tmp_path)
   assert not checkpoints.save(1, {'w': np.array([1.0, np.nan], np.float32)}, {})
   assert checkpoints.steps() == []
   checkpoints.close()
 
 
-def test_a_finished_run_says_so_and_evaluates(digits_config, tmp_path, capsys):
-  first = commands.train(digits_config, tmp_path / 'run', quiet=True)
-  again = commands.train(digits_config, tmp_path / 'run')
+def test_finished_run_is_evaluated_again(digits_config, tmp_path, capsys):
+  first = jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
+  again = jaxvision.train(digits_config, tmp_path / 'run')
   assert again == first
   output = capsys.readouterr().out
   assert 'is finished (12 steps)' in output

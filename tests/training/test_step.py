@@ -6,6 +6,7 @@ between host and device at every step shows here, on any backend.
 
 import collections
 import contextlib
+import dataclasses
 import threading
 import time
 
@@ -14,15 +15,18 @@ import numpy as np
 import pytest
 
 from jaxvision import data
-from jaxvision.training import step as programs
-from jaxvision.training.build import DataFacts, fresh_state, make_task, make_trainer
-from jaxvision.training.loop import Clock, Loop, Plan
+from jaxvision.config.plan import RunPlan
+from jaxvision.data.info import DatasetInfo
+from jaxvision.training.callbacks import CallbackList, TrainContext
+from jaxvision.training.loop import RunTimer, TrainLoop
 from jaxvision.training.mesh import make_mesh
+from jaxvision.training.run import Run
+from jaxvision.training.step import Compiler
 
 STEPS = 100
 
 
-class CountingCompiler(programs.Compiler):
+class CountingCompiler(Compiler):
   """Counts the calls of each program by the name of its function."""
 
   def __init__(self):
@@ -39,25 +43,37 @@ class CountingCompiler(programs.Compiler):
     return call
 
 
-class Silent:
-  """Stands for the checkpoints, the log, the terminal and the evaluator of a loop."""
+class NoEvaluator:
+  """Measures nothing."""
 
-  def steps(self):
-    return []
+  split = 'test'
 
   def measure(self, state):
     return {}
 
-  def __getattr__(self, name):
-    return lambda *args, **kwargs: True
+  def picture(self):
+    return None
 
 
-class LoopWithCheckpoints(Loop):
+class NoCheckpoints:
+  """Writes nothing."""
+
+  def steps(self):
+    return []
+
+  def save(self, *args):
+    return True
+
+  def wait(self):
+    pass
+
+
+class GuardedLoop(TrainLoop):
   """A loop in which only its log points and checkpoints may move data."""
 
-  def _log_training(self, *args):
+  def _log(self, *args):
     with jax.transfer_guard('allow'):
-      super()._log_training(*args)
+      super()._log(*args)
 
   def _save(self, *args):
     with jax.transfer_guard('allow'):
@@ -100,10 +116,10 @@ def counted_compilations():
 
 
 @pytest.fixture
-def train(digits_config, monkeypatch):
+def train(digits_config, tmp_path, monkeypatch):
   """Trains 100 steps under guard; returns (compiler, compilations, shapes read)."""
 
-  def run(steps_per_dispatch=1, pipeline='resident', wrap=lambda trainer: trainer):
+  def take(steps_per_dispatch=1, pipeline='resident', wrap=lambda trainer: trainer):
     config = digits_config
     config.steps = STEPS
     config.model = {'name': 'small_filters_cnn', 'features': (2, 2, 2)}
@@ -114,30 +130,22 @@ def train(digits_config, monkeypatch):
     config.parallel.data = 2
     config.data.pipeline, config.data.workers = pipeline, 0
     dataset = data.load(config.data)
-    task, plan = make_task(config, DataFacts.of(dataset))
-    mesh = make_mesh(data=2)
+    run = Run.build(config, DatasetInfo.of(dataset), mesh=make_mesh(data=2))
+    state = run.init(dataset.splits['train'])
     compiler = CountingCompiler()
-    state = fresh_state(
-      task, mesh, config.seed, dataset.splits['train'], programs.Compiler()
+    run = dataclasses.replace(run, compiler=compiler)
+    trainer = wrap(run.trainer(dataset, state))
+    plan = run.plan
+    assert plan == RunPlan(8, STEPS, plan.steps_per_epoch, STEPS, STEPS, STEPS)
+    callbacks = CallbackList()
+    callbacks.on_train_begin(
+      TrainContext(tmp_path, config, run.info, 0, STEPS, plan.steps_per_epoch, {})
     )
-    trainer = wrap(
-      make_trainer(config, plan, task, mesh, dataset, state, None, compiler)
-    )
-    assert plan == Plan(8, STEPS, plan.steps_per_epoch, STEPS, STEPS, STEPS)
-    loop = LoopWithCheckpoints(
-      task,
-      plan,
-      trainer,
-      Silent(),
-      'test',
-      Silent(),
-      Silent(),
-      Silent(),
-      Clock(time.perf_counter()),
-    )
+    timer = RunTimer(time.perf_counter())
+    loop = GuardedLoop(run, trainer, NoEvaluator(), NoCheckpoints(), callbacks, timer)
     metrics = trainer.empty_metrics()
     # What a log point computes is compiled at the first one: not a matter of the steps.
-    loop._log_training(0, trainer.empty_metrics(), 1.0)
+    loop._log(1, trainer.empty_metrics(), 1.0)
     try:
       with (
         counted_reads(monkeypatch) as shapes,
@@ -150,16 +158,18 @@ def train(digits_config, monkeypatch):
     assert step == int(state.step) == STEPS
     return compiler, compilations, shapes
 
-  return run
+  return take
 
 
 @pytest.mark.parametrize(
   ('steps_per_dispatch', 'calls'),
-  [(1, {'one': STEPS}), (30, {'many': 3, 'one': 10}), (STEPS, {'many': 1})],
+  [
+    (1, {'train_step': STEPS}),
+    (30, {'train_steps_scan': 3, 'train_step': 10}),
+    (STEPS, {'train_steps_scan': 1}),
+  ],
 )
-def test_resident_steps_are_as_many_dispatches_as_they_must(
-  train, steps_per_dispatch, calls
-):
+def test_resident_steps_take_the_fewest_dispatches(train, steps_per_dispatch, calls):
   compiler, compilations, shapes = train(steps_per_dispatch)
   assert compiler.calls == calls
   assert compiler.programs == (1 if steps_per_dispatch == 1 else 2)
@@ -170,9 +180,9 @@ def test_resident_steps_are_as_many_dispatches_as_they_must(
   assert set(shapes) == {()}
 
 
-def test_streamed_steps_are_one_dispatch_each(train):
+def test_streamed_steps_take_one_dispatch_each(train):
   compiler, compilations, shapes = train(pipeline='streaming')
-  assert compiler.calls == {'one': STEPS}
+  assert compiler.calls == {'train_step_on': STEPS}
   assert compiler.programs == 1
   assert compilations == []
   assert 0 <= len(shapes) - STEPS <= 4
@@ -202,11 +212,28 @@ class SendsEachStep(Wrapped):
     return self._trainer.run(state, metrics, limit)
 
 
-def test_a_read_at_each_step_is_seen(train):
+def test_read_at_each_step_is_detected(train):
   _, _, shapes = train(wrap=ReadsEachStep)
   assert len(shapes) >= 2 * STEPS
 
 
-def test_an_array_sent_at_each_step_is_seen(train):
+def test_transfer_at_each_step_is_detected(train):
   with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
     train(wrap=SendsEachStep)
+
+
+def test_batch_is_split_over_the_devices(digits_config, monkeypatch):
+  dataset = data.load(digits_config.data)
+  mesh = make_mesh()
+  assert mesh.size == 8
+  run = Run.build(digits_config, DatasetInfo.of(dataset), mesh=mesh)
+  train_step, shardings = run.task.train_step, []
+
+  def spy(state, batch, key):
+    jax.debug.inspect_array_sharding(batch['image'], callback=shardings.append)
+    return train_step(state, batch, key)
+
+  monkeypatch.setattr(run.task, 'train_step', spy)
+  run.trainer(dataset, run.init())
+  shard = shardings[0].shard_shape((digits_config.batch_size, 8, 8, 1))
+  assert shard == (digits_config.batch_size // 8, 8, 8, 1)

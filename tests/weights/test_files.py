@@ -39,7 +39,7 @@ def test_safetensors(tmp_path):
   np.testing.assert_array_equal(read.tensors['a.weight'], half.astype(np.float32))
   assert read.origin == str(path)
   assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-  assert (read.revision, read.facts) == (None, weights.Facts())
+  assert (read.revision, read.preprocessing) == (None, weights.Preprocessing())
 
 
 @pytest.mark.parametrize('kept', [0, 4, 40, -1])
@@ -132,7 +132,7 @@ def test_without_pytorch(tmp_path, monkeypatch):
   read_refused(path, 'pip install torch', '.safetensors')
 
 
-def test_facts_that_follow_from_the_names():
+def test_preprocessing_that_follow_from_the_names():
   def of(**shapes):
     names = {name.replace('__', '.'): np.zeros(s) for name, s in shapes.items()}
     return preprocessing.of_names(names)
@@ -151,10 +151,10 @@ def test_facts_that_follow_from_the_names():
     of(conv1__weight=(64, 3, 7, 7)),
     of(**stages, **head),
   ):
-    assert other == weights.Facts()
+    assert other == weights.Preprocessing()
 
 
-def test_facts_of_timm():
+def test_preprocessing_of_timm():
   cfg = {
     'input_size': [3, 160, 160],
     'test_input_size': [3, 224, 224],
@@ -166,7 +166,7 @@ def test_facts_of_timm():
     'num_classes': 2,
   }
   names = {'label_names': ['cat', 'dog']}
-  expected = weights.Facts(
+  expected = weights.Preprocessing(
     (0.5,) * 3, (0.25,) * 3, 160, 0.95, 'bicubic', ('cat', 'dog')
   )
   assert preprocessing.of_timm({'pretrained_cfg': cfg} | names) == expected
@@ -175,7 +175,7 @@ def test_facts_of_timm():
   assert preprocessing.of_timm(cfg).image_size == 224
   assert preprocessing.of_timm(cfg).crop_fraction == 1.0
   for strange in (None, [], {'mean': 'x', 'pretrained_cfg': 3, 'input_size': [1]}):
-    assert preprocessing.of_timm(strange) == weights.Facts()
+    assert preprocessing.of_timm(strange) == weights.Preprocessing()
 
 
 def test_metadata_of_others_is_no_matter(tmp_path):
@@ -183,4 +183,4 @@ def test_metadata_of_others_is_no_matter(tmp_path):
   for own in ('{', '[]', json.dumps({'mean': ['a'], 'image_size': -1, 'model': 'x'})):
     tensors = {'a': np.zeros(1, np.float32)}
     path.write_bytes(safetensors.numpy.save(tensors, {'jaxvision': own}))
-    assert weights.read(str(path)).facts == weights.Facts()
+    assert weights.read(str(path)).preprocessing == weights.Preprocessing()

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import sys
 import threading
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_a_repository_then_its_cache(hub, monkeypatch, capfd):
   assert online.origin == 'some/net'
   assert online.revision == COMMIT
   assert online.sha256 == hashlib.sha256(data).hexdigest()
-  assert online.facts == weights.Facts(
+  assert online.preprocessing == weights.Preprocessing(
     (0.5,) * 3, (0.5,) * 3, 160, 0.95, 'bicubic', ('cat', 'dog')
   )
   np.testing.assert_array_equal(online.tensors['conv1.weight'], TENSORS['conv1.weight'])
@@ -113,7 +114,7 @@ def test_a_repository_then_its_cache(hub, monkeypatch, capfd):
   hub.clear()
   for source in ('some/net', 'some/net@v1', f'some/net@{COMMIT}'):
     offline = weights.read(source)
-    assert (offline.revision, offline.facts) == (COMMIT, online.facts)
+    assert (offline.revision, offline.preprocessing) == (COMMIT, online.preprocessing)
     assert offline.sha256 == online.sha256
   assert 'is not in the cache' in refused('some/other')
   assert capfd.readouterr() == ('', '')
@@ -124,11 +125,11 @@ def test_a_repository_of_pickles_without_a_config(hub, monkeypatch, tmp_path):
   path = tmp_path / 'file.bin'
   torch.save({name: torch.from_numpy(t) for name, t in TENSORS.items()}, path)
   hub['some/net', 'pytorch_model.bin'] = path.read_bytes()
-  assert weights.read('some/net').facts == weights.Facts()
+  assert weights.read('some/net').preprocessing == weights.Preprocessing()
   monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
   offline = weights.read('some/net')
   assert list(offline.tensors) == list(TENSORS)
-  assert (offline.revision, offline.facts) == (COMMIT, weights.Facts())
+  assert (offline.revision, offline.preprocessing) == (COMMIT, weights.Preprocessing())
 
 
 def test_repositories_that_cannot_be_read(hub):
@@ -140,3 +141,8 @@ def test_repositories_that_cannot_be_read(hub):
   hub['some/net', 'config.json'] = b'{'
   assert 'config.json' in refused('some/net')
   assert 'no such file' in refused('a/b/c')
+
+
+def test_without_huggingface_hub_the_message_says_how_to_install_it(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+  assert "pip install 'jaxvision[hub]'" in refused('some/net')

@@ -24,7 +24,7 @@ def zeros(variables):
 
 def refused(source, variables, *skip):
   with pytest.raises(UserError) as caught:
-    weights.fit(source, variables, skip)
+    weights.load(source, variables, skip)
   assert '\n' not in str(caught.value)
   return str(caught.value)
 
@@ -50,30 +50,32 @@ def pytorch(variables, style='torchvision'):
 def test_out_and_in_is_exact(name, fields, style, variables, tmp_path):
   path = tmp_path / 'out.safetensors'
   drawn = variables(name, 7, **fields)
-  facts = weights.Facts((0.1,), (0.2,), 48, 0.9, 'bicubic', tuple('abcdefg'))
-  weights.save(path, drawn, facts, name)
+  known = weights.Preprocessing((0.1,), (0.2,), 48, 0.9, 'bicubic', tuple('abcdefg'))
+  weights.save(path, drawn, known, name)
   read = weights.read(str(path))
-  assert (read.facts, read.model) == (facts, name)
-  result = weights.fit(read, zeros(drawn))
+  assert (read.preprocessing, read.model) == (known, name)
+  result = weights.load(read, zeros(drawn))
   assert_same(result.variables, drawn)
   assert (result.fresh, result.ignored) == ((), ())
   assert [p.name for p in tmp_path.iterdir()] == ['out.safetensors']
   # The same weights make the same file.
-  weights.save(tmp_path / 'again.safetensors', drawn, facts, name)
+  weights.save(tmp_path / 'again.safetensors', drawn, known, name)
   assert (tmp_path / 'again.safetensors').read_bytes() == path.read_bytes()
   if style:
-    assert_same(weights.fit(pytorch(drawn, style), zeros(drawn)).variables, drawn)
-  of = weights.Weights.of_variables(drawn, 'a run', facts)
-  assert_same(weights.fit(of, zeros(drawn)).variables, drawn)
+    assert_same(weights.load(pytorch(drawn, style), zeros(drawn)).variables, drawn)
+  of = weights.Weights.of_variables(drawn, 'a run', known)
+  assert_same(weights.load(of, zeros(drawn)).variables, drawn)
 
 
 def test_nothing_is_assumed_of_weights_that_we_saved(variables, tmp_path):
   path = tmp_path / 'out.safetensors'
   drawn = variables('resnet18', stem='imagenet')
-  weights.save(path, drawn, weights.Facts(), 'resnet18')
-  assert weights.read(str(path)).facts == weights.Facts()
+  weights.save(path, drawn, weights.Preprocessing(), 'resnet18')
+  assert weights.read(str(path)).preprocessing == weights.Preprocessing()
   with pytest.raises(UserError, match='cannot be written'):
-    weights.save(tmp_path / 'none' / 'out.safetensors', drawn, weights.Facts(), 'x')
+    weights.save(
+      tmp_path / 'none' / 'out.safetensors', drawn, weights.Preprocessing(), 'x'
+    )
 
 
 def test_pytorch_takes_what_we_save(variables, tmp_path):
@@ -88,7 +90,7 @@ def test_pytorch_takes_what_we_save(variables, tmp_path):
     ('resnet20', {'shortcut': 'B'}, torch_resnet.cifar_resnet20(10, 'shortcut')),
   ):
     path = tmp_path / 'out.safetensors'
-    weights.save(path, variables(name, **fields), weights.Facts(), name)
+    weights.save(path, variables(name, **fields), weights.Preprocessing(), name)
     peer.load_state_dict(load_file(path), strict=True)
 
 
@@ -100,7 +102,7 @@ def test_what_is_skipped_starts_fresh(skip, variables):
   fresh = jax.tree.map(lambda leaf: leaf + 1, drawn)
   partial = {k: v for k, v in pytorch(drawn).tensors.items() if 'layer4.1' not in k}
   partial['fc.weight'] = np.zeros([1000, 512], np.float32)
-  result = weights.fit(weights.Weights(partial, 'them'), fresh, skip)
+  result = weights.load(weights.Weights(partial, 'them'), fresh, skip)
   got, old, new = (named(tree) for tree in (result.variables, drawn, fresh))
   for name, array in got.items():
     is_fresh = '/stage4_' in name or '/head/' in name
@@ -108,7 +110,7 @@ def test_what_is_skipped_starts_fresh(skip, variables):
     np.testing.assert_array_equal(array, (new if is_fresh else old)[name])
   assert {name.split('.')[0] for name in result.ignored} == {'layer4', 'fc'}
   # A pattern of what to keep: all that is not the stem.
-  result = weights.fit(pytorch(drawn), fresh, ('(?!stem_).*',))
+  result = weights.load(pytorch(drawn), fresh, ('(?!stem_).*',))
   assert {name.split('/')[1] for name in result.loaded} == {'stem_conv', 'stem_bn'}
 
 

@@ -22,6 +22,8 @@ torch = pytest.importorskip('torch')
 
 import torch_resnet  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 PEERS = {
   'resnet18': torch_resnet.resnet18,
   'resnet50': torch_resnet.resnet50,
@@ -52,7 +54,7 @@ def fitted(model, peer):
   shapes = jax.eval_shape(
     lambda: model.init(jax.random.key(0), jnp.zeros([1, 64, 64, 3]))
   )
-  return weights.fit(weights_of(peer), shapes).variables
+  return weights.load(weights_of(peer), shapes).variables
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -3,9 +3,11 @@
 Bottlenecks stride in their 3x3 convolution, as the published weights do.
 """
 
-import torch
-from torch import nn
-from torch.nn.functional import max_pool2d, pad, relu
+import pytest
+
+torch = pytest.importorskip('torch')  # doctests are looked for in this file too
+from torch import nn  # noqa: E402
+from torch.nn.functional import max_pool2d, pad, relu  # noqa: E402
 
 
 def norm_after(conv: nn.Conv2d) -> nn.BatchNorm2d:

@@ -1,6 +1,6 @@
 """Augmentation in the compiled step: pure functions of (key, images), batched."""
 
-from jaxvision.data.augment.pipeline import (
+from jaxvision.data.augment.geometric import (
   CROP_MODES,
   alternating_flips,
   apply_crop,
@@ -8,15 +8,13 @@ from jaxvision.data.augment.pipeline import (
   apply_flip,
   apply_resized_crop,
   apply_rotation,
-  augments,
-  check,
   cutout,
-  make_augment,
-  normalize,
   random_crop,
   random_flip,
   random_rotation,
 )
+from jaxvision.data.augment.normalization import normalize
+from jaxvision.data.augment.pipeline import augments, check, make_augment
 
 __all__ = [
   'CROP_MODES',

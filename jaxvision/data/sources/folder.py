@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxvision.data.dataset import Example
 from jaxvision.data.decode import (
   PLAIN,
   BoxOf,
@@ -18,7 +19,7 @@ from jaxvision.data.decode import (
   decode_image,
   image_header,
 )
-from jaxvision.data.sources.source import Located, RawSet
+from jaxvision.data.sources.source import DatasetSource, Decoding, OpenedDataset
 from jaxvision.errors import UserError
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
@@ -36,7 +37,7 @@ class FolderSource:
     paths: n relative paths.
     labels: int32 [n].
     image_shape: (H, W, C) to decode to.
-    resizing: how.
+    resizing: how images of another size are brought to `image_shape`.
   """
 
   root: str
@@ -48,12 +49,10 @@ class FolderSource:
   def __len__(self) -> int:
     return len(self.paths)
 
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+  def __getitem__(self, index: int) -> Example:
     return self._decoded(index), int(self.labels[index])
 
-  def crops(
-    self, indices: Sequence[int], boxes: Sequence[BoxOf]
-  ) -> list[tuple[np.ndarray, int]]:
+  def crops(self, indices: Sequence[int], boxes: Sequence[BoxOf]) -> list[Example]:
     """See `dataset.read_crops`."""
     return [(self._decoded(i, b), int(self.labels[i])) for i, b in zip(indices, boxes)]
 
@@ -64,30 +63,32 @@ class FolderSource:
 
 @dataclasses.dataclass(frozen=True)
 class _Listing:
-  """Files of every pool in order, found without opening one."""
+  """Files of every pool in order, found without opening one.
+
+  Attributes:
+    classes: names of the class folders.
+    paths: pool -> paths relative to the root.
+    labels: pool -> int32 [n].
+    stamp: names, sizes and modification times of all files.
+    content: names and sizes of all files, which stay the same in another place.
+    origin: see `OpenedDataset`.
+  """
 
   classes: tuple[str, ...]
   paths: Mapping[str, tuple[str, ...]]
   labels: Mapping[str, np.ndarray]
   stamp: str
+  content: str
   origin: str
 
 
-def locate(
-  root: str,
-  image_size: int,
-  channels: int,
-  skip_unreadable: bool,
-  resizing: Resizing = PLAIN,
-) -> Located:
+def locate(root: str, decoding: Decoding) -> DatasetSource:
   """Lists the files under `root` and returns how to cache and to open them.
 
   Args:
     root: the folder.
-    image_size: side in pixels to resize to; 0: as stored.
-    channels: 1, 3, or 0: 1 where all images are grey, else 3.
-    skip_unreadable: whether unreadable images are passed over.
-    resizing: how images are resized.
+    decoding: how the images are decoded; by default grey where all of them are, and RGB
+      otherwise.
 
   Raises:
     UserError: no such folder; no images; fewer than two classes; a class without
@@ -96,16 +97,16 @@ def locate(
   folder = Path(root).expanduser()
   listing = _list(folder)
   settings = (
-    f'{folder.resolve()} {image_size} {channels} {skip_unreadable}{resizing.key}'
+    f'{folder.resolve()} {decoding.image_size} {decoding.channels} '
+    f'{decoding.skip_unreadable}{decoding.resizing.key}'
   )
   digest = hashlib.sha256(f'{settings}\n{listing.stamp}'.encode()).hexdigest()[:16]
-  return Located(
+  return DatasetSource(
     name='folder',
     key=f'folder-{_slug(folder)}-{digest}',
     fingerprint=digest,
-    open=functools.partial(
-      _open, folder, listing, digest, image_size, channels, skip_unreadable, resizing
-    ),
+    open=functools.partial(_open, folder, listing, digest, decoding),
+    content=hashlib.sha256(listing.content.encode()).hexdigest(),
   )
 
 
@@ -128,7 +129,7 @@ def _list(folder: Path) -> _Listing:
     raise UserError(f'data.root: {folder} has test/ but no train/ with class folders')
   classes = _subfolders(train)
   paths, labels = {}, {}
-  stamps: list[str] = []
+  files: list[tuple[str, int, int]] = []
   for pool, base in {'train': train, 'test': test}.items():
     if base is None:
       continue
@@ -136,9 +137,11 @@ def _list(folder: Path) -> _Listing:
       raise UserError(
         f'data.root: class "{unknown[0]}" is in {base} but not in {train}'
       )
-    paths[pool], labels[pool] = _files(folder, base, classes, stamps)
+    paths[pool], labels[pool] = _files(folder, base, classes, files)
   _check(folder, train, test, classes, labels)
-  return _Listing(tuple(classes), paths, labels, '\n'.join(stamps), origin)
+  stamp = '\n'.join(f'{path} {size} {time}' for path, size, time in files)
+  content = '\n'.join(f'{path} {size}' for path, size, _ in files)
+  return _Listing(tuple(classes), paths, labels, stamp, content, origin)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -154,9 +157,12 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _files(
-  root: Path, base: Path, classes: list[str], stamps: list[str]
+  root: Path, base: Path, classes: list[str], files: list[tuple[str, int, int]]
 ) -> tuple[tuple[str, ...], np.ndarray]:
-  """Lists the images of every class under `base`, sorted, and appends their stamps."""
+  """Lists the images of every class under `base`, sorted.
+
+  Appends (path, bytes, modification time) of each to `files`.
+  """
   paths, labels = [], []
   for label, name in enumerate(classes):
     if not (base / name).is_dir():
@@ -177,7 +183,7 @@ def _files(
     prefix = (base / name).relative_to(root)
     paths += [str(prefix / file) for file, _, _ in found]
     labels += [label] * len(found)
-    stamps += [f'{prefix / file} {size} {time}' for file, size, time in found]
+    files += [(str(prefix / file), size, time) for file, size, time in found]
   return tuple(paths), np.asarray(labels, np.int32)
 
 
@@ -216,34 +222,28 @@ def _open(
   folder: Path,
   listing: _Listing,
   fingerprint: str,
-  image_size: int,
-  channels: int,
-  skip_unreadable: bool,
-  resizing: Resizing,
+  decoding: Decoding,
   image_shape: tuple[int, int, int] | None = None,
   labels: Mapping[str, np.ndarray] | None = None,
-) -> RawSet:
+) -> OpenedDataset:
   """Returns the set; reads the header of every file where the shape is not known."""
   del labels  # the listing has them
   if image_shape is None:
-    image_shape = _shape(folder, listing, image_size, channels, skip_unreadable)
+    image_shape = _shape(folder, listing, decoding)
   pools = {
-    pool: FolderSource(str(folder), paths, listing.labels[pool], image_shape, resizing)
+    pool: FolderSource(
+      str(folder), paths, listing.labels[pool], image_shape, decoding.resizing
+    )
     for pool, paths in listing.paths.items()
   }
-  return RawSet(
+  return OpenedDataset(
     'folder', listing.classes, image_shape, pools, listing.origin, fingerprint
   )
 
 
-def _shape(
-  folder: Path,
-  listing: _Listing,
-  image_size: int,
-  channels: int,
-  skip_unreadable: bool,
-) -> tuple[int, int, int]:
+def _shape(folder: Path, listing: _Listing, decoding: Decoding) -> tuple[int, int, int]:
   """Returns the shape to decode to, from the headers of the files."""
+  image_size, channels = decoding.image_size, decoding.channels
   if image_size and channels:
     return image_size, image_size, channels
 
@@ -251,7 +251,7 @@ def _shape(
     try:
       return image_header(folder / path)
     except UnreadableImage:
-      if not skip_unreadable:
+      if not decoding.skip_unreadable:
         raise
       return None
 

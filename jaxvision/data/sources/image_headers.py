@@ -1,4 +1,4 @@
-"""What image files say of themselves before they are decoded: size, grey or colour."""
+"""The headers of image files, read without decoding: size, grey or colour."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,19 @@ from jaxvision.data.dataset import Source, SubsetSource
 from jaxvision.data.decode import UnreadableImage, image_header
 from jaxvision.data.scan import in_order
 from jaxvision.data.sources import folder
+from jaxvision.data.sources.source import Decoding
 
 _CHUNK = 256  # files per task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Headers:
-  """Sizes of the n files whose header could be read.
+  """The sizes of n files whose header could be read.
 
   Attributes:
-    heights, widths: int64 [n], pixels, upright as the EXIF orientation says.
+    heights, widths: int64 [n], pixels, after the EXIF orientation is applied.
     grey: bool [n].
-    unreadable: paths of the others.
+    unreadable: paths of the files whose header could not be read.
   """
 
   heights: np.ndarray
@@ -61,13 +62,12 @@ def folder_files(root: str, image_shape: tuple[int, int, int]) -> list[Path]:
   """Lists all image files of a folder set, those of every split.
 
   Args:
-    root: as `data.root`.
-    image_shape: of its images, which spares looking at the files for it.
+    root: the folder, as in `data.root`.
+    image_shape: shape of its images, which need not be read from the files then.
   """
-  height, _, channels = image_shape
-  raw = folder.locate(root, height, channels, True).open(image_shape)
+  opened = folder.locate(root, Decoding(skip_unreadable=True)).open(image_shape)
   base = Path(root).expanduser()
-  return [base / path for pool in raw.pools.values() for path in _paths(pool)]
+  return [base / path for pool in opened.pools.values() for path in _paths(pool)]
 
 
 def _paths(pool: Source) -> Sequence[str]:
@@ -78,7 +78,7 @@ def file_names(splits: Mapping[str, Source]) -> dict[str, list[str]]:
   """Returns the path of each example of splits of files, relative to their root.
 
   Args:
-    splits: of a folder set that streams; of another source there are no names.
+    splits: the splits of a folder set that streams; other sources have no names.
 
   >>> file_names({})
   {}

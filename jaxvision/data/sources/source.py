@@ -1,4 +1,4 @@
-"""What a source module hands to the loader: a set as it lies on the disk."""
+"""What a source module hands to `data.load`: a data set before its splits are made."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,21 +7,40 @@ from typing import Protocol
 import numpy as np
 
 from jaxvision.data.dataset import Source
+from jaxvision.data.decode import PLAIN, Resizing
 
 
 @dataclasses.dataclass(frozen=True)
-class RawSet:
-  """A set whose images are decoded on access, before any split is carved.
+class Decoding:
+  """How the images of a data set are decoded.
 
   Attributes:
-    name: as the config asked for it.
-    class_names: class k is called class_names[k].
-    image_shape: (height, width, channels) that every image decodes to.
-    pools: 'train', and 'test' where the set has one.
-    origin: one line for the index and the report: which set, where its splits
-      come from.
-    fingerprint: of its files; see `Located`.
+    image_size: side in pixels to resize to; 0: as stored.
+    channels: 1 (grey), 3 (RGB), or 0: as stored.
+    resizing: how pictures of other sizes become images of this one.
+    skip_unreadable: whether unreadable images are left out, or are an error.
+  """
+
+  image_size: int = 0
+  channels: int = 0
+  resizing: Resizing = PLAIN
+  skip_unreadable: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedDataset:
+  """A data set whose images can be read.
+
+  Attributes:
+    name: as in the config.
+    class_names: see `Dataset`.
+    image_shape: (height, width, channels) that every image is decoded to.
+    pools: 'train', and 'test' and 'validation' where the set has them.
+    origin: one line for the index and the report: which set, where its splits come
+      from.
+    fingerprint: identifies the files, see `DatasetSource`, or the pixels of arrays.
     synthetic: whether the images are made up.
+    label_kind: 'class', 'multilabel' or 'regression'.
   """
 
   name: str
@@ -31,6 +50,7 @@ class RawSet:
   origin: str
   fingerprint: str = ''
   synthetic: bool = False
+  label_kind: str = 'class'
 
   @property
   def decoded_bytes(self) -> int:
@@ -39,28 +59,31 @@ class RawSet:
 
 
 class Opener(Protocol):
-  """Opens a set; what is known of it from the cache saves looking at its images."""
+  """Opens a data set. A cached shape and cached labels make reading files unnecessary."""
 
   def __call__(
     self,
     image_shape: tuple[int, int, int] | None = None,
     labels: Mapping[str, np.ndarray] | None = None,
-  ) -> RawSet: ...
+  ) -> OpenedDataset: ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Located:
-  """A set that is decoded once and cached.
+class DatasetSource:
+  """A data set that is decoded once and cached.
 
   Attributes:
-    name: as the config asked for it.
+    name: as in the config.
     key: name of its folder in the cache; differs where the decoded images differ.
-    fingerprint: changes when the files do; None: they are not here, and a cached
-      copy is taken at its word.
-    open: opens the files; may prepare them first; raises UserError.
+    fingerprint: changes when the files do; None: the files are not here, and a cached
+      copy is used unchecked.
+    open: opens the files, which may prepare them first; raises UserError.
+    content: SHA-256 of the names and sizes of the files, wherever they are stored; '' if
+      they need not be here.
   """
 
   name: str
   key: str
   fingerprint: str | None
   open: Opener
+  content: str = ''

@@ -1,9 +1,9 @@
-"""Made-up images that a network can learn, for trials of speed and of plumbing.
+"""Made-up images that a network can learn, to measure speed and to test pipelines.
 
-Each class is three soft blobs of its own places, widths and colours. An image is its
-class's blobs, shifted together by up to an eighth of the side, brightened or dimmed,
-under noise: a linear classifier does better than chance, a small CNN nearly perfectly.
-Accuracies on it say nothing about anything else.
+Each class has three soft blobs with places, widths and colours of its own. An image is
+the blobs of its class, shifted together by up to an eighth of the side, brightened or
+dimmed, with noise: a linear classifier does better than chance, a small CNN nearly
+perfectly. Accuracies on it mean nothing for any other data.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvision.data.dataset import SubsetSource
 from jaxvision.data.decode import PLAIN, Resizing, fit_image
-from jaxvision.data.sources.source import RawSet
+from jaxvision.data.sources.source import Decoding, OpenedDataset
 
 _BLOBS = 3
 _NOISE = 24  # standard deviation, in levels of 255
@@ -25,10 +25,10 @@ class SyntheticSource:
   Example i has label i mod classes, so a set of any size costs no memory.
 
   Attributes:
-    examples: how many.
+    examples: number of examples.
     classes: number of classes.
     image_shape: (H, W, C).
-    seed: of the classes' blobs and of every image.
+    seed: seed of the blobs of the classes and of every image.
     resizing: the centre of an image may be enlarged, as that of any picture.
   """
 
@@ -72,25 +72,24 @@ class SyntheticSource:
 def open_synthetic(
   examples: int,
   classes: int,
-  image_size: int,
-  channels: int,
   test_fraction: float,
-  resizing: Resizing = PLAIN,
-) -> RawSet:
+  *,
+  decoding: Decoding,
+) -> OpenedDataset:
   """Returns `examples` training images, and test images in `test_fraction` of the whole.
 
   Args:
     examples: training images.
     classes: number of classes.
-    image_size: side in pixels; 0: 32.
-    channels: 1 or 3; 0: 3.
     test_fraction: the test split is this share of training and test together.
-    resizing: what of each image is kept.
+    decoding: their shape, 32x32 pixels and RGB by default, and the part of each image
+      that is kept.
   """
-  shape = (image_size or 32, image_size or 32, channels or 3)
+  size = decoding.image_size or 32
+  shape = (size, size, decoding.channels or 3)
   test = max(classes, round(examples * test_fraction / (1 - test_fraction)))
-  source = SyntheticSource(examples + test, classes, shape, resizing=resizing)
-  return RawSet(
+  source = SyntheticSource(examples + test, classes, shape, resizing=decoding.resizing)
+  return OpenedDataset(
     name='synthetic',
     class_names=tuple(f'synthetic {k}' for k in range(classes)),
     image_shape=shape,

@@ -2,7 +2,7 @@
 
 A set is prepared once, in a child process (`prepare_tfds`), as array_record files,
 which are read here by random access. A set named 'NAME', 'NAME/CONFIG', 'NAME:VERSION'
-or 'NAME/CONFIG:VERSION' lies in DIR/NAME[/CONFIG]/VERSION.
+or 'NAME/CONFIG:VERSION' is stored in DIR/NAME[/CONFIG]/VERSION.
 """
 
 import dataclasses
@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxvision.data.dataset import Example
 from jaxvision.data.decode import PLAIN, BoxOf, Resizing, UnreadableImage, decode_image
-from jaxvision.data.sources.source import Located, RawSet
+from jaxvision.data.sources.source import DatasetSource, Decoding, OpenedDataset
 from jaxvision.errors import UserError, closest
 
 _NAME = re.compile(
@@ -29,7 +30,7 @@ _NAME = re.compile(
 )
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 
-_BATCH = 1024  # records whose labels are read at a time
+_BATCH = 1024  # records whose labels are read at once
 
 _log = logging.getLogger(__name__)
 
@@ -38,15 +39,15 @@ _log = logging.getLogger(__name__)
 class TfdsSource:
   """One split of a prepared set, decoded on access.
 
-  Files are opened by the first access in each process; a copy that goes to a worker
-  takes only the description along.
+  Files are opened by the first access in each process; a pickled copy, for a worker,
+  holds only the description.
 
   Attributes:
-    directory: of the prepared set.
+    directory: folder of the prepared set.
     split: name of the split in TFDS.
     length: number of examples.
     image_shape: (H, W, C) to decode to.
-    known_labels: int32 [n] where they were read before.
+    known_labels: int32 [n], if they were read before.
     resizing: how images of another size are brought to `image_shape`.
   """
 
@@ -71,20 +72,18 @@ class TfdsSource:
   def __len__(self) -> int:
     return self.length
 
-  def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+  def __getitem__(self, index: int) -> Example:
     if not 0 <= index < self.length:
       raise IndexError(f'example {index} of {self.length}')
     return self.__getitems__([int(index)])[0]
 
-  def __getitems__(self, indices: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+  def __getitems__(self, indices: Sequence[int]) -> list[Example]:
     return [
       (self._decoded(i, record['image']), int(record['label']))
       for i, record in zip(indices, self._read(indices))
     ]
 
-  def crops(
-    self, indices: Sequence[int], boxes: Sequence[BoxOf]
-  ) -> list[tuple[np.ndarray, int]]:
+  def crops(self, indices: Sequence[int], boxes: Sequence[BoxOf]) -> list[Example]:
     """See `dataset.read_crops`."""
     return [
       (self._decoded(i, record['image'], box), int(record['label']))
@@ -110,7 +109,7 @@ class TfdsSource:
       )
     try:
       return self._records.__getitems__(list(indices))
-    # The reader raises several kinds for files that are cut short or gone.
+    # The reader raises errors of several kinds for truncated or missing files.
     except Exception as error:
       raise UserError(
         f'{self._where(indices[0])} cannot be read: {_one_line(error)}; prepare the '
@@ -127,45 +126,34 @@ def data_directory(configured: str) -> Path:
   return Path(configured or default).expanduser()
 
 
-def locate(
-  name: str,
-  data_dir: str,
-  image_size: int,
-  channels: int,
-  skip_unreadable: bool,
-  cache: Path,
-  resizing: Resizing = PLAIN,
-) -> Located:
+def locate(name: str, data_dir: str, decoding: Decoding, cache: Path) -> DatasetSource:
   """Looks for the prepared set `name` and returns how to cache and to open it.
 
   Args:
     name: 'cifar10', 'cifar10:3.0.2', 'NAME/CONFIG'.
     data_dir: TFDS directory; empty: its default.
-    image_size: side in pixels to resize to; 0: as stored.
-    channels: 1, 3, or 0: as stored.
-    skip_unreadable: whether unreadable images are passed over.
-    cache: directory of the decoded sets, named where nothing is found.
-    resizing: how images are resized.
+    decoding: how the images are decoded.
+    cache: directory of the decoded sets, which a message names where nothing is found.
 
   Raises:
-    UserError: the name is none of TFDS; several configs are prepared and none is
-      named.
+    UserError: it is not a TFDS name; several configs are prepared and none is named.
   """
   parts = _parse(name)
   directory = _prepared(data_directory(data_dir), parts)
   key = '-'.join(filter(None, parts)).replace('*', 'x')
-  if image_size and image_size == _stored_side(directory, cache / key):
-    image_size = 0  # the same images: not to be decoded and kept twice
-  key += f'-{image_size}px' if image_size else ''
-  key += f'-{channels}ch' if channels else ''
-  key += '-readable' if skip_unreadable else ''
-  key += resizing.key
-  return Located(
+  if decoding.image_size == _stored_side(directory, cache / key):
+    # The same images as without: they are decoded and kept only once.
+    decoding = dataclasses.replace(decoding, image_size=0)
+  key += f'-{decoding.image_size}px' if decoding.image_size else ''
+  key += f'-{decoding.channels}ch' if decoding.channels else ''
+  key += '-readable' if decoding.skip_unreadable else ''
+  key += decoding.resizing.key
+  return DatasetSource(
     name=name,
     key=key,
     fingerprint=_fingerprint(directory) if directory else None,
     open=functools.partial(
-      _open, name, data_dir, directory, image_size, channels, cache / key, resizing
+      _open, name, data_dir, directory, cache=cache / key, decoding=decoding
     ),
   )
 
@@ -186,14 +174,14 @@ def _stored_side(directory: Path | None, cached: Path) -> int | None:
 def prepare(name: str, data_dir: str = '') -> str:
   """Downloads and prepares a set as array_record, in a child process.
 
-  Archives that were downloaded before are taken from DIR/downloads.
+  Archives that are in DIR/downloads already are not downloaded again.
 
   Args:
     name: as in `locate`.
     data_dir: TFDS directory; empty: $TFDS_DATA_DIR, then TFDS's default.
 
   Returns:
-    The folder of the prepared set; at once where it is there already.
+    The folder of the prepared set, without any work if it is there already.
 
   Raises:
     UserError: one line: what failed, why, and what works offline.
@@ -202,7 +190,7 @@ def prepare(name: str, data_dir: str = '') -> str:
 
 
 class _Parts(NamedTuple):
-  """Of 'NAME/CONFIG:VERSION'."""
+  """The parts of 'NAME/CONFIG:VERSION'."""
 
   name: str
   config: str | None
@@ -270,7 +258,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _fingerprint(directory: Path) -> str:
-  """Names version and size of every record file, wherever the folder lies."""
+  """Returns the version and the name and size of every record file."""
   sizes = sorted(
     f'{p.name}={p.stat().st_size}' for p in directory.glob('*record*') if p.is_file()
   )
@@ -287,13 +275,12 @@ def _open(
   name: str,
   data_dir: str,
   directory: Path | None,
-  image_size: int,
-  channels: int,
-  cache: Path,
-  resizing: Resizing,
   image_shape: tuple[int, int, int] | None = None,
   labels: Mapping[str, np.ndarray] | None = None,
-) -> RawSet:
+  *,
+  cache: Path,
+  decoding: Decoding,
+) -> OpenedDataset:
   if directory is None:
     directory = Path(_prepare(name, data_dir, cache))
   file_format = _read_json(directory / 'dataset_info.json').get('fileFormat')
@@ -306,15 +293,17 @@ def _open(
     )
   info = _builder(directory).info
   image = _image_feature(name, info.features)
-  image_shape = image_shape or _shape(name, image.shape, image_size, channels)
+  image_shape = image_shape or _shape(name, image.shape, decoding)
   pools, origin = {}, f'TFDS {name} {directory.name}'
   for pool, split in _splits(name, info, directory).items():
     known = (labels or {}).get(pool)
     count = info.splits[split].num_examples
-    pools[pool] = TfdsSource(str(directory), split, count, image_shape, known, resizing)
+    pools[pool] = TfdsSource(
+      str(directory), split, count, image_shape, known, decoding.resizing
+    )
     if split != pool:
       origin += f', {pool} = split "{split}"'
-  return RawSet(
+  return OpenedDataset(
     name=name,
     class_names=tuple(info.features['label'].names),
     image_shape=image_shape,
@@ -344,17 +333,17 @@ def _image_feature(name: str, features: Any) -> Any:
 
 
 def _shape(
-  name: str, stored: tuple[int | None, ...], image_size: int, channels: int
+  name: str, stored: tuple[int | None, ...], decoding: Decoding
 ) -> tuple[int, int, int]:
   height, width, depth = stored
-  if image_size:
-    height = width = image_size
+  if decoding.image_size:
+    height = width = decoding.image_size
   if not height or not width:
     raise UserError(
       f'the images of data set "{name}" differ in size: set data.image_size to resize '
       'all of them to one size'
     )
-  return height, width, channels or (1 if depth == 1 else 3)
+  return height, width, decoding.channels or (1 if depth == 1 else 3)
 
 
 def _splits(name: str, info: Any, directory: Path) -> dict[str, str]:
@@ -369,13 +358,13 @@ def _splits(name: str, info: Any, directory: Path) -> dict[str, str]:
   for split in ('test', 'validation'):
     count = info.splits[split].num_examples if split in info.splits else 0
     first = TfdsSource(str(directory), split, min(count, 10), (1, 1, 1))
-    if count and first.labels.min() >= 0:  # TFDS marks what has no label by -1
+    if count and first.labels.min() >= 0:  # TFDS marks a missing label by -1
       return chosen | {'test': split}
   return chosen
 
 
 def _prepare(name: str, data_dir: str, cache: Path | None) -> str:
-  """Does `prepare`, and names `cache` among what was tried."""
+  """Prepares a set as `prepare` does; messages name the folder `cache` too."""
   parts = _parse(name)
   target = data_directory(data_dir)
   if found := _prepared(target, parts):

@@ -1,5 +1,9 @@
-"""How operators are put to XLA, by backend and shape; the numbers are the same."""
+"""Convolutions for XLA:CPU: one entry for each kind, which chooses the algorithm by shape."""
 
-from jaxvision.models.cpu.convolution import conv_general_dilated, plain_convolutions
+from jaxvision.models.cpu.convolution import (
+  conv_general_dilated,
+  conv_transpose,
+  plain_convolutions,
+)
 
-__all__ = ['conv_general_dilated', 'plain_convolutions']
+__all__ = ['conv_general_dilated', 'conv_transpose', 'plain_convolutions']

@@ -1,8 +1,16 @@
-"""Convolution by backend and shape.
+"""Convolution and transposed convolution, the algorithm chosen by backend and shape.
 
-On GPUs and TPUs XLA's convolution is the fastest there is. XLA:CPU's is not: a
-convolution of few channels is faster as one matrix product over patches, and a 3x3 one
-of many channels by Winograd's algorithm; a depthwise one is a sum of shifted images.
+On GPUs and TPUs XLA's own convolutions are the fastest. XLA:CPU's are not, and there
+the algorithms are, for float32 except where noted:
+
+  depthwise  one filter for each channel: a sum of shifted images (any dtype).
+  cells      the stride divides the kernel, as in a DCGAN, or the result is one pixel:
+             matrix products over cells of pixels, `cells`. Transposed ones too.
+  patches    up to 4 input channels: one product over all windows (any dtype).
+  winograd   3x3, stride 1, many channels: `winograd`.
+  strided    1x1 kernels and other strides: XLA's, with another gradient by the kernel.
+
+The numbers are those of `jax.lax` up to rounding.
 """
 
 import contextlib
@@ -14,15 +22,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvision.models.cpu import depthwise, winograd
+from jaxvision.models.cpu import cells, depthwise, winograd
+from jaxvision.models.cpu.windows import Pads, pad, to_pads, windows
 
-# Up to so many input channels, patches: the gradient by the kernel is four to five
-# times faster (3 -> 32 channels at 32x32, batch 128: 6 ms instead of 29), from about 8
-# channels on it is even.
+# Up to this number of input channels XLA:CPU's gradient by the kernel takes several times
+# as long as one product over patches.
 _FEW_CHANNELS = 4
 
-# From so many channels, in and out, and so many tiles of 4x4 pixels on, Winograd: the
-# transforms and what they write then cost less than the products they spare.
+# From this number of channels, in and out, and of tiles of 4x4 pixels, the products that
+# Winograd's algorithm saves outweigh its transforms.
 _MANY_CHANNELS = 64
 _MANY_TILES = 64
 
@@ -31,17 +39,9 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _plain = contextvars.ContextVar('plain', default=False)
 
 
-def are_plain() -> bool:
-  """Returns whether `plain_convolutions` lasts."""
-  return _plain.get()
-
-
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-  """While it lasts, what is traced has no product that an algorithm spares.
-
-  That is how the FLOPs of a layer are counted, whatever computes it.
-  """
+  """Within it, what is traced has every product of a convolution, for counting FLOPs."""
   token = _plain.set(True)
   try:
     yield
@@ -60,97 +60,181 @@ def conv_general_dilated(
 
   Args:
     lhs: images [B, H, W, C].
-    rhs: kernel [h, w, C, F].
-    window_strides, padding, options: as in `jax.lax`.
+    rhs: kernel [h, w, C, F]; [h, w, 1, C] for a filter per channel.
+    window_strides, padding, options: as in `jax.lax`. The precision is ignored on a CPU,
+      which has only one.
 
   Returns:
     [B, H', W', F].
   """
-  if not _is_ours(lhs, rhs, options):
-    return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
-  strides = tuple(window_strides)
-  if isinstance(padding, str):
-    padding = jax.lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-  padding = tuple((int(before), int(after)) for before, after in padding)
+  own = None
+  if _is_ours(lhs, rhs, options):
+    strides, size = tuple(window_strides), rhs.shape[:2]
+    pads = to_pads(padding, lhs.shape[1:3], size, strides)
+    own = _convolve(lhs, rhs, strides, pads, options)
+  if own is not None:
+    return own
+  return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+
+
+def _convolve(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  strides: tuple[int, int],
+  pads: Pads,
+  options: dict[str, Any],
+) -> jax.Array | None:
+  """Convolves by the algorithm for the shape, or returns None where XLA's is as good."""
+  is_float32 = lhs.dtype == rhs.dtype == jnp.float32
   if options.get('feature_group_count', 1) > 1:
-    return depthwise.convolve(lhs, rhs, strides, padding)
+    return None if _plain.get() else depthwise.convolve(lhs, rhs, strides, pads)
+  window = cells.Window(rhs.shape[:2], strides)
+  small = window.count(lhs.shape[1:3], pads)
+  form = cells.choose(window, small, rhs.shape[2:], plain=_plain.get())
+  if form and is_float32 and min(small) > 0:
+    return form.down(window.fit(lhs, small, pads), rhs, window)
+  if form or _plain.get():
+    return None
   if lhs.shape[-1] <= _FEW_CHANNELS:
-    return _by_patches(lhs, rhs, strides, padding, options)
-  if lhs.dtype == jnp.float32:
-    if _suits_winograd(lhs, rhs, strides, padding):
-      return winograd.conv3x3(lhs, rhs)
-    if rhs.shape[:2] == (1, 1) or max(strides) > 1:
-      return _strided(lhs, rhs, strides, padding)
-  return jax.lax.conv_general_dilated(lhs, rhs, strides, padding, **options)
+    return _by_patches(lhs, rhs, strides, pads)
+  if is_float32 and _suits_winograd(lhs, rhs, strides, pads):
+    return winograd.conv3x3(lhs, rhs)
+  if is_float32 and (rhs.shape[:2] == (1, 1) or max(strides) > 1):
+    return _strided(lhs, rhs, strides, pads)
+  return None
 
 
-def _is_ours(lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> bool:
-  """Says whether this is a convolution of images, with no dilation, on a CPU.
+def conv_transpose(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  strides: Sequence[int],
+  padding: Any,
+  rhs_dilation: Sequence[int] | None = None,
+  transpose_kernel: bool = False,
+  **options: Any,
+) -> jax.Array:
+  """Convolves as `jax.lax.conv_transpose` in its layout NHWC, HWIO.
 
-  In one group, or depthwise with one filter for each channel.
+  With kernel 4 and stride 2, 'SAME' is PyTorch's padding 1: it doubles height and width.
+  PyTorch's kernel is this one rotated by half a turn.
+
+  Args:
+    lhs: images [B, H, W, C].
+    rhs: kernel [h, w, C, F]; with `transpose_kernel` [h, w, F, C] and rotated.
+    strides, padding, rhs_dilation, options: as in `jax.lax`; see `conv_general_dilated`.
+
+  Returns:
+    [B, H', W', F].
   """
-  return (
-    jax.default_backend() == 'cpu'
-    and not _plain.get()
-    and lhs.ndim == 4
-    and all(d == 1 for d in options.get('lhs_dilation') or (1,))
-    and all(d == 1 for d in options.get('rhs_dilation') or (1,))
-    and options.get('feature_group_count', 1) in (1, lhs.shape[-1])
-    and (
-      options.get('feature_group_count', 1) == 1 or rhs.shape[2:] == (1, lhs.shape[-1])
-    )
-    and options.get('batch_group_count', 1) == 1
+  known = {'dimension_numbers': _LAYOUT, 'rhs_dilation': rhs_dilation, **options}
+  is_float32 = lhs.dtype == rhs.dtype == jnp.float32
+  if is_float32 and _is_ours(lhs, rhs, known):
+    size = rhs.shape[:2]
+    if isinstance(padding, str):
+      pads = [_transposed_pads(k, s, padding) for k, s in zip(size, strides)]
+    else:
+      pads = padding  # what XLA adds around images with zeros between their pixels
+    kernel = rhs.swapaxes(2, 3) if transpose_kernel else rhs[::-1, ::-1]
+    window = cells.Window(size, tuple(strides))
+    form = cells.choose(window, lhs.shape[1:3], kernel.shape[2:], plain=_plain.get())
+    if (
+      form
+    ):  # its result has all pixels that a window covers: cut those beyond the pads
+      cut = ((a - k + 1, b - k + 1) for k, (a, b) in zip(size, pads))
+      return pad(form.up(lhs, kernel, window), cut)
+  return jax.lax.conv_transpose(
+    lhs,
+    rhs,
+    strides,
+    padding,
+    rhs_dilation=rhs_dilation,
+    transpose_kernel=transpose_kernel,
+    **options,
   )
 
 
+def _is_ours(lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> bool:
+  """Returns whether this is a convolution on a CPU that the algorithms here can do.
+
+  That is one of images in NHWC without dilation, in one group or with one filter for
+  each channel.
+  """
+  groups = options.get('feature_group_count', 1)
+  numbers = options.get('dimension_numbers')
+  return (
+    jax.default_backend() == 'cpu'
+    and lhs.ndim == 4
+    and all(d == 1 for d in options.get('lhs_dilation') or ())
+    and all(d == 1 for d in options.get('rhs_dilation') or ())
+    and (groups == 1 or rhs.shape[2:] == (1, groups) == (1, lhs.shape[-1]))
+    and options.get('batch_group_count', 1) == 1
+    and not options.get('use_consistent_padding')
+    and options.get('preferred_element_type') in (None, lhs.dtype)
+    and jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, numbers)
+    == jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT)
+  )
+
+
+def _transposed_pads(size: int, stride: int, padding: str) -> tuple[int, int]:
+  """Returns the pads of `jax.lax.conv_transpose` for a name of padding."""
+  if padding.upper() == 'VALID':
+    whole = size + stride - 2 + max(size - stride, 0)
+    return size - 1, whole - (size - 1)
+  if padding.upper() != 'SAME':
+    raise ValueError(f'padding must be SAME, VALID or pairs of integers: {padding!r}')
+  whole = size + stride - 2
+  before = size - 1 if stride > size - 1 else -(-whole // 2)
+  return before, whole - before
+
+
 def _suits_winograd(
-  lhs: jax.Array, rhs: jax.Array, strides: tuple[int, ...], padding: Any
+  lhs: jax.Array, rhs: jax.Array, strides: tuple[int, int], pads: Pads
 ) -> bool:
   batch, height, width, _ = lhs.shape
   return (
     rhs.shape[:2] == (3, 3)
     and strides == (1, 1)
-    and padding == ((1, 1), (1, 1))
+    and pads == ((1, 1), (1, 1))
     and min(rhs.shape[2:]) >= _MANY_CHANNELS
     and batch * winograd.tiles(height) * winograd.tiles(width) >= _MANY_TILES
   )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _strided(images, kernel, strides, padding):
+def _strided(images, kernel, strides, pads):
   """Convolves; the gradient by the kernel is a matrix product for each of its pixels.
 
-  XLA:CPU would turn the images into planes of channels first, on one core: of a step
-  of ResNet-18, the three strided convolutions took a sixth.
+  XLA:CPU would first transpose the images to channels first, on one core, which took a
+  sixth of a training step of ResNet-18 in its three strided convolutions.
   """
-  if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
-    seen = images[:, :: strides[0], :: strides[1]]
-    return jnp.einsum('bhwc,cf->bhwf', seen, kernel[0, 0])
+  if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
+    pixels = images[:, :: strides[0], :: strides[1]]
+    return jnp.einsum('bhwc,cf->bhwf', pixels, kernel[0, 0])
   return jax.lax.conv_general_dilated(
-    images, kernel, strides, padding, dimension_numbers=_LAYOUT
+    images, kernel, strides, pads, dimension_numbers=_LAYOUT
   )
 
 
-def _strided_forward(images, kernel, strides, padding):
-  return _strided(images, kernel, strides, padding), (images, kernel)
+def _strided_forward(images, kernel, strides, pads):
+  return _strided(images, kernel, strides, pads), (images, kernel)
 
 
-def _strided_backward(strides, padding, saved, gradient):
+def _strided_backward(strides, pads, saved, gradient):
   images, kernel = saved
 
   def convolve(images):
     return jax.lax.conv_general_dilated(
-      images, kernel, strides, padding, dimension_numbers=_LAYOUT
+      images, kernel, strides, pads, dimension_numbers=_LAYOUT
     )
 
   (by_images,) = jax.linear_transpose(convolve, images)(gradient)
   by_kernel = [
     jax.lax.dot_general(
-      window.reshape(-1, window.shape[-1]),
+      pixels.reshape(-1, pixels.shape[-1]),
       gradient.reshape(-1, gradient.shape[-1]),
       (((0,), (0,)), ((), ())),
     )
-    for window in _windows(images, kernel.shape[:2], strides, padding)
+    for pixels in windows(images, kernel.shape[:2], strides, pads)
   ]
   return by_images, jnp.stack(by_kernel).reshape(kernel.shape)
 
@@ -158,44 +242,18 @@ def _strided_backward(strides, padding, saved, gradient):
 _strided.defvjp(_strided_forward, _strided_backward)
 
 
-def _windows(images, size, strides, padding) -> list[jax.Array]:
-  """Returns, for each pixel of a kernel in order, what it sees: [B, H', W', C]."""
-  padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-  rows = (padded.shape[1] - size[0]) // strides[0] + 1
-  columns = (padded.shape[2] - size[1]) // strides[1] + 1
-  return [
-    padded[
-      :,
-      i : i + (rows - 1) * strides[0] + 1 : strides[0],
-      j : j + (columns - 1) * strides[1] + 1 : strides[1],
-    ]
-    for i in range(size[0])
-    for j in range(size[1])
-  ]
+def _by_patches(images, kernel, strides, pads):
+  """Convolves as one matrix product over all windows.
 
-
-def _by_patches(lhs, rhs, strides, padding, options):
-  """Convolves as one matrix product over all the windows side by side.
-
-  The windows are laid out along the columns and then along the rows, which copies
-  longer runs of memory than one step of all the kernel's pixels.
+  The windows are gathered along the columns and then along the rows, which copies longer
+  runs of memory than gathering each pixel of the kernel.
   """
-  height, width = rhs.shape[:2]
-  padded = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-  rows = (padded.shape[1] - height) // strides[0] + 1
-  columns = (padded.shape[2] - width) // strides[1] + 1
-  last = (columns - 1) * strides[1] + 1
-  lines = jnp.concatenate(
-    [padded[:, :, j : j + last : strides[1]] for j in range(width)], axis=-1
-  )
-  last = (rows - 1) * strides[0] + 1
-  patches = jnp.concatenate(
-    [lines[:, i : i + last : strides[0]] for i in range(height)], axis=-1
-  )
+  height, width = kernel.shape[:2]
+  lines = windows(images, (1, width), (1, strides[1]), pads)
+  lines = jnp.concatenate(lines, axis=-1)
+  rows = windows(lines, (height, 1), (strides[0], 1), ((0, 0), (0, 0)))
+  patches = jnp.concatenate(rows, axis=-1)
   product = jax.lax.dot(
-    patches.reshape(-1, patches.shape[-1]),
-    rhs.reshape(-1, rhs.shape[-1]),
-    precision=options.get('precision'),
-    preferred_element_type=options.get('preferred_element_type'),
+    patches.reshape(-1, patches.shape[-1]), kernel.reshape(-1, kernel.shape[-1])
   )
   return product.reshape(*patches.shape[:3], -1)

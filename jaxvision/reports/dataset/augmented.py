@@ -9,12 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.config.schema import FIELDS
-from jaxvision.data import augment, resident, streaming
-from jaxvision.data.augment import diffaugment
+from jaxvision.data import resident, streaming
+from jaxvision.data.augment import alternating_flips
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import Dataset, read_crops, read_many
 from jaxvision.data.order import seed_words
-from jaxvision.tasks.gan import to_pixels
+from jaxvision.tasks.base import Task
 
 # Fields that apply only where another field is set.
 _MODES = {
@@ -31,7 +31,7 @@ class Augmented:
 
   Attributes:
     originals: uint8 [n, H, W, C].
-    versions: uint8 [n, v, H, W, C]; v is 0 where the config augments nothing.
+    versions: uint8 [n, v, H, W, C]; v is 0 without augmentation.
     indices: int64 [n], positions in the training split.
     fields: the augmentations of the config, such as 'augment.flip = True'.
   """
@@ -43,21 +43,19 @@ class Augmented:
 
 
 def enabled(config: ConfigDict) -> tuple[str, ...]:
-  """Lists the fields of the config that change training images, with their values.
+  """Lists the fields that change training images, with their values.
 
   >>> from jaxvision.config import base_config, override
   >>> enabled(override(base_config(), ['augment.flip=True', 'augment.cutout=8']))
   ('augment.flip = True', 'augment.flip_mode = random', 'augment.cutout = 8', 'augment.cutout_mode = clipped')
   """
-  augment_fields, found = config.augment, []
+  fields, found = config.augment, []
   for name in FIELDS['augment']:
-    if name in _MODES or not augment_fields[name]:
+    if name in _MODES or not fields[name]:
       continue
-    found.append(f'augment.{name} = {_short(augment_fields[name])}')
+    found.append(f'augment.{name} = {_short(fields[name])}')
     modes = (mode for mode, of in _MODES.items() if of == name)
-    found += [f'augment.{mode} = {_short(augment_fields[mode])}' for mode in modes]
-  if config.task == 'gan' and config.gan.diffaugment:
-    found.append(f'gan.diffaugment = {tuple(config.gan.diffaugment)}')
+    found += [f'augment.{mode} = {_short(fields[mode])}' for mode in modes]
   return tuple(found)
 
 
@@ -68,7 +66,7 @@ def _short(value: Any) -> str:
 
 
 def augmented(
-  config: ConfigDict, dataset: Dataset, indices: np.ndarray, versions: int
+  task: Task, dataset: Dataset, indices: np.ndarray, versions: int
 ) -> Augmented:
   """Augments training images by the functions that the training step calls.
 
@@ -76,28 +74,19 @@ def augmented(
   normalisation is undone afterwards.
 
   Args:
-    config: the config; reads `task`, `augment`, `gan.diffaugment` and `seed`.
+    task: the task, with its config.
     dataset: a data set with a training split.
     indices: int64 [n], positions in the training split.
     versions: number of versions of each image.
-
-  Raises:
-    UserError: a field does not suit the images.
   """
-  augment.check(config.augment, dataset.image_shape)
-  diffaugment.check(config.gan.diffaugment)
+  config = task.config
   source = dataset.splits['train']
   examples = read_many(source, indices.tolist())
   originals = np.stack([image for image, _ in examples])
-  fields = enabled(config)
+  fields = (*enabled(config), *task.enabled_augmentations())
   if not fields:
     nothing = np.empty((len(indices), 0, *dataset.image_shape), np.uint8)
     return Augmented(originals, nothing, indices, fields)
-  gan = config.task == 'gan'
-  half = (0.5,) * dataset.image_shape[-1]  # as a GAN normalises
-  mean, std = (half, half) if gan else (dataset.mean, dataset.std)
-  policy = tuple(config.gan.diffaugment) if gan else ()
-  run = augment.make_augment(config.augment, mean, std)
   alternating = config.augment.flip and config.augment.flip_mode == 'alternating'
   words = jax.random.key_data(jax.random.key(config.seed))
 
@@ -105,16 +94,10 @@ def augmented(
   def change(version: jax.Array, images: jax.Array) -> jax.Array:
     key = jax.random.fold_in(jax.random.key(config.seed), version)
     flips = None
-    if alternating and not gan:
+    if alternating:
       index = jnp.asarray(indices, jnp.int32)
-      flips = augment.alternating_flips(words, index, jnp.full_like(index, version))
-    images = run(key, images, flips)
-    if policy:
-      images = diffaugment.diff_augment(jax.random.fold_in(key, 1), images, policy)
-    if gan:
-      return to_pixels(images)
-    pixels = 255 * (images * jnp.array(std) + jnp.array(mean))
-    return jnp.round(jnp.clip(pixels, 0, 255)).astype(jnp.uint8)
+      flips = alternating_flips(words, index, jnp.full_like(index, version))
+    return task.augmented(key, images, flips)
 
   changed = []
   for version in range(versions):
@@ -130,7 +113,7 @@ def _cropped(
   indices: np.ndarray,
   version: int,
 ) -> np.ndarray:
-  """Returns the images after the random resized crop of the input pipeline."""
+  """Returns the images after the pipeline, which crops if anything does."""
   crop = Crop.of(config.augment)
   if crop is None:
     return originals

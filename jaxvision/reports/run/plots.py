@@ -1,6 +1,7 @@
-"""The charts of a report, each a function from numbers to a matplotlib figure."""
+"""Charts of a report, each a function from numbers to a matplotlib figure."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,9 +16,10 @@ from jaxvision.reports import style
 from jaxvision.reports.style import NORMAL, SMALL
 from jaxvision.reports.theme import LIGHT, Theme, short_name, text_width
 
-COUNTED_CLASSES = 20  # up to so many, the confusion matrix writes its counts
-BAR_CLASSES = 150  # above so many, only the best and the worst get a bar
+COUNTED_CLASSES = 20  # up to this number, the confusion matrix shows its counts
+BAR_CLASSES = 150  # above this number, only the best and the worst classes are drawn
 ROWS = 50  # bars in one column
+_NOT_MEASURES = ('step', 'split', 'epoch', 'images_per_second', 'learning_rate')
 
 
 def series(
@@ -25,13 +27,13 @@ def series(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Extracts one curve from the log.
 
-  Records without a number there are passed over; of two for one step (a run that
-  was resumed logs some steps again) the later one counts.
+  Records without a finite number are skipped. Of two records for one step, which a
+  resumed run may have logged, the later one counts.
 
   Args:
     history: log records, dicts with 'step', 'split' and metric names.
-    split: which records.
-    key: which metric.
+    split: split of the records.
+    key: name of the metric.
 
   Returns:
     steps int64 [m], rising, and their values float64 [m].
@@ -46,13 +48,25 @@ def series(
   return steps, np.array([points[step] for step in steps.tolist()], np.float64)
 
 
-def has_curves(history: Sequence[Mapping]) -> bool:
-  """Tells whether the log holds any loss or accuracy to draw."""
-  return any(
-    series(history, split, key)[0].size
+def logged_measures(history: Sequence[Mapping]) -> list[str]:
+  """Lists the measures in the log: loss, accuracy, then others as they come."""
+  found = {
+    key: None
     for split in _splits(history)
-    for key in ('loss', 'accuracy')
-  )
+    for record in history
+    for key in record
+    if key not in _NOT_MEASURES and series(history, split, key)[0].size
+  }
+  first = [key for key in ('loss', 'accuracy') if key in found]
+  return first + [key for key in found if key not in first]
+
+
+def has_curves(
+  history: Sequence[Mapping], measures: Sequence[str] | None = None
+) -> bool:
+  """Returns whether the log holds any measure, or any of those named."""
+  found = logged_measures(history)
+  return bool(found if measures is None else set(found) & set(measures))
 
 
 def _splits(history: Sequence[Mapping]) -> list[str]:
@@ -63,22 +77,28 @@ def _splits(history: Sequence[Mapping]) -> list[str]:
   return [name for name in known if name in found] + others
 
 
-def curves(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
-  """Draws loss, accuracy and learning rate over steps, epochs along the top.
+def curves(
+  history: Sequence[Mapping],
+  theme: Theme = LIGHT,
+  measures: Sequence[str] | None = None,
+) -> Figure:
+  """Draws measures and the learning rate over steps, epochs along the top.
 
   Training is a line through its log points; other splits have a marker at each
-  evaluation. A loss that spans more than a factor of 30 gets a logarithmic axis.
+  evaluation. A measure that spans more than a factor of 30 has a logarithmic axis.
 
   Args:
-    history: the parsed classification.jsonl.
+    history: the parsed metrics.jsonl, which holds at least one of the measures.
     theme: colours.
+    measures: names of those to draw, one panel each; None: all that were logged.
   """
   splits = _splits(history)
-  panels = [
-    (key, height)
-    for key, height in (('loss', 2.5), ('accuracy', 2.5), ('learning_rate', 0.8))
-    if any(series(history, split, key)[0].size for split in splits)
-  ]
+  found = logged_measures(history)
+  if measures is not None:
+    found = [key for key in measures if key in found]
+  panels = [(key, 2.5 if len(found) <= 3 else 1.9) for key in found]
+  if any(series(history, split, 'learning_rate')[0].size for split in splits):
+    panels.append(('learning_rate', 0.8))
   figure = style.new_figure(6.8, 0.7 + sum(height for _, height in panels), theme)
   figure.get_layout_engine().set(h_pad=0.06)
   column = figure.subplots(
@@ -92,10 +112,11 @@ def curves(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
     style.tidy(axes, theme)
     for split in splits:
       _draw_series(axes, history, split, key, theme)
-    axes.set_ylabel(key.replace('_', ' '), color=theme.ink, fontsize=NORMAL)
-    if key == 'accuracy':
+    label = '\n'.join(textwrap.wrap(key.replace('_', ' '), 20)[:3])
+    axes.set_ylabel(label, color=theme.ink, fontsize=NORMAL, parse_math=False)
+    if 'accuracy' in key:
       axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    elif key == 'loss' and _spans_decades(axes):
+    elif key != 'learning_rate' and _spans_decades(axes):
       axes.set_yscale('log')
       axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
       axes.tick_params(which='minor', labelleft=False)
@@ -104,12 +125,18 @@ def curves(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
       axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
       axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
     else:
-      style.legend(axes, theme, loc='upper right' if key == 'loss' else 'lower right')
+      style.legend(axes, theme, loc='upper right' if _falls(axes) else 'lower right')
   last = max(max(line.get_xdata()[-1] for line in axes.lines) for axes in column)
   step_axis(column[-1], last, theme)
   _add_epochs(column[0], history, theme)
   figure.align_ylabels(column)
   return figure
+
+
+def _falls(axes: Axes) -> bool:
+  """Returns whether the longest curve ends lower than it begins."""
+  values = max((line.get_ydata() for line in axes.lines), key=len)
+  return bool(values[-1] < values[0])
 
 
 def step_axis(axes: Axes, last: float, theme: Theme) -> None:
@@ -126,7 +153,7 @@ def _draw_series(
   steps, values = series(history, split, key)
   if not steps.size:
     return
-  last = f'{values[-1]:.2%}' if key == 'accuracy' else f'{values[-1]:#.4g}'
+  last = f'{values[-1]:.2%}' if 'accuracy' in key else f'{values[-1]:#.4g}'
   evaluated = split != 'train'
   single = steps.size == 1
   axes.plot(
@@ -152,7 +179,7 @@ def _spans_decades(axes: Axes) -> bool:
 
 
 def _add_epochs(axes: Axes, history: Sequence[Mapping], theme: Theme) -> None:
-  """Puts epochs along the top, when some record has both step and epoch."""
+  """Adds an axis of epochs at the top if the log has epochs."""
   steps, epochs = series(history, 'train', 'epoch')
   if not steps.size or not epochs[-1] > 0 or not steps[-1] > 0:
     return
@@ -174,8 +201,8 @@ def confusion_matrix(
 ) -> Figure:
   """Draws a confusion matrix, coloured by the share of each true class.
 
-  Counts stand in the cells up to 20 classes. The colour scale is a square root, so
-  that a mistake of one per cent can be seen; its bar says so.
+  Up to 20 classes the cells show their counts. The colour scale is a square root, which
+  makes mistakes of one per cent visible.
 
   Args:
     confusion: integer [K, K], rows are the true classes.
@@ -250,12 +277,12 @@ def _write_counts(axes: Axes, confusion: np.ndarray, image: AxesImage) -> None:
 def f1_bars(
   scores: classification.ClassScores, class_names: Sequence[str], theme: Theme = LIGHT
 ) -> Figure:
-  """Draws the F1 of each class as bars, the best first, with the macro average.
+  """Draws the F1 of each class as bars, the best first, and the macro average.
 
   Above 150 classes only the 50 best and the 50 worst are drawn.
 
   Args:
-    scores: of K classes.
+    scores: scores of K classes.
     class_names: K names.
     theme: colours.
   """
@@ -294,18 +321,19 @@ def class_bars(
   width: float,
   theme: Theme,
 ) -> Figure:
-  """Draws a number of each class as a bar, in as many columns as are readable.
+  """Draws a value of each class as a bar, in one or more columns.
 
   Args:
     values: float [K].
-    texts: what stands beside each bar, and in which colour.
+    texts: (text, colour) beside each bar.
     class_names: K names.
     order: the classes from top to bottom.
-    most: classes of which all are drawn; of more, the first `ROWS` and the last.
-    titles: of the first and of the last, where not all are drawn.
+    most: number of classes up to which all are drawn; above it, the first `ROWS` and the
+      last `ROWS` are.
+    titles: titles of the first and of the last classes, if not all are drawn.
     line: value of the dashed line.
     end: largest value of the axis.
-    width: of a figure of one column, in inches.
+    width: width of a figure with one column, in inches.
     theme: colours.
   """
   if len(class_names) > most:
@@ -328,7 +356,7 @@ def class_bars(
     axes.barh(places, values[classes], height=0.72, color=theme.ramp[3])
     axes.axvline(line, color=theme.test, linewidth=1.2, linestyle=(0, (4, 2)))
     for place, index in zip(places.tolist(), classes.tolist()):
-      # In a column of their own, where neither bar nor line crosses them.
+      # In a column of their own, so that neither bar nor line crosses them.
       text, color = texts[index]
       axes.text(1.02 * end, place, text, va='center', size=size, color=color)
     names = [short_name(class_names[i], 24) for i in classes]
@@ -343,11 +371,11 @@ def class_bars(
 def reliability_diagram(
   binned: classification.Reliability, error: float, theme: Theme = LIGHT
 ) -> Figure:
-  """Draws accuracy against confidence, and below how many examples stand where.
+  """Draws accuracy against confidence, and the number of examples in each bin.
 
   Args:
     binned: from `classification.reliability`.
-    error: the expected calibration error, written into the figure.
+    error: expected calibration error.
     theme: colours.
   """
   figure = style.new_figure(5.4, 5.6, theme)

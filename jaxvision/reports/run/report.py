@@ -1,45 +1,35 @@
-"""The report of a classification run, for people (Markdown, HTML) and programs (JSON)."""
+"""Report of a classification run: HTML, Markdown, JSON and pictures."""
 
 import dataclasses
-import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from jaxvision.io import write_all
 from jaxvision.metrics import classification
 from jaxvision.reports import html, image_grid, style
-from jaxvision.reports.image_grid import (
-  CaptionedImage,
-  captioned_grid,
-  captioned_prediction,
-)
-from jaxvision.reports.run import plots
+from jaxvision.reports.image_grid import CaptionedImage, captioned_prediction
+from jaxvision.reports.run import frame, plots
 
-PAIRS = 20  # most confused pairs listed
-PICTURES = 24  # worst mistakes listed, and as many sample predictions
-PICTURED = 240  # mistakes on the page, where they can be filtered
-THUMBNAIL = 144  # pixels; larger images are reduced for the page
-LOSSLESS = 64  # pixels; images above it are JPEG, or 240 of them would weigh 10 MB
+PAIRS = 20  # most confused pairs
+PICTURES = 24  # worst mistakes in the Markdown, and sample predictions
+PICTURED = 240  # mistakes on the page
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """Every number that a report gives about one split of n examples and K classes.
+  """Metrics of one split of n examples and K classes.
 
   Attributes:
     class_names: K names.
     examples: n.
-    accuracy, accuracy_top5: shares; top-5 of five classes or fewer is 1.
+    accuracy, accuracy_top5: shares; top-5 is 1 for five classes or fewer.
     accuracy_interval: Wilson's 95 % interval of the accuracy.
     loss: mean cross-entropy in nats, without label smoothing.
     ece: expected calibration error, 15 bins.
     confusion: int64 [K, K], rows are the true classes.
-    scores, macro, weighted: per class, and averaged.
+    scores, macro, weighted: scores of each class and their averages.
     pairs: most confused pairs of classes.
     mistakes: the most confident mistakes.
     reliability: accuracy per bin of confidence.
@@ -61,7 +51,7 @@ class Results:
   reliability: classification.Reliability
 
   def as_json(self) -> dict[str, Any]:
-    """Returns the numbers as report.json holds them."""
+    """Returns the metrics as in report.json."""
     predicted = self.confusion.sum(axis=0)
     return {
       'examples': self.examples,
@@ -113,7 +103,7 @@ class Results:
 def measure(
   labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
 ) -> Results:
-  """Computes the numbers of a report.
+  """Computes the metrics of a report.
 
   Args:
     labels: integer [n], n at least 1.
@@ -121,7 +111,8 @@ def measure(
     class_names: K names.
 
   Raises:
-    ValueError: shapes that do not fit, no examples, or a value that is not finite.
+    ValueError: shapes do not match, or there are no examples or values that are not
+      finite.
   """
   labels, probabilities = np.asarray(labels), np.asarray(probabilities)
   shape = (len(labels), len(class_names))
@@ -203,69 +194,50 @@ def write_report(
   worst = pictured[: len(results.mistakes)]  # the most confident come first in both
   sampler = np.random.default_rng(0)  # the same examples in every report on this split
   samples = captioned(sampler.permutation(results.examples)[:PICTURES].tolist())
-  charts = _charts(results, history, split)
-  images = {plot.file: plot.light for plot in charts.values()}
-  if worst:
-    images['worst_mistakes.png'] = image_grid.png(captioned_grid(worst))
-  images['samples.png'] = image_grid.png(captioned_grid(samples))
-
-  summary, config = html.jsonable(summary), html.jsonable(config)
-  values = {
-    'name': html.text(summary.get('config_name')),
-    'split': split,
-    'notes': list(notes),
-    'summary': summary,
-    'facts': _facts(results, summary, split),
-    'command': html.command_line(summary.get('command')),
-    'config': json.dumps(config, indent=2, ensure_ascii=False),
-    'versions': summary.get('versions') or {},
-    'results': results,
-    'charts': charts,
-    'mistakes': mistakes,
-    'confidence': image_grid.confidence_text,
-    'pictured': pictured,
-    'data': _data(results),
-    'ramps': {'light': style.LIGHT.ramp, 'dark': style.DARK.ramp},
-    'samples': samples,
-    'thumbnail': lambda image: html.data_uri(*_thumbnail(image)),
-  }
-  record = {
-    'config_name': summary.get('config_name'),
-    'split': split,
-    'notes': list(notes),
-    **results.as_json(),
-  }
-  files: dict[str, str | bytes] = {
-    **images,
-    'report.md': html.render('report.md.j2', **values),
-    'report.html': html.render('report.html.j2', **values),
-    'report.json': html.lined_json(record),
-  }
-  target = Path(directory) / 'report'
-  write_all(target, files, {'curves.png', 'worst_mistakes.png'})
-  return target / 'report.html'
-
-
-def _thumbnail(image: np.ndarray) -> tuple[bytes, str]:
-  """Encodes an image, reduced to what the page shows of it: its bytes and format."""
-  picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-  kind, options = 'png', {}
-  if max(picture.size) > LOSSLESS:
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    kind, options = 'jpeg', {'quality': 80}
-  buffer = io.BytesIO()
-  picture.save(buffer, kind.upper(), optimize=True, **options)
-  return buffer.getvalue(), kind
+  return frame.write(
+    directory,
+    'report',
+    summary=summary,
+    config=config,
+    split=split,
+    notes=notes,
+    charts=_charts(results, history, split),
+    grids={'worst_mistakes.png': worst, 'samples.png': samples},
+    record=results.as_json(),
+    values=lambda summary: {
+      'facts': _facts(results, summary, split),
+      'results': results,
+      'columns': [
+        frame.Column('precision', results.scores.precision, barred=True),
+        frame.Column('recall', results.scores.recall, barred=True),
+        frame.Column('F1', results.scores.f1, barred=True),
+        frame.Column('support', results.scores.support, ','),
+      ],
+      'averages': [
+        (label, (average.precision, average.recall, average.f1, average.support))
+        for label, average in (
+          ('macro average', results.macro),
+          ('weighted average', results.weighted),
+        )
+      ],
+      'mistakes': mistakes,
+      'confidence': image_grid.confidence_text,
+      'pictured': pictured,
+      'data': _data(results),
+      'ramps': {'light': style.LIGHT.ramp, 'dark': style.DARK.ramp},
+      'samples': samples,
+    },
+  )
 
 
 def _data(results: Results) -> dict[str, Any]:
-  """Returns what the scripts of the page work on."""
+  """Returns the data of the scripts of the page."""
   rows, columns = np.nonzero(results.confusion)
   counts = results.confusion[rows, columns]
   return {
     'names': list(results.class_names),
-    # Row, column and count of each cell that is not 0, one after another: of 1,000
-    # classes most are.
+    # Row, column and count of each cell that is not 0, flattened: of 1,000 classes,
+    # nearly all cells are 0.
     'cells': np.stack([rows, columns, counts], axis=1).ravel().tolist(),
     'alike': classification.confusion_order(results.confusion).tolist(),
     'mistakes': results.examples - int(np.trace(results.confusion)),
@@ -273,16 +245,9 @@ def _data(results: Results) -> dict[str, Any]:
 
 
 def _charts(results: Results, history: list[dict], split: str) -> dict[str, style.Plot]:
-  """Draws the charts in both themes; without a log there are no curves."""
+  """Draws the charts."""
   names, number = results.class_names, len(results.class_names)
-  charts = {}
-  if plots.has_curves(history):
-    charts['curves'] = style.draw(
-      'curves.png',
-      'Loss, accuracy and learning rate against the training step, for each split.',
-      lambda theme: plots.curves(history, theme),
-      narrow=True,
-    )
+  charts = frame.curves(history, ('loss', 'accuracy'))
   best = int(np.argmax(results.scores.f1))
   worst = int(np.argmin(results.scores.f1))
   charts['f1'] = style.draw(
@@ -313,8 +278,10 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, styl
   return charts
 
 
-def _facts(results: Results, summary: dict, split: str) -> list[tuple[str, str]]:
-  """Lists what the head of the page says beside the accuracy, as (label, value)."""
+def _facts(
+  results: Results, summary: Mapping[str, Any], split: str
+) -> list[tuple[str, str]]:
+  """Lists the facts at the head of the page as (label, value)."""
   facts = [(f'{split} loss', html.number(results.loss, '.4f'))]
   if len(results.class_names) > 5:
     facts.append((f'{split} top-5', html.percent(results.accuracy_top5)))
@@ -323,8 +290,5 @@ def _facts(results: Results, summary: dict, split: str) -> list[tuple[str, str]]
     ('macro F1', html.number(float(results.macro.f1), '.4f')),
     ('calibration error', html.percent(results.ece)),
     ('train accuracy', html.percent(summary.get('train_accuracy'))),
-    ('parameters', html.number(summary.get('params'))),
-    ('steps', html.number(summary.get('steps'))),
-    ('epochs', html.number(summary.get('epochs'), '.4g')),
-    *html.circumstances(summary),
+    *frame.facts(summary),
   ]

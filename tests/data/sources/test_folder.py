@@ -119,7 +119,7 @@ def test_unreadable_images_are_skipped_and_counted_when_asked(image_folder, capl
   with caplog.at_level(logging.WARNING):
     resident, streaming = _both(root, skip_unreadable=True)
   assert len(caplog.records) == 2  # one line for each start
-  assert 'passed over 3 unreadable images' in caplog.text
+  assert 'left out 3 unreadable images' in caplog.text
   _assert_same(resident, streaming)
   assert resident.skipped == 3
   assert resident.splits['train'].labels.tolist() == [0, 0, 0, 1, 1]
@@ -236,3 +236,13 @@ def test_some_examples_of_each_class(image_folder):
   assert large[0].mean == large[1].mean == resident.mean != small[0].mean
   with pytest.raises(UserError, match=r'"a" has 6 training images'):
     load('folder', root=str(root), examples_per_class=7)
+
+
+def test_fingerprint_stays_when_the_folder_moves(image_folder, tmp_path):
+  root = image_folder({'a': 4, 'b': 4})
+  first = load('folder', root=str(root)).fingerprint
+  root.rename(tmp_path / 'moved')
+  (tmp_path / 'moved/a/00.png').touch()
+  assert load('folder', root=str(tmp_path / 'moved')).fingerprint == first
+  (tmp_path / 'moved/a/00.png').rename(tmp_path / 'moved/a/99.png')
+  assert load('folder', root=str(tmp_path / 'moved')).fingerprint != first

@@ -18,6 +18,8 @@ from jaxvision.data.dataset import read_crops
 from jaxvision.data.sources import tfds
 from jaxvision.errors import UserError
 
+pytestmark = pytest.mark.long
+
 array_record = pytest.importorskip(
   'array_record.python.array_record_module', reason='array_record has no wheel here'
 )

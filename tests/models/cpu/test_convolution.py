@@ -9,6 +9,8 @@ import pytest
 from jaxvision.models.cpu import conv_general_dilated
 from jaxvision.training.mesh import make_mesh, over_batch
 
+pytestmark = pytest.mark.long
+
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 

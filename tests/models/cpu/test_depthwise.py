@@ -7,6 +7,8 @@ import pytest
 
 from jaxvision.models.cpu import conv_general_dilated, depthwise
 
+pytestmark = pytest.mark.long
+
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 

@@ -1,0 +1,74 @@
+"""The numbers of a config that live in the train state.
+
+The seed, the learning rate, the weight decay and their like are arguments of the
+compiled train step, so that a run which differs in them alone compiles nothing. A number
+that is 0 where 0 means off is a constant of the program: it changes what there is to
+compute.
+"""
+
+import json
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.config.limits import switched_on
+from jaxvision.config.loading import walk
+from jaxvision.config.parts import is_own
+from jaxvision.config.schema import FIELDS
+
+_TRACED = tuple(path for path, field in walk(FIELDS) if field.traced and path != 'seed')
+_FREE = tuple(path for path, field in walk(FIELDS) if field.free)
+_OF_MODELS = ('model.dropout',)  # an open part: what may be traced of it
+
+
+def hparams(config: ConfigDict) -> dict[str, np.float32]:
+  """Returns the numbers that a run keeps in its state.
+
+  Parts of the user's own get Python numbers: their code may look at them.
+
+  Args:
+    config: valid.
+
+  Returns:
+    Path of the field -> float32 scalar.
+
+  >>> from jaxvision.config import base_config
+  >>> sorted(hparams(base_config()))
+  ['optimizer.learning_rate', 'optimizer.momentum']
+  """
+  fixed = set()
+  if is_own(config.optimizer.name):
+    fixed |= {'optimizer.weight_decay', 'optimizer.momentum'}
+  if is_own(config.schedule.name):
+    fixed |= {'optimizer.learning_rate'}
+  if is_own(config.model.name):
+    fixed |= set(_OF_MODELS)
+  found = {}
+  for path, value in walk(config):
+    number = path in _OF_MODELS and isinstance(value, int | float)
+    if not (path in _TRACED or number) or path in fixed:
+      continue
+    if path == 'optimizer.learning_rate' or switched_on(value):
+      found[path] = np.float32(value)
+  return found
+
+
+def program_signature(config: ConfigDict) -> str:
+  """Returns what is equal for configs whose runs can share their compiled programs.
+
+  >>> from jaxvision.config import base_config
+  >>> one, two, three = base_config(), base_config(), base_config()
+  >>> two.optimizer.learning_rate, three.batch_size = 0.3, 7
+  >>> program_signature(one) == program_signature(two)
+  True
+  >>> program_signature(one) == program_signature(three)
+  False
+  """
+  numbers = hparams(config)
+  # The data are arguments; what a program is built from of them is in `DatasetInfo`.
+  rest = {
+    path: value
+    for path, value in walk(config)
+    if path not in {'seed', 'name', *numbers, *_FREE} and not path.startswith('data.')
+  }
+  return json.dumps([sorted(numbers), rest], sort_keys=True, default=str)

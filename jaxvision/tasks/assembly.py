@@ -1,0 +1,162 @@
+"""The parts of a supervised task by their names: loss and metrics, ours and the user's."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu import metrics as clu_metrics
+from ml_collections import ConfigDict
+
+from jaxvision.config import parts as parts_lib
+from jaxvision.data.info import DatasetInfo
+from jaxvision.errors import UserError, closest
+from jaxvision.tasks.losses import LOSSES
+
+
+def make_loss(
+  config: ConfigDict, own: Callable | None, suitable: Sequence[str]
+) -> tuple[Callable[..., jax.Array], bool]:
+  """Returns the loss of a config, with its options.
+
+  Args:
+    config: of the run.
+    own: the user's function, where the config names one.
+    suitable: names of the losses that suit the task; the first is the default.
+
+  Returns:
+    ((outputs, targets) -> float [B], whether it takes `label_smoothing` too).
+
+  Raises:
+    UserError: no such loss, one that does not suit the task, or an unknown option.
+  """
+  options = dict(config.loss)
+  name = options.pop('name') or suitable[0]
+  loss = own
+  if loss is None:
+    if name not in LOSSES:
+      raise UserError(
+        f'config: there is no loss.name "{name}"{closest(name, LOSSES)} (known: '
+        f'{", ".join(LOSSES)}, or file.py:function)'
+      )
+    if name not in suitable:
+      raise UserError(
+        f'config: loss.name {name} does not suit task {config.task}: take '
+        f'{" or ".join(suitable)}, or set task'
+      )
+    loss = LOSSES[name]
+  takes = list(inspect.signature(loss).parameters)[2:]
+  known = [option for option in takes if option != 'label_smoothing']
+  if own is not None:
+    name = parts_lib.describe(own)
+  for option in options:
+    if option not in known:
+      raise UserError(
+        f'config: loss {name} has no option "{option}"{closest(option, known)} '
+        f'(options: {", ".join(known) or "none"})'
+      )
+  smoothed = 'label_smoothing' in takes
+  if config.label_smoothing and not smoothed:
+    raise UserError(
+      f'config: label_smoothing does not hold for loss {name}: set it to 0'
+    )
+  return functools.partial(loss, **options), smoothed
+
+
+def make_metrics(
+  measures: Sequence[str], own: Mapping[str, type]
+) -> type[clu_metrics.Collection]:
+  """Returns the metrics of a task: means over examples, and the user's own.
+
+  Args:
+    measures: names of further means beside the loss.
+    own: clu Metric classes by name, made from the arguments loss, logits, labels, mask.
+  """
+  means = {name: clu_metrics.Average.from_output(name) for name in ('loss', *measures)}
+  for name, metric in own.items():
+    if not (isinstance(metric, type) and issubclass(metric, clu_metrics.Metric)):
+      raise UserError(
+        f'config: metrics: {parts_lib.describe(metric)} is no clu.metrics.Metric class'
+      )
+    if name in means:
+      raise UserError(f'config: metrics: there is a measure "{name}" already')
+  return clu_metrics.Collection.create(**means, **own)
+
+
+def label_like(info: DatasetInfo, size: int) -> jax.ShapeDtypeStruct:
+  """Returns the shape and dtype of a batch of `size` labels."""
+  kind, count = info.label_kind, len(info.class_names)
+  one = kind == 'class' or (kind == 'regression' and count == 1)
+  dtype = np.int32 if kind == 'class' else np.float32
+  return jax.ShapeDtypeStruct((size,) if one else (size, count), dtype)
+
+
+def check_optimizer(
+  own: Callable | None, learning_rate: optax.Schedule, options: Mapping[str, Any]
+) -> None:
+  """Raises UserError unless the user's constructor returns an optax transformation."""
+  if own is None:
+    return
+  made = parts_lib.call('optimizer.name', own, learning_rate=learning_rate, **options)
+  if not isinstance(made, optax.GradientTransformation):
+    raise UserError(
+      f'config: optimizer.name: {parts_lib.describe(own)} returned '
+      f'{type(made).__name__}, not an optax GradientTransformation'
+    )
+
+
+def _check_augmentation(own: Callable, images: jax.ShapeDtypeStruct) -> None:
+  key = jax.random.key(0)
+  made = parts_lib.call('augment.custom', jax.eval_shape, own, key, images)
+  if getattr(made, 'shape', None) != images.shape:
+    raise UserError(
+      f'config: augment.custom: {parts_lib.describe(own)} returned '
+      f'{getattr(made, "shape", type(made).__name__)} for images of shape '
+      f'{images.shape}: it must keep their shape'
+    )
+
+
+def check_step(task: Any) -> None:
+  """Takes a step on abstract arrays where any part of it is the user's own.
+
+  Args:
+    task: a `SupervisedTask`.
+
+  Raises:
+    UserError: with the user's file and line, what a part raised or returned.
+  """
+  parts = task.parts
+  if not any((parts.loss, parts.optimizer, parts.augment, parts.metrics, parts.task)):
+    return
+  size = 4 * task.config.grad_accumulation
+  for augmentation in parts.augment:
+    like = jax.ShapeDtypeStruct((size, *task.info.image_shape), np.float32)
+    _check_augmentation(augmentation, like)
+  index = jax.ShapeDtypeStruct((size,), np.int32)
+  batch = {
+    'image': jax.ShapeDtypeStruct((size, *task.info.image_shape), np.uint8),
+    'label': label_like(task.info, size),
+    'index': index,
+    'epoch': index,
+  }
+
+  def step(batch):
+    key = jax.random.key(0)
+    state = task.init(key)
+    outputs, targets, _ = task.forward(state.params, state, batch, key)
+    losses = task.example_losses(outputs, targets)
+    if getattr(losses, 'shape', None) != (size,):
+      loss = parts.loss or type(task).example_losses
+      raise UserError(
+        f'config: loss.name: {parts_lib.describe(loss)} returned shape '
+        f'{getattr(losses, "shape", None)} for a batch of {size}, not ({size},): it must '
+        'return the loss of each example'
+      )
+    state, _ = task.train_step(state, batch, key)
+    return task.eval_step(state, {**batch, 'mask': jnp.ones(size, bool)})
+
+  parts_lib.call('a part of your own', jax.eval_shape, step, batch)

@@ -1,0 +1,40 @@
+"""A run out of its directory, for everything that reads a trained run."""
+
+from jax.sharding import Mesh
+
+from jaxvision.data.info import DatasetInfo
+from jaxvision.errors import UserError
+from jaxvision.training import runtime
+from jaxvision.training.mesh import make_mesh
+from jaxvision.training.parts import resolve_recorded
+from jaxvision.training.run import Run
+from jaxvision.training.run_directory import RunDirectory
+from jaxvision.training.step import Compiler
+
+
+def open_run(
+  directory: RunDirectory, mesh: Mesh | None = None, compiler: Compiler | None = None
+) -> Run:
+  """Returns the run in a directory; `Run.restore` reads its weights.
+
+  Args:
+    directory: of a training run.
+    mesh: where the weights go; None: the first device.
+    compiler: None: a new one.
+
+  Raises:
+    UserError: there is no run, or one of its parts is gone.
+  """
+  config = directory.config()
+  known = directory.dataset()
+  if known is None:
+    raise UserError(f'{directory.path} has no trained weights yet: train it first')
+  runtime.configure(config.deterministic)
+  return Run.build(
+    config,
+    DatasetInfo.from_dict(known),
+    parts=resolve_recorded(directory, config),
+    mesh=mesh or make_mesh(data=1),
+    compiler=compiler,
+    directory=directory,
+  )

@@ -1,0 +1,277 @@
+"""A run: everything that training, evaluating or measuring a config is made of.
+
+    config  = jaxvision.load_config('configs/digits_cnn.py')
+    dataset = jaxvision.data.load(config.data)
+    run     = Run.build(config, DatasetInfo.of(dataset))
+    state   = run.init(dataset.splits['train'])
+    trainer = run.trainer(dataset, state)
+    state, metrics, loss, steps = trainer.run(state, trainer.empty_metrics(), limit=1)
+
+`Run.build` finds every mistake in a config that is not in its data.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvision import config as config_lib
+from jaxvision import tasks
+from jaxvision.config.hparams import program_signature
+from jaxvision.config.parts import call
+from jaxvision.config.plan import RunPlan
+from jaxvision.data import streaming
+from jaxvision.data.augment.resized_crop import Crop
+from jaxvision.data.dataset import Dataset, Source
+from jaxvision.data.info import DatasetInfo
+from jaxvision.errors import UserError
+from jaxvision.tasks.base import (
+  Parts,
+  PyTree,
+  Task,
+  TaskContext,
+  saved_fields,
+  with_numbers,
+)
+from jaxvision.training.checkpoints import Checkpoints
+from jaxvision.training.logging import warn
+from jaxvision.training.mesh import check_batch, make_mesh, replicated, state_shardings
+from jaxvision.training.parts import resolve_parts
+from jaxvision.training.run_directory import RunDirectory
+from jaxvision.training.step import Compiler, ResidentTrainer, StreamingTrainer
+
+_INIT_IMAGES = 5000  # as the speed runs take: plenty for a few statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """The context of a run.
+
+  Attributes:
+    config: valid and frozen.
+    info: what is known of the data set.
+    task: what is trained.
+    plan: the steps.
+    mesh: the devices.
+    compiler: compiles the programs; runs may share one.
+    directory: where the run is kept; None in a benchmark.
+  """
+
+  config: ConfigDict
+  info: DatasetInfo
+  task: Task
+  plan: RunPlan
+  mesh: Mesh
+  compiler: Compiler
+  directory: RunDirectory | None = None
+
+  @classmethod
+  def build(
+    cls,
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    parts: Parts | None = None,
+    mesh: Mesh | None = None,
+    compiler: Compiler | None = None,
+    directory: RunDirectory | None = None,
+  ) -> 'Run':
+    """Builds a run; starts no training and compiles nothing.
+
+    Args:
+      config: of the run.
+      info: of its data set.
+      parts: the user's own parts; None: those that the config names.
+      mesh: None: as `config.parallel` has it.
+      compiler: None: a new one.
+      directory: see the class.
+
+    Raises:
+      UserError: something in the config is impossible, alone or with these data.
+    """
+    config = config_lib.freeze(config)
+    parts = resolve_parts(config) if parts is None else parts
+    task_class = tasks.find(config.task, parts.task)
+    batches = task_class.batches_per_step(config)
+    plan = RunPlan.of(config, info.examples['train'], batches)
+    context = TaskContext(config, info, plan, parts)
+    if parts.task is None:
+      task = task_class(context)
+    else:
+      task = call('task', task_class, context)
+    if mesh is None:
+      mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
+      check_batch(mesh, config)
+    return cls(config, info, task, plan, mesh, compiler or Compiler(), directory)
+
+  @property
+  def signature(self) -> Any:
+    """What is equal for runs that can share their compiled programs."""
+    info = dataclasses.replace(self.info, fingerprint='')
+    return program_signature(self.config), repr(info), str(self.mesh), repr(self.plan)
+
+  def compile(
+    self, function: Callable, *args: Any, key: Any = (), shared: bool = True, **jit: Any
+  ) -> Callable:
+    """Compiles a function of this run, or takes it from a run like this one.
+
+    Args:
+      function: a function of the task and the config, pure.
+      *args: see `Compiler`.
+      key: what else tells it from others of its name.
+      shared: whether other runs may take it.
+      **jit: options of `jax.jit`.
+    """
+    key = (self.signature, key) if shared else None
+    return self.compiler(function, *args, key=key, **jit)
+
+  # The state.
+
+  def abstract_state(self) -> PyTree:
+    """Returns the shapes, dtypes and shardings of the state, without allocating it."""
+    abstract = jax.eval_shape(self.task.init, jax.random.key(0))
+    return jax.tree.map(
+      lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+      abstract,
+      state_shardings(self.mesh, abstract),
+    )
+
+  def init(self, source: Source | None = None) -> PyTree:
+    """Returns the state at step 0, each part made where it will lie.
+
+    Args:
+      source: the training split, whose first 5,000 images decide on weights that depend
+        on data; None: no weights do.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
+    key = jax.device_put(jax.random.key(self.config.seed), replicated(self.mesh))
+    state = self.compile(self.task.init, key, out_shardings=shardings)(key)
+    if source is not None and self.task.needs_data_to_init:
+      images = jax.device_put(first_images(source), replicated(self.mesh))
+      state = self.compile(
+        self.task.init_from_data,
+        state,
+        images,
+        donate_argnums=(0,),
+        out_shardings=shardings,
+      )(state, images)
+    return self.with_numbers(state)
+
+  def with_numbers(self, state: PyTree) -> PyTree:
+    """Returns the state with the seed and the numbers of this run's config."""
+    everywhere = replicated(self.mesh)
+    return with_numbers(
+      state, self.config, lambda value: jax.device_put(value, everywhere)
+    )
+
+  def checkpoint_tree(self) -> dict[str, Any]:
+    """Returns the abstract contents of a checkpoint: state, and metrics under way."""
+    metrics = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=replicated(self.mesh)
+      ),
+      jax.eval_shape(self.task.metrics.empty),
+    )
+    return {'state': saved_fields(self.abstract_state()), 'metrics': metrics}
+
+  def from_checkpoint(self, tree: dict[str, Any]) -> PyTree:
+    """Returns the state out of a checkpoint, with the numbers of this run."""
+    return self.with_numbers(self.abstract_state().replace(**tree['state']))
+
+  def restore(self, which: str = 'last') -> tuple[PyTree, int]:
+    """Returns (state, its step) of a checkpoint; changes nothing on disk.
+
+    Args:
+      which: 'last', 'best', or a step.
+
+    Raises:
+      UserError: there is no such checkpoint, or none that is whole.
+    """
+    directory = self.directory
+    assert directory, 'a run without a directory has no checkpoints'
+    nothing = UserError(f'{directory.path} has no trained weights yet: train it first')
+    if not directory.checkpoints.is_dir():
+      raise nothing
+    checkpoints = Checkpoints(
+      directory.checkpoints, best=self.task.best, read_only=True
+    )
+    try:
+      steps = checkpoints.steps()
+      if not steps:
+        raise nothing
+      step = None
+      if which == 'best':
+        step = checkpoints.best_step()
+      elif which != 'last':
+        step = int(which) if which.isdigit() else -1
+        if step not in steps:
+          raise UserError(
+            f'{directory.path} has no checkpoint "{which}": take last, best, or one of '
+            f'the steps {", ".join(map(str, steps))}'
+          )
+      restored = checkpoints.restore(self.checkpoint_tree(), step)
+    finally:
+      checkpoints.close()
+    if restored is None:
+      raise UserError(
+        f'{directory.path}: no checkpoint is whole: {checkpoints.warnings[-1]}'
+      )
+    for warning in checkpoints.warnings:
+      warn(warning)
+    tree, record = restored
+    return self.from_checkpoint(tree), record['step']
+
+  # Its steps.
+
+  def steps_per_dispatch(self) -> int:
+    """Returns the steps that a resident run takes in one compiled call."""
+    wanted = self.config.steps_per_dispatch
+    if not wanted:
+      # XLA:CPU takes a slow path for convolution gradients inside a loop, and has no
+      # dispatch to hide.
+      cpu = jax.default_backend() == 'cpu'
+      wanted = 1 if cpu else self.config.log_every_steps
+    return min(wanted, self.plan.total_steps)
+
+  def trainer(
+    self,
+    dataset: Dataset,
+    state: PyTree,
+    position: dict[str, Any] | None = None,
+    step: int = 0,
+  ) -> ResidentTrainer | StreamingTrainer:
+    """Returns the compiled training steps, by the pipeline of the data.
+
+    Args:
+      dataset: with the training split.
+      state: whose shapes and shardings the programs are compiled for.
+      position: of the stream, from a checkpoint; None: at the start.
+      step: of the state.
+    """
+    source = dataset.splits['train']
+    if dataset.pipeline == 'resident':
+      return ResidentTrainer(self, source, state, step)
+    stream = streaming.train_stream(
+      source,
+      self.config.seed,
+      self.plan.images_per_step,
+      self.plan.total_steps,
+      self.config.data.workers,
+      position or None,
+      (jax.process_index(), jax.process_count()),
+      Crop.of(self.config.augment),
+    )
+    return StreamingTrainer(self, stream, state, step)
+
+
+def first_images(source: Source) -> np.ndarray:
+  """Returns the images that weights may depend on: uint8 [n, H, W, C], n up to 5,000."""
+  count = min(len(source), _INIT_IMAGES)
+  images = getattr(source, 'images', None)
+  if images is not None:
+    return np.asarray(images[:count])
+  return np.stack([source[i][0] for i in range(count)])

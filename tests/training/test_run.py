@@ -1,0 +1,112 @@
+"""Runs that share their compiled programs train as runs with programs of their own."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import jaxvision
+from jaxvision import config as config_lib
+from jaxvision import data
+from jaxvision.data.info import DatasetInfo
+from jaxvision.training.mesh import make_mesh
+from jaxvision.training.run import Run
+from jaxvision.training.step import Compiler
+
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
+
+@pytest.fixture(scope='module')
+def digits():
+  return data.load('digits', train_fraction=0.9)
+
+
+def _config(base, **fields):
+  config = config_lib.thaw(config_lib.validate(base))
+  for path, value in fields.items():
+    config_lib.put(config, path.replace('__', '.'), value)
+  return config_lib.validate(config)
+
+
+def _build(config, dataset, compiler=None):
+  info = DatasetInfo.of(dataset)
+  return Run.build(config, info, mesh=make_mesh(data=1), compiler=compiler)
+
+
+def _train(config, dataset, compiler, steps=7):
+  """Takes steps; returns the state and the metrics."""
+  run = _build(config, dataset, compiler)
+  state = run.init(dataset.splits['train'])
+  trainer = run.trainer(dataset, state)
+  metrics, done = trainer.empty_metrics(), 0
+  while done < steps:
+    state, metrics, _, taken = trainer.run(state, metrics, steps - done)
+    done += taken
+  return jax.device_get(state), metrics.compute()
+
+
+def test_runs_that_differ_in_numbers_share_their_programs(digits_config, digits):
+  configs = [
+    _config(
+      digits_config,
+      seed=2**40 + seed,
+      optimizer__learning_rate=rate,
+      model__dropout=dropout,
+    )
+    for seed, rate, dropout in ((1, 0.05, 0.1), (2, 0.02, 0.4), (3, 0.1, 0.2))
+  ]
+  compiler = Compiler()
+  shared = [_train(config, digits, compiler) for config in configs]
+  assert compiler.programs == 2  # init and the step, for all three
+  for config, (state, metrics) in zip(configs, shared):
+    own_state, own_metrics = _train(config, digits, Compiler())
+    chex.assert_trees_all_equal(state, own_state)
+    chex.assert_trees_all_equal(metrics, own_metrics)
+  kernels = [state.params['head']['kernel'] for state, _ in shared]
+  assert (kernels[0] != kernels[1]).any()
+  assert (kernels[0] != kernels[2]).any()
+
+
+def test_sweep_trial_matches_single_run(digits_config, tmp_path):
+  # As a sweep trains its trials: in one process, with one compiler.
+  compiler = Compiler()
+  for seed in (0, 1):
+    config = _config(digits_config, seed=seed)
+    jaxvision.train(config, tmp_path / f'seed{seed}', quiet=True, compiler=compiler)
+    if seed == 0:
+      compiled = compiler.programs
+  assert compiler.programs == compiled  # the second seed compiled nothing
+  single = jaxvision.train(
+    _config(digits_config, seed=1), tmp_path / 'single', quiet=True
+  )
+  trial, alone = (jaxvision.load_run(tmp_path / name) for name in ('seed1', 'single'))
+  chex.assert_trees_all_equal(trial.state, alone.state)
+  assert single['seconds_compile'] > 0
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'freeze': ('conv1/.*',)},
+    {'label_smoothing': 0.1},
+    {'batch_size': 32},
+    {'model__features': (4, 8)},
+  ],
+)
+def test_runs_that_compute_otherwise_share_no_program(fields, digits_config, digits):
+  run = _build(digits_config, digits)
+  other = _build(_config(digits_config, **fields), digits)
+  assert run.signature != other.signature
+  same = _build(_config(digits_config, seed=5, optimizer__learning_rate=0.2), digits)
+  assert run.signature == same.signature
+
+
+def test_numbers_are_no_part_of_a_checkpoint(digits_config, digits):
+  run = _build(digits_config, digits)
+  state = run.init()
+  tree = run.checkpoint_tree()
+  assert not {'hparams', 'order_seed'} & tree['state'].keys()
+  assert state.hparams['optimizer.learning_rate'] == np.float32(
+    digits_config.optimizer.learning_rate
+  )
+  assert state.order_seed.tolist() == [digits_config.seed, 0]
