@@ -1,1 +1,1 @@
-"""Measures as pure functions of arrays: classification, distances of images, significance."""
+"""Metrics as pure functions of arrays."""

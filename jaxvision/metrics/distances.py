@@ -1,8 +1,8 @@
-"""How far generated images are from real ones, as pure functions of their features.
+"""Distances between generated and real images, as pure functions of their features.
 
-Features are [n, D], of whichever network; the numbers of two papers compare only where
-the network, its weights, the resizing and n are the same. Everything here follows the
-definitions of torch-fidelity (and, for density and coverage, of their authors' code).
+Features are [n, D], from any network. Results can be compared only if the network, its
+weights, the resizing and n are equal. The definitions are those of torch-fidelity and, for
+density and coverage, of the authors' code.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ _BLOCK = 2**24  # pairwise distances held at a time: 64 MiB in float32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-  """Mean and covariance of features: all that the Frechet distance asks of a set.
+  """Mean and covariance of features, which the Frechet distance compares.
 
   Attributes:
     count: number of samples.
-    mean: float64 [D]; NaN where there is no sample.
-    covariance: float64 [D, D], unbiased (divided by count - 1, as `numpy.cov`); NaN
-      where there are fewer than two samples.
+    mean: float64 [D]; NaN without a sample.
+    covariance: float64 [D, D], unbiased (divided by count - 1, as in `numpy.cov`);
+      NaN with fewer than two samples.
   """
 
   count: int
@@ -47,10 +47,10 @@ class Moments:
 
 
 class RunningMoments:
-  """Moments of features that come in batches, in O(D^2) memory however many come.
+  """Moments of features that come in batches, in O(D^2) memory.
 
-  Batches merge as sums of squares about their own means (in float64), which keeps the
-  digits that a sum of squares about zero loses where the mean is large.
+  Sums of squares about the means of the batches are merged in float64, which is accurate
+  also where the mean is much larger than the deviation.
 
   Args:
     dimension: D.
@@ -83,7 +83,7 @@ class RunningMoments:
       raise ValueError(f'features of dimension {dimension}, not {len(self._mean)}')
     if not added:
       return
-    # What is not finite stays so in the result; who asks for a distance is told.
+    # Values that are not finite stay so; the distance functions refuse them.
     with np.errstate(invalid='ignore', over='ignore'):
       mean = features.mean(axis=0)
       features -= mean
@@ -108,10 +108,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
       |mean_a - mean_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a^1/2 S_b S_a^1/2)^1/2)
 
-  With features of Inception-v3 it is the FID. The last trace is the sum of singular
-  values of L_a^T L_b, where S = L L^T: exact to rounding also for covariances without
-  full rank (fewer samples than dimensions), where the root of a matrix fails and the
-  roots of eigenvalues that should be 0 add up.
+  With features of Inception-v3 it is the FID. The last trace is computed as the sum of
+  the singular values of L_a^T L_b, where S = L L^T. It is exact to rounding also for
+  covariances without full rank (fewer samples than dimensions).
 
   Args:
     a, b: of at least two samples each.
@@ -142,7 +141,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     )
   _require_finite('Frechet distance', a.mean, b.mean, a.covariance, b.covariance)
   cross = _factor(a.covariance).T @ _factor(b.covariance)
-  # A covariance of zeros has a factor without columns, and LAPACK wants some.
+  # A covariance of zeros has a factor without columns, which LAPACK refuses.
   shared = np.linalg.svd(cross, compute_uv=False).sum() if cross.size else 0.0
   shift = a.mean - b.mean
   distance = shift @ shift + np.trace(a.covariance) + np.trace(b.covariance)
@@ -152,7 +151,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def _factor(covariance: np.ndarray) -> np.ndarray:
   """Returns L [D, rank] with covariance = L L^T."""
   values, vectors = np.linalg.eigh(covariance)
-  # Below this an eigenvalue is rounding, and its root would be 1e-8 of the largest.
+  # Smaller eigenvalues are rounding errors; their roots would be 1e-8 of the largest.
   noise = len(values) * np.finfo(np.float64).eps * max(values[-1], 0.0)
   some = values > noise
   return vectors[:, some] * np.sqrt(values[some])
@@ -169,15 +168,15 @@ def kernel_distance(
 
       mean k(x, x') + mean k(y, y') - 2 mean k(x, y),  k(x, y) = (x . y / D + 1)^3
 
-  With features of Inception-v3 it is the KID. Each subset's estimate is unbiased (x and
-  x' differ), so the mean may be a little below 0 where the distributions are equal.
+  With features of Inception-v3 it is the KID. The estimate is unbiased (x and x' differ)
+  and may therefore be negative for equal distributions.
 
   Args:
     real, fake: float32 or float64 [n, D], [m, D].
     subsets: number of pairs of subsets.
     subset_size: samples in a subset, drawn without replacement.
-    seed: of the draws, which are those of torch-fidelity with `rng_seed`, given the
-      fake images as its first input and the real ones as its second.
+    seed: seed of the draws, which equal those of torch-fidelity with `rng_seed` and the
+      fake images as its first input.
 
   Returns:
     (mean, standard deviation) over the subsets.
@@ -230,16 +229,16 @@ def inception_score(
 
   Args:
     probabilities: float [n, K], rows that sum to 1.
-    splits: parts of the set that are scored apart.
-    seed: of the shuffle before they are parted (a set in the order of its classes
-      would else score 1), which is that of torch-fidelity with `rng_seed`.
+    splits: number of parts that are scored separately.
+    seed: seed of the shuffle before the set is split, which equals that of
+      torch-fidelity with `rng_seed`.
 
   Returns:
     (mean, standard deviation) over the splits.
 
   Raises:
     UserError: fewer samples than splits, or probabilities that are not finite.
-    ValueError: rows that are no distributions, or no splits.
+    ValueError: rows do not sum to 1, or `splits` is below 1.
 
   References:
     Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, section 4.
@@ -269,7 +268,7 @@ def inception_score(
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
-  """Logarithm that is finite at 0, where its weight is 0."""
+  """Returns a logarithm that is finite at 0, where its weight is 0."""
   return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 
@@ -280,10 +279,9 @@ def precision_recall(
 
   The manifold of a set is the union of balls about its points, each reaching to the
   k-th nearest other point of the set. Precision is the share of the fake points in the
-  manifold of the real ones (quality), recall the share of the real points in that of
-  the fake ones (variety). Distances are computed in blocks, in float32: beside a copy
-  of either set this takes about 150 MB, whatever the number of points. Where neighbours
-  are too near for float32 they are computed anew in float64, in twice the memory.
+  manifold of the real points, recall the share of the real points in that of the fake
+  points. Distances are computed in blocks in float32, which takes about 150 MB and a copy
+  of both sets, and again in float64 where neighbours are too close for float32.
 
   Args:
     real, fake: float32 or float64 [n, D], [m, D].
@@ -318,13 +316,11 @@ def precision_recall(
 def density_coverage(
   real: np.ndarray, fake: np.ndarray, k: int = 5
 ) -> tuple[float, float]:
-  """Computes how many balls of the real set hold a fake point, and how many hold any.
+  """Computes density and coverage, which are robust variants of precision and recall.
 
   Balls reach from each real point to its k-th nearest other real point. Density is the
-  mean number of balls about a fake point, over k: precision that one outlier among the
-  real points cannot raise. Coverage is the share of balls with a fake point inside:
-  recall that outliers among the fake points cannot raise. Memory is as in
-  `precision_recall`.
+  mean number of balls around a fake point, divided by k. Coverage is the share of balls
+  that contain a fake point. Outliers raise neither. Memory is as in `precision_recall`.
 
   Args:
     real, fake: float32 or float64 [n, D], [m, D].
@@ -369,7 +365,7 @@ def _manifolds(
       f' {k} neighbours at least {k + 1} and {fewest_fake} are needed'
     )
   _require_finite(measure, real, fake)
-  # Distances do not change, and fewer digits cancel in |x|^2 + |y|^2 - 2 x . y.
+  # Centred points have equal distances, and |x|^2 + |y|^2 - 2 x . y cancels less.
   centre = real.mean(axis=0, dtype=np.float64).astype(np.float32)
   points: list[np.ndarray] = []
   radii: list[np.ndarray] = []
@@ -381,7 +377,7 @@ def _manifolds(
       for features in (real, fake)
     ]
     radii = [_squared_radii(some, k) for some in points[:balls]]
-    # The rounding of float32 is about 1e-6 of |x|^2: 1e-4 of a radius that passes.
+    # Rounding in float32 is about 1e-6 of |x|^2, and so 1e-4 of a radius that passes.
     if all((r > 0.01 * _squared(x)).all() for r, x in zip(radii, points)):
       break
   return points, radii
@@ -390,7 +386,7 @@ def _manifolds(
 def _squared_distances(
   x: np.ndarray, y: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
-  """Yields (rows of x, [rows, m] to all of y) until every row of x has been."""
+  """Yields (rows of x, squared distances [rows, m] to all of y) block by block."""
   x_squared, y_squared = _squared(x), _squared(y)
   step = max(1, _BLOCK // len(y))
   for start in range(0, len(x), step):
@@ -407,7 +403,7 @@ def _squared(points: np.ndarray) -> np.ndarray:
 
 
 def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
-  """Returns [n], from each point to its k-th nearest other point."""
+  """Returns [n], squared distances of each point to its k-th nearest other point."""
   radii = np.empty(len(points), points.dtype)
   for rows, squared in _squared_distances(points, points):
     own = np.arange(rows.start, rows.stop)
@@ -418,7 +414,7 @@ def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
 
 
 def _as_features(features: np.ndarray) -> np.ndarray:
-  """Returns [n, D] in the precision that it has, float32 at least."""
+  """Returns [n, D] in its own precision, at least float32."""
   features = np.asarray(features)
   if features.ndim != 2:
     raise ValueError(f'features must be [n, D], not {list(features.shape)}')

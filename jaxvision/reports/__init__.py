@@ -1,1 +1,1 @@
-"""What a trained model is worth: metrics, plots and the report of a run."""
+"""Reports of runs, data sets, comparisons and sweeps: pages, charts and tables."""

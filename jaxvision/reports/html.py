@@ -1,4 +1,4 @@
-"""What every page of ours is made with: templates, wording of values, safe writing."""
+"""Rendering of pages: templates, formatting of values, JSON."""
 
 import base64
 import json
@@ -13,12 +13,14 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from jaxvision.reports.theme import DARK, LIGHT, css_variables
+
 _HERE = Path(__file__).parent
-MISSING = '\N{EN DASH}'  # stands wherever a value was not measured
+MISSING = '\N{EN DASH}'  # shown for a value that was not measured
 
 
 def jsonable(value: Any) -> Any:
-  """Converts nested values to what strict JSON can say; NaN and infinity to None.
+  """Converts nested values to strict JSON; NaN and infinity become None.
 
   >>> jsonable({'loss': np.float32('nan'), 'shape': (np.int64(8), 8)})
   {'loss': None, 'shape': [8, 8]}
@@ -37,7 +39,7 @@ def jsonable(value: Any) -> Any:
 
 
 def number(value: float | None, spec: str = ',') -> str:
-  """Formats a number, or the dash for None and NaN.
+  """Formats a number; None and NaN as a dash.
 
   >>> number(57332), number(0.51234, '.3f'), number(None) == MISSING
   ('57,332', '0.512', True)
@@ -48,7 +50,7 @@ def number(value: float | None, spec: str = ',') -> str:
 
 
 def percent(value: float | None, decimals: int = 2) -> str:
-  """Formats a share in per cent, or the dash.
+  """Formats a share in per cent.
 
   >>> percent(0.98765), percent(None) == MISSING
   ('98.77%', True)
@@ -57,7 +59,7 @@ def percent(value: float | None, decimals: int = 2) -> str:
 
 
 def elapsed_time(seconds: float | None) -> str:
-  """Formats a time with the two units that matter, or the dash.
+  """Formats a time in its two largest units.
 
   >>> elapsed_time(0.25), elapsed_time(93.4), elapsed_time(7384), elapsed_time(None) == MISSING
   ('0.2 s', '1 min 33 s', '2 h 3 min', True)
@@ -73,7 +75,7 @@ def elapsed_time(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-  """Formats a number of bytes, or the dash.
+  """Formats a number of bytes.
 
   >>> size(1_500_000_000), size(820_000), size(None) == MISSING
   ('1.5 GB', '0.8 MB', True)
@@ -84,7 +86,7 @@ def size(count: float | None) -> str:
 
 
 def text(value: Any) -> str:
-  """Formats any other value, or the dash for None and ''."""
+  """Formats any other value; None and '' as a dash."""
   return MISSING if value is None or value == '' else str(value)
 
 
@@ -99,14 +101,14 @@ def markdown(value: Any) -> str:
 
 
 def fenced(content: str, language: str = '') -> str:
-  """Wraps text as a Markdown code block, with a fence that it cannot close."""
+  """Wraps text as a Markdown code block with a fence longer than any in the text."""
   longest = max((len(run) for run in re.findall('`+', content)), default=0)
   fence = '`' * max(3, longest + 1)
   return f'{fence}{language}\n{content}\n{fence}'
 
 
 def command_line(command: str | list[str] | None) -> str:
-  """Writes a command as a shell reads it; '' where none is known.
+  """Quotes a command for a shell; '' if there is none.
 
   >>> command_line(['jaxvision', '--workdir=my runs'])
   "jaxvision '--workdir=my runs'"
@@ -115,7 +117,7 @@ def command_line(command: str | list[str] | None) -> str:
 
 
 def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Lists what a run took and on what, out of summary.json, as (label, value)."""
+  """Lists time, speed, hardware, seed and commit of a run as (label, value)."""
   count, kind = summary.get('device_count'), summary.get('device_kind')
   device = f'{count} \N{MULTIPLICATION SIGN} {kind}' if count and kind else text(kind)
   backend = summary.get('backend')
@@ -133,12 +135,12 @@ def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def data_uri(image: bytes, kind: str = 'png') -> str:
-  """Embeds an image as a URI; `kind` is its format as MIME types have it."""
+  """Returns an image as a data URI; `kind` is the MIME subtype."""
   return f'data:image/{kind};base64,' + base64.b64encode(image).decode('ascii')
 
 
 def png_size(png: bytes) -> tuple[int, int]:
-  """Reads width and height in pixels from the head of a PNG."""
+  """Reads width and height in pixels from the header of a PNG."""
   width, height = struct.unpack('>II', png[16:24])
   return width, height
 
@@ -170,12 +172,16 @@ def render(template: str, **values: Any) -> str:
     data_uri,
     png_size,
   )
+  environment.globals['chart_colors'] = {
+    name: '; '.join(f'{key}: {color}' for key, color in css_variables(theme).items())
+    for name, theme in (('light', LIGHT), ('dark', DARK))
+  }
   environment.filters |= {function.__name__: function for function in functions}
   return environment.get_template(template).render(**values)
 
 
 def lined_json(record: Mapping[str, Any]) -> str:
-  """Writes JSON that people can read and diff: one line per field or list item.
+  """Formats JSON with one line per field and per item of a list of lists or objects.
 
   >>> print(lined_json({'accuracy': 0.5, 'matrix': [[1, 1], [0, 2]]}), end='')
   {

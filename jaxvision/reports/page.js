@@ -1,5 +1,5 @@
-// What every page does beyond showing itself. All of it is there without a script too,
-// but for what has the class `scripted`: controls, which nothing would answer.
+// Behaviour of every page: sorting, search, copying. Controls that need a script have the
+// class `scripted` and are hidden without one.
 document.documentElement.classList.add('has-script');
 for (const part of document.querySelectorAll('.scripted')) part.hidden = false;
 
@@ -23,7 +23,7 @@ for (const table of document.querySelectorAll('table.sortable')) {
   }));
 }
 
-// A search field narrows the table that it names to rows whose first cell has its text.
+// A search field filters the table that it names by the text of the first cell.
 for (const field of document.querySelectorAll('input[data-narrows]')) {
   const rows = [...document.getElementById(field.dataset.narrows).tBodies[0].rows];
   const count = field.closest('.filters').querySelector('output');
@@ -34,7 +34,7 @@ for (const field of document.querySelectorAll('input[data-narrows]')) {
       row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
       shown += !row.hidden;
     }
-    count.textContent = shown ? `${shown} of ${rows.length}` : 'No class has that in its name.';
+    count.textContent = shown ? `${shown} of ${rows.length}` : 'No name matches.';
   });
 }
 
@@ -45,7 +45,7 @@ for (const box of document.querySelectorAll('.command')) {
       await navigator.clipboard.writeText(code.textContent);
       button.textContent = 'Copied';
       setTimeout(() => { button.textContent = 'Copy'; }, 1500);
-    } catch {  // no clipboard here: leave it selected, one key press from copied
+    } catch {  // no clipboard: select the text instead
       getSelection().selectAllChildren(code);
     }
   });

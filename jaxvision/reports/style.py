@@ -1,15 +1,16 @@
-"""The look that all our figures share: two themes, plain axes, crisp PNGs.
+"""Style of all figures: themes, axes, legends, PNG files.
 
-Figures are built with matplotlib's object interface and drawn by Agg, so plotting
-touches no global state, needs no display and works in any thread.
+Figures use matplotlib's object interface and Agg: no global state, no display, any
+thread.
 """
 
 import dataclasses
 import functools
 import io
-import math
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 from matplotlib import font_manager
@@ -17,9 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image
 
-from jaxvision.reports.theme import DARK, LIGHT, Theme
+from jaxvision.reports.theme import DARK, LIGHT, VARIABLE, Theme, css_variables
 
 PIXELS_PER_INCH = 192  # twice the 96 that a browser counts: sharp on any screen
 SMALL, NORMAL = 8.0, 9.5  # font sizes in points
@@ -33,7 +35,7 @@ def colormap(theme: Theme) -> LinearSegmentedColormap:
 
 
 def new_figure(width: float, height: float, theme: Theme) -> Figure:
-  """Makes an empty figure of `width` x `height` inches that lays itself out."""
+  """Returns an empty figure of `width` x `height` inches with constrained layout."""
   figure = Figure(
     figsize=(min(width, theme.widest), height),
     dpi=PIXELS_PER_INCH,
@@ -45,13 +47,13 @@ def new_figure(width: float, height: float, theme: Theme) -> Figure:
 
 
 def tidy(axes: Axes, theme: Theme, grid: str = 'both', frame: bool = False) -> None:
-  """Gives axes our look: thin grid behind the data, no box, small muted ticks.
+  """Styles axes: thin grid behind the data, no box, small muted tick labels.
 
   Args:
-    axes: what to change.
+    axes: the axes.
     theme: colours.
     grid: 'x', 'y', 'both' or 'none'.
-    frame: whether to keep a thin box around the data.
+    frame: whether to draw a thin box around the data.
   """
   axes.set_facecolor(theme.background)
   axes.set_axisbelow(True)
@@ -70,7 +72,7 @@ def tidy(axes: Axes, theme: Theme, grid: str = 'both', frame: bool = False) -> N
 
 
 def legend(axes: Axes, theme: Theme, **options) -> None:
-  """Adds a legend without a box, in the theme's ink; on a phone in one column."""
+  """Adds a legend without a box; on a phone it has one column."""
   if theme.narrow:
     options['ncols'] = 1
   axes.legend(
@@ -80,7 +82,7 @@ def legend(axes: Axes, theme: Theme, **options) -> None:
 
 @functools.cache
 def font_families() -> list[str]:
-  """Lists matplotlib's own font, then installed ones that know more scripts."""
+  """Lists matplotlib's font and the installed fonts with East Asian characters."""
   wider = (
     'Noto Sans CJK JP',
     'Noto Sans CJK SC',
@@ -94,7 +96,7 @@ def font_families() -> list[str]:
 
 
 def class_text() -> dict:
-  """Returns the keywords for text that holds class names: all fonts, no maths.
+  """Returns keywords for text with class names: all fonts, no mathematics.
 
   Without them matplotlib reads `$5 or $10` as a formula.
   """
@@ -102,12 +104,12 @@ def class_text() -> dict:
 
 
 def png(figure: Figure) -> bytes:
-  """Draws a figure as a PNG, the same bytes for the same figure."""
+  """Encodes a figure as PNG; equal figures give equal bytes."""
   buffer = io.BytesIO()
   with warnings.catch_warnings():
-    # A script that no installed font knows becomes boxes; the tables have the names.
+    # Characters that no installed font has become boxes; the tables have the names.
     warnings.filterwarnings('ignore', message='Glyph .* missing from')
-    # Laid out once by hand: savefig would draw everything twice to the same end.
+    # Lay out once here: savefig would draw everything twice.
     if engine := figure.get_layout_engine():
       engine.execute(figure)
       figure.set_layout_engine('none')
@@ -116,38 +118,96 @@ def png(figure: Figure) -> bytes:
   return buffer.getvalue()
 
 
+# In the SVG that matplotlib writes: ids of clip paths and markers, which are random; what a
+# page does not need; attributes with coordinates, in points.
+_RANDOM_ID = re.compile(r'\b[mp][0-9a-f]{10}\b')
+_UNUSED = re.compile(
+  r'<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|(?<=>)\s+'
+  r'| id="[a-z.]+\d?[a-z]*_\d+"',
+  re.DOTALL,
+)
+_COORDINATES = re.compile(r' (?:d|x|y)="[^"]*"')
+
+
+def svg(figure: Figure, name: str) -> str | None:
+  """Encodes a figure drawn in `VARIABLE` as SVG that takes its colours from the page.
+
+  Text is drawn as paths, because browsers have other fonts than matplotlib.
+
+  Args:
+    figure: the figure.
+    name: prefix of ids, which must be unique in a page.
+
+  Returns:
+    None for a figure with images, or with colours that are not those of the theme.
+  """
+  if figure.findobj(AxesImage):
+    return None
+  buffer = io.StringIO()
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', message='Glyph .* missing from')
+    figure.savefig(buffer, format='svg', metadata={'Date': None})
+  text = buffer.getvalue()
+  start = text.index('>', text.index('<svg')) + 1
+  body = _UNUSED.sub('', text[start : text.rindex('</svg>')])
+
+  def rounded(attribute: re.Match) -> str:
+    return re.sub(r'\d+\.\d+', lambda n: f'{float(n[0]):.1f}', attribute[0])
+
+  body = _COORDINATES.sub(rounded, body)
+  for number, own in enumerate(dict.fromkeys(_RANDOM_ID.findall(body))):
+    body = body.replace(own, f'{name}-{number}')
+  body = re.sub(r'(id="|href="#)(?=[A-Z])', rf'\1{name}-', body)  # of glyphs
+  for variable, color in css_variables(VARIABLE).items():
+    body = body.replace(color, f'var({variable})')
+  if re.search('#[0-9a-f]{6}', body):
+    return None
+  width, height = (96 * side for side in figure.get_size_inches())  # CSS pixels
+  return (
+    f'<svg viewBox="0 0 {0.75 * width:g} {0.75 * height:g}" width="{width:.0f}" '
+    f'height="{height:.0f}" style="--width: {width:.0f}px; stroke-linejoin: round">'
+    f'{body}</svg>'
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Plot:
-  """One figure of a report: its file name, what it shows in words, both themes.
+  """A figure of a report.
 
   Attributes:
-    narrow: the same for phones, light and dark; empty where the figure does for both.
+    file: name of the PNG file.
+    alt: alternative text.
+    light: PNG in the light theme.
+    dark: PNG in the dark theme; empty if there is `svg`.
+    svg: SVG that follows the colours of the page; empty for figures with images.
+    narrow: the same for phones; empty if one width serves both.
   """
 
   file: str
   alt: str
   light: bytes
-  dark: bytes
-  narrow: tuple[bytes, ...] = ()
+  dark: bytes = b''
+  svg: str = ''
+  narrow: str = ''
 
 
 def draw(
   file: str, alt: str, figure: Callable[[Theme], Figure], narrow: bool = False
 ) -> Plot:
-  """Draws a figure in both themes, with 256 colours; `narrow`: for phones as well."""
-
-  def both(widest: float = math.inf) -> tuple[bytes, bytes]:
-    light, dark = (dataclasses.replace(t, widest=widest) for t in (LIGHT, DARK))
-    return reduced(png(figure(light))), reduced(png(figure(dark)))
-
-  return Plot(file, alt, *both(), narrow=both(PHONE) if narrow else ())
+  """Draws a figure as a PNG file and for a page; `narrow` adds a version for phones."""
+  light, name = reduced(png(figure(LIGHT))), Path(file).stem
+  drawn = svg(figure(VARIABLE), name)
+  if drawn is None:
+    return Plot(file, alt, light, dark=reduced(png(figure(DARK))))
+  phone = dataclasses.replace(VARIABLE, widest=PHONE)
+  small = svg(figure(phone), f'{name}-narrow') if narrow else None
+  return Plot(file, alt, light, svg=drawn, narrow=small or '')
 
 
 def reduced(chart: bytes) -> bytes:
-  """Rewrites the PNG of a chart with 256 colours: a third of the bytes.
+  """Re-encodes the PNG of a chart with 256 colours, in a third of the bytes.
 
-  Few charts have more but for the edges of letters. What there is most of, the
-  background, keeps its colour to the bit, so that it does not stand off the page.
+  The colour of the background is kept exactly, so that it matches the page.
   """
   with Image.open(io.BytesIO(chart)) as opened:
     picture = opened.convert('RGB')

@@ -7,14 +7,14 @@ import unicodedata
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-  """Colours of a figure, told apart by colour-blind readers too.
+  """Colours of a figure, distinct for colour-blind readers.
 
   Attributes:
-    background, ink, muted, grid: the page, text, lesser text and lines.
+    background, ink, muted, grid: page, text, secondary text and lines.
     train, validation, test, other: one colour per split.
-    right, wrong: correct and mistaken predictions.
+    right, wrong: correct and wrong predictions.
     ramp: colours of shares from 0 to 1.
-    widest: inches that a figure may take; the page of a phone has fewer.
+    widest: maximum width of a figure in inches; smaller on phones.
   """
 
   background: str
@@ -32,7 +32,7 @@ class Theme:
 
   @property
   def narrow(self) -> bool:
-    """Whether figures are for phones."""
+    """Returns whether figures are for phones."""
     return self.widest < math.inf
 
   def split(self, name: str) -> str:
@@ -71,15 +71,35 @@ DARK = Theme(
 )
 
 
+def css_variables(theme: Theme) -> dict[str, str]:
+  """Returns the colours of a theme as CSS variables: '--chart-ink' -> '#1b1f24'.
+
+  >>> css_variables(LIGHT)['--chart-ramp-0']
+  '#ffffff'
+  """
+  colors = dataclasses.asdict(theme)
+  del colors['widest']
+  colors |= {f'ramp-{i}': color for i, color in enumerate(colors.pop('ramp'))}
+  return {f'--chart-{name}': color for name, color in colors.items()}
+
+
+# Placeholders for the colours of a theme, which `style.svg` replaces by CSS variables.
+_NAMES = [field.name for field in dataclasses.fields(Theme) if field.name != 'widest']
+VARIABLE = Theme(
+  **{name: f'#fe00{i:02x}' for i, name in enumerate(_NAMES) if name != 'ramp'},
+  ramp=tuple(f'#fe01{i:02x}' for i in range(len(LIGHT.ramp))),
+)
+
+
 def text_width(text: str) -> int:
   """Counts the columns of a text, two for each wide (East Asian) character."""
   return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in text)
 
 
 def short_name(name: str, length: int = 20) -> str:
-  """Fits a class name onto a plot: one line, at most `length` columns.
+  """Shortens a name to one line of at most `length` columns.
 
-  The middle goes, for names of one family often differ at their end.
+  The middle is cut, because names of related classes often differ at the end.
 
   >>> short_name('German short-haired pointer', 12)
   'German …nter'

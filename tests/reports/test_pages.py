@@ -168,7 +168,7 @@ def test_headings_sort_the_classes_by_click_and_by_key(browser, hundred):
   assert page.evaluate("document.querySelectorAll('#scores [aria-sort]').length") == 1
 
 
-def test_a_search_narrows_the_classes(browser, hundred):
+def test_a_search_filters_the_classes(browser, hundred):
   page = browser.open(hundred)
   page.fill('[data-narrows=scores]', 'CLASS 7')
   shown = page.texts('#scores tbody td:first-child')
@@ -176,7 +176,7 @@ def test_a_search_narrows_the_classes(browser, hundred):
   assert page.texts('#classes .filters output') == ['11 of 100']
   page.fill('[data-narrows=scores]', 'nowhere')
   assert page.texts('#scores tbody td:first-child') == []
-  assert page.texts('#classes .filters output') == ['No class has that in its name.']
+  assert page.texts('#classes .filters output') == ['No name matches.']
 
 
 def _pictured(outputs):
@@ -198,7 +198,7 @@ def test_mistakes_are_filtered_and_counted(browser, hundred, outputs):
   assert len(mistakes) == 240
   page = browser.open(hundred)
   assert _shown(page) == _indices(mistakes[:48])
-  assert page.texts('#found')[0].startswith('48 of 240 pictured mistakes shown, of ')
+  assert page.texts('#found')[0].startswith('48 of 240 mistakes shown, of ')
   page.click('#more')
   assert _shown(page) == _indices(mistakes)
   assert page.texts('#more') == []
@@ -207,14 +207,14 @@ def test_mistakes_are_filtered_and_counted(browser, hundred, outputs):
   of_class = [m for m in mistakes if m.true == 0]
   assert 2 <= len(of_class) < 24
   assert _shown(page) == _indices(of_class)
-  assert page.texts('#found') == [f'{len(of_class)} of 240 pictured mistakes match.']
+  assert page.texts('#found') == [f'{len(of_class)} of 240 mistakes match.']
   page.select_option('[name=predicted]', '1')
   pair = [m for m in of_class if m.predicted == 1]
   assert _shown(page) == _indices(pair) != _indices(of_class)
   page.fill('[name=confidence]', '95')
   assert _shown(page) == []
-  assert page.texts('#nothing')[0].startswith('Nothing matches')
-  assert page.texts('#found') == ['0 of 240 pictured mistakes match.']
+  assert page.texts('#nothing')[0] == 'No mistake shown here matches.'
+  assert page.texts('#found') == ['0 of 240 mistakes match.']
 
   page.click('#filter [type=reset]')
   page.wait_for_selector('#nothing', state='hidden')
@@ -238,7 +238,7 @@ def _press_cell(page, row, column, number):
   page.click('.field', position=place)
 
 
-def test_a_cell_of_the_matrix_tells_its_count_and_shows_its_mistakes(
+def test_a_cell_of_the_matrix_shows_its_count_and_lists_its_mistakes(
   browser, hundred, outputs
 ):
   labels, probabilities = outputs
@@ -248,15 +248,15 @@ def test_a_cell_of_the_matrix_tells_its_count_and_shows_its_mistakes(
   page.select_option('[name=order]', 'listed')
   _press_cell(page, 0, 1, 100)
   count, share = confusion[0, 1], confusion[0, 1] / support[0]
-  told = f'class 0 is taken for class 1: {count} of {support[0]} ({share:.1%})'
+  told = f'class 0 predicted as class 1: {count} of {support[0]} ({share:.1%})'
   pair = [m for m in mistakes if (m.true, m.predicted) == (0, 1)]
-  assert page.texts('.readout') == [f'{told}. {len(pair)} pictured below']
+  assert page.texts('.readout') == [f'{told}. {len(pair)} shown below']
   assert _shown(page) == _indices(pair)
   assert page.input_value('[name=true]') == '0'
 
   # The diagonal stands for all mistakes of its class, by keys as well as by pointer.
   page.press('.board', 'ArrowLeft')
-  told = f'class 0 is found: {confusion[0, 0]} of {support[0]}'
+  told = f'class 0 predicted correctly: {confusion[0, 0]} of {support[0]}'
   assert page.texts('.readout')[0].startswith(told)
   page.press('.board', 'Enter')
   assert _shown(page) == _indices([m for m in mistakes if m.true == 0])
@@ -265,7 +265,7 @@ def test_a_cell_of_the_matrix_tells_its_count_and_shows_its_mistakes(
   page.select_option('[name=order]', 'alike')
   page.hover('.field', position={'x': 1, 'y': 1})
   first = classification.confusion_order(confusion)[0]
-  assert page.texts('.tip')[0].startswith(f'class {first} is found: ')
+  assert page.texts('.tip')[0].startswith(f'class {first} predicted correctly: ')
 
 
 def test_the_matrix_is_drawn_as_asked(browser, hundred):
@@ -311,7 +311,7 @@ def test_names_that_are_markup_are_only_names(browser, hostile):
   shown = [text.rsplit(' (', 1)[0] for text in page.evaluate(options)]
   assert shown == ['any', *HOSTILE]
   _press_cell(page, 0, 0, 3)
-  assert page.texts('.readout')[0].startswith(f'{HOSTILE[0]} is found: ')
+  assert page.texts('.readout')[0].startswith(f'{HOSTILE[0]} predicted correctly: ')
   page.fill('[name=name]', '日本語')
   assert 0 < len(_shown(page)) < len(page.query_selector_all(CARDS))
 
@@ -322,9 +322,9 @@ def test_a_report_without_a_mistake_has_nothing_to_filter(browser, tmp_path):
   page = browser.open(write_run_report(tmp_path, 2, outputs=outputs))
   page.check('[name=alone]')
   _press_cell(page, 1, 1, 2)
-  assert page.texts('.readout') == ['class 1 is found: 6 of 6 (100.0%)']
+  assert page.texts('.readout') == ['class 1 predicted correctly: 6 of 6 (100.0%)']
   _press_cell(page, 1, 0, 2)
-  assert page.texts('.readout') == ['class 1 is taken for class 0: 0 of 6 (0.0%)']
+  assert page.texts('.readout') == ['class 1 predicted as class 0: 0 of 6 (0.0%)']
   assert page.texts('#filter') == page.texts(CARDS) == []
 
 

@@ -1,1 +1,1 @@
-"""The page that compares finished runs."""
+"""Comparison of finished runs."""

@@ -1,1 +1,1 @@
-"""The page about a GAN run."""
+"""Report of a GAN."""

@@ -1,4 +1,4 @@
-"""The charts of a GAN's report, each a function from numbers to a matplotlib figure."""
+"""Charts of the report of a GAN, each a function from numbers to a figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,19 +18,18 @@ from jaxvision.reports.run.plots import ROWS, class_bars, series, step_axis
 from jaxvision.reports.style import SMALL
 from jaxvision.reports.theme import LIGHT, Theme, short_name
 
-_MANY = 60  # log points from which on a curve is drawn pale, a smooth one over it
-_PARTS = 20  # of a curve, one of which each mean is of
-_ORDERED = 20  # classes up to which bars keep the order of the classes
+_MANY = 60  # log points from which on a curve is drawn pale below a smoothed one
+_PARTS = 20  # a smoothing window is a 20th of the curve
+_ORDERED = 20  # up to this number of classes, bars keep the order of the classes
 
 # The colour of real images and the discriminator, and of generated images.
 _REAL, _FAKE = 'train', 'test'
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-  """Returns how a curve runs over parts of it: the mean of the moving medians.
+  """Smooths a curve by a moving median, against peaks, and then a moving mean.
 
-  Both are over a 20th of the curve, three points at least; the median passes over
-  peaks, the mean makes its steps a line.
+  Both windows span a 20th of the curve and at least three points.
 
   Args:
     values: float [n], n at least 1.
@@ -50,20 +49,20 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def has(history: Sequence[Mapping], *keys: str) -> bool:
-  """Tells whether the log of training holds a number under any of the keys."""
+  """Returns whether training logged a number under any of the keys."""
   return any(series(history, 'train', key)[0].size for key in keys)
 
 
 def has_evaluated(history: Sequence[Mapping], *keys: str) -> bool:
-  """Tells whether any evaluation in the log holds a number under any of the keys."""
+  """Returns whether an evaluation logged a number under any of the keys."""
   return any(evaluated(history, key)[0].size for key in keys)
 
 
 def losses(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
   """Draws the losses of the generator and of the discriminator over steps.
 
-  Of a discriminator that classifies, the cross-entropy of the classes too. Peaks far
-  above all else are cut off, and said to be.
+  A discriminator that classifies has a third curve, the cross-entropy of the classes.
+  Rare extreme peaks are cut off; a note in the figure says so.
 
   Args:
     history: the parsed metrics.jsonl.
@@ -81,12 +80,12 @@ def losses(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
 def probabilities(
   history: Sequence[Mapping], theme: Theme = LIGHT, line: float | None = 0.5
 ) -> Figure:
-  """Draws what the discriminator makes of real images and of generated ones.
+  """Draws the outputs of the discriminator for real and for generated images.
 
   Args:
     history: the parsed metrics.jsonl.
     theme: colours.
-    line: what it says of images that it cannot tell apart; None where nothing is so.
+    line: output for images that it cannot distinguish; None if there is no such value.
   """
   label = 'output of the discriminator' if line is None else 'probability of real'
   figure, axes = _over_steps(theme, label)
@@ -101,7 +100,7 @@ def probabilities(
 
 
 def gradient_norms(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
-  """Draws the length of both networks' gradients, on a logarithmic axis.
+  """Draws the gradient norms of both networks on a logarithmic axis.
 
   Args:
     history: the parsed metrics.jsonl; zeros, which have no logarithm, are left out.
@@ -118,7 +117,7 @@ def gradient_norms(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
 
 
 def evaluated(history: Sequence[Mapping], key: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a measure of the evaluations: steps int64 [m], values float64 [m]."""
+  """Returns a metric of the evaluations: steps int64 [m], values float64 [m]."""
   others = [
     {**record, 'split': ''} for record in history if record.get('split') != 'train'
   ]
@@ -137,10 +136,10 @@ def distances(
   Args:
     history: the parsed metrics.jsonl, with 'fd' in at least one evaluation.
     theme: colours.
-    name: of the distance.
-    floor: that of real images to real images.
-    final: (step, distance, what of) of the measurement in full at the end, which with
-      more samples lies lower than those before.
+    name: name of the distance.
+    floor: distance of real images to real images.
+    final: (step, distance, number of samples in words) of the final evaluation. More
+      samples give a smaller distance.
   """
   steps, values = evaluated(history, 'fd')
   kernel_steps, kernel = evaluated(history, 'kid')
@@ -195,11 +194,11 @@ def distances(
 
 
 def diversity(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
-  """Draws how unlike each other samples are, and other shares of the evaluations.
+  """Draws the diversity of samples and the other shares of the evaluations.
 
   Args:
-    history: the parsed metrics.jsonl, with 'diversity' (of samples, as a share of that
-      of real images), 'confidence', 'precision' or 'recall' in at least one evaluation.
+    history: the parsed metrics.jsonl, with 'diversity' (relative to real images),
+      'confidence', 'precision' or 'recall' in at least one evaluation.
     theme: colours.
   """
   figure, axes = _over_steps(theme, 'share')
@@ -221,10 +220,10 @@ def diversity(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
 def class_histogram(
   counts: np.ndarray, class_names: Sequence[str], theme: Theme = LIGHT
 ) -> Figure:
-  """Draws the share of samples that a classifier takes for each class.
+  """Draws the share of samples of each predicted class.
 
-  Up to 20 classes stand in their order, more by their share; above 100 only the 50
-  drawn most and the 50 drawn least. A dashed line marks equal shares.
+  Up to 20 classes keep their order, more are sorted by share, and above 100 the 50 most
+  and the 50 least frequent are drawn. A dashed line marks equal shares.
 
   Args:
     counts: integer [K], not all 0.
@@ -246,7 +245,7 @@ def class_histogram(
     class_names,
     order,
     2 * ROWS,
-    (f'the {ROWS} drawn most of {number}', f'the {ROWS} drawn least'),
+    (f'the {ROWS} most frequent of {number}', f'the {ROWS} least frequent'),
     1 / number,
     1.06 * max(shares.max(), 1 / number),
     5.4,
@@ -260,10 +259,10 @@ def class_histogram(
 
 
 def confidence_histogram(confidences: np.ndarray, theme: Theme = LIGHT) -> Figure:
-  """Draws how sure a classifier is of the samples.
+  """Draws the confidence of a classifier in the samples.
 
   Args:
-    confidences: float [n], the largest probability of each.
+    confidences: float [n], largest probability of each sample.
     theme: colours.
   """
   figure = style.new_figure(5.4, 2.6, theme)
@@ -298,7 +297,7 @@ def _over_steps(theme: Theme, label: str) -> tuple[Figure, Axes]:
 
 
 def _finished(figure: Figure, axes: Axes, theme: Theme) -> Figure:
-  """Adds what every chart over steps has: the axis of steps, and the legend."""
+  """Adds the axis of steps and the legend."""
   _label_steps(axes, max(line.get_xdata()[-1] for line in axes.lines), theme)
   style.legend(axes, theme, loc='lower left', bbox_to_anchor=(0, 1), ncols=2)
   return figure
@@ -316,7 +315,7 @@ def _curve(
   color: str,
   geometric: bool = False,
 ) -> None:
-  """Draws one curve of the training log, if it is there; a long one also smoothed."""
+  """Draws a curve of the training log, if there is one; long curves are smoothed."""
   steps, values = series(history, 'train', key)
   if geometric:
     steps, values = steps[values > 0], values[values > 0]
@@ -333,7 +332,7 @@ def _curve(
 
 
 def _cut_peaks(axes: Axes, theme: Theme) -> None:
-  """Limits the axis to where nearly all values are, if a few squash the others."""
+  """Limits the axis to the bulk of the values if a few extreme ones dominate it."""
   values = _values(axes)
   low, high = np.percentile(values, [1, 99])
   margin = 0.35 * (high - low)
@@ -367,7 +366,7 @@ def _label_steps(axes: Axes, last: float, theme: Theme) -> None:
 
 
 def _logarithmic(axes: Axes) -> None:
-  """Makes the axis logarithmic, labelled in plain numbers, also within a decade."""
+  """Makes the y axis logarithmic with plain numbers, also within a decade."""
   values = _values(axes)
   axes.set_yscale('log')
   if values.min() > 0 and values.max() < 100 * values.min():

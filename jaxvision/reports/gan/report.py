@@ -1,4 +1,4 @@
-"""The report of a GAN, for people (Markdown, HTML) and programs (JSON)."""
+"""Report of a GAN: HTML, Markdown, JSON and pictures."""
 
 import dataclasses
 import json
@@ -17,25 +17,25 @@ from jaxvision.tasks.gan_losses import is_probability
 ANIMATION = 'training.webp'
 _APART = 16  # pixels between a sample and its neighbours
 
-# What each measure says, in one line, and its source.
+# Metrics beside the Fréchet distance: key, label, format, meaning with source.
 _MEASURES = (
-  ('kid', 'KID', '.4f', 'kernel distance of the features, lower is better; hardly depends on the number of samples (Bińkowski et al., 2018)'),
-  ('inception_score', 'Inception Score', '.2f', 'clear and varied classes, higher is better; knows no real images (Salimans et al., 2016)'),
-  ('precision', 'precision', '.3f', 'share of samples that lie among real images (Kynkäänniemi et al., 2019)'),
-  ('recall', 'recall', '.3f', 'share of real images that lie among samples (Kynkäänniemi et al., 2019)'),
-  ('density', 'density', '.3f', 'how deep samples lie among real images; 1 as real ones do (Naeem et al., 2020)'),
-  ('coverage', 'coverage', '.3f', 'share of real images with a sample near them (Naeem et al., 2020)'),
+  ('kid', 'KID', '.4f', 'kernel distance of the features, lower is better; nearly independent of the number of samples (Bińkowski et al., 2018)'),
+  ('inception_score', 'Inception Score', '.2f', 'confident and diverse classes, higher is better; compares with no real images (Salimans et al., 2016)'),
+  ('precision', 'precision', '.3f', 'share of samples in the manifold of real images (Kynkäänniemi et al., 2019)'),
+  ('recall', 'recall', '.3f', 'share of real images in the manifold of samples (Kynkäänniemi et al., 2019)'),
+  ('density', 'density', '.3f', 'density of real images around samples; 1 for samples like real images (Naeem et al., 2020)'),
+  ('coverage', 'coverage', '.3f', 'share of real images with a sample nearby (Naeem et al., 2020)'),
 )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Neighbour:
-  """A sample beside the training images that are most like it.
+  """A sample and its nearest training images.
 
   Attributes:
     sample: uint8 [H, W, C].
-    nearest: as many images of the same shape, the nearest first.
-    distances: of each, root mean square over pixels, in grey levels.
+    nearest: training images of the same shape, the nearest first.
+    distances: their distances, root mean square over pixels in grey levels.
   """
 
   sample: np.ndarray
@@ -100,33 +100,30 @@ def write_generation_report(
 ) -> Path:
   """Writes report/ in a run directory: report.html, .md, .json and the pictures.
 
-  Every file is replaced as a whole, report.json last: where it stands, the report is
-  complete. The HTML is one file that needs nothing else. A part that there is nothing
-  of is left out.
+  Every file is replaced as a whole, report.json last: once it exists, the report is
+  complete. report.html needs no other file. Sections without data are left out.
 
   Args:
     directory: the run directory.
-    summary: as in summary.json; a field that is missing or None shows as a dash.
+    summary: content of summary.json; missing values are shown as a dash.
     config: the resolved config, nested dicts.
     history: the parsed metrics.jsonl.
     samples: uint8 [n, H, W, C], n at least 1, C 1 or 3.
-    frames: grids of the same noise over training, by step; fewer than two make no
-      animation.
+    frames: grids of samples of the same noise, by step; an animation needs two.
     interpolation: uint8 [rows, columns, H, W, C], or None.
-    neighbours: samples beside the training images nearest to them.
+    neighbours: samples with their nearest training images.
     sample_classes: predictions of a classifier for the samples.
-    scores: `generation.Scores.as_json()`: 'name', 'value', what they were measured
-      with ('samples', 'reference', 'weights', 'resizer', 'protocol'), 'floor' and any
-      of 'kid', 'kid_std', 'inception_score', 'inception_score_std', 'precision',
+    scores: `generative.Scores.as_json()`: 'name', 'value', the protocol ('samples',
+      'reference', 'weights', 'resizer', 'protocol'), 'floor' and any of 'kid', 'kid_std', 'inception_score', 'inception_score_std', 'precision',
       'recall', 'density', 'coverage'.
-    class_names: of the training images.
-    notes: what a reader must know first.
+    class_names: names of the classes of the training images.
+    notes: warnings that stand at the head of the page.
 
   Returns:
     Path of report.html.
 
   Raises:
-    ValueError: the samples are no images.
+    ValueError: `samples` has another shape.
   """
   if samples.ndim != 4 or not len(samples):
     raise ValueError(f'samples must be uint8 [n, H, W, C], n > 0, not {samples.shape}')
@@ -190,7 +187,7 @@ def _pictures(
   interpolation: np.ndarray | None,
   neighbours: Sequence[Neighbour],
 ) -> dict[str, bytes]:
-  """Returns the grids as PNG, by their file names."""
+  """Returns the grids of images as file name -> PNG."""
   columns = int(np.ceil(np.sqrt(len(samples))))
   scale = fitting_scale(columns * samples.shape[2])
   pictures = {'samples.png': image_grid.grid(samples, columns, scale)}
@@ -222,7 +219,7 @@ def _charts(
   sample_classes: SampleClasses | None,
   scores: Mapping[str, Any] | None,
 ) -> dict[str, style.Plot]:
-  """Draws in both themes the charts that there are numbers for."""
+  """Draws the charts that the log and the scores have numbers for."""
   charts = {}
   if plots.has(history, 'generator_loss', 'discriminator_loss'):
     charts['losses'] = style.draw(
@@ -235,7 +232,7 @@ def _charts(
     line = 0.5 if is_probability(_loss(config)) else None
     charts['probabilities'] = style.draw(
       'probabilities.png',
-      'What the discriminator makes of real and of generated images, D(x) and D(G(z)),'
+      'Outputs of the discriminator for real and for generated images, D(x) and D(G(z)),'
       ' against the training step' + ('.' if line is None else ', with a line at 0.5.'),
       lambda theme: plots.probabilities(history, theme, line),
       narrow=True,
@@ -243,7 +240,7 @@ def _charts(
   if plots.has(history, 'generator_grad_norm', 'discriminator_grad_norm'):
     charts['gradient_norms'] = style.draw(
       'gradient_norms.png',
-      'Lengths of the gradients of generator and discriminator against the training'
+      'Gradient norms of generator and discriminator against the training'
       ' step, on a logarithmic axis.',
       lambda theme: plots.gradient_norms(history, theme),
       narrow=True,
@@ -264,8 +261,8 @@ def _charts(
   if plots.has_evaluated(history, *keys):
     charts['diversity'] = style.draw(
       'diversity.png',
-      'How unlike each other the samples are, as a share of real images, and what else'
-      ' each evaluation measured, against the training step.',
+      'Diversity of the samples relative to real images, and the other metrics of each'
+      ' evaluation, against the training step.',
       lambda theme: plots.diversity(history, theme),
       narrow=True,
     )
@@ -274,7 +271,7 @@ def _charts(
     share = sample_classes.counts[most] / sample_classes.counts.sum()
     charts['classes'] = style.draw(
       'class_histogram.png',
-      f'Share of samples that are of each of {len(sample_classes.counts)} classes; most are'
+      f'Share of samples of each of {len(sample_classes.counts)} predicted classes; most are'
       f' {sample_classes.names[most]}, {share:.1%}.',
       lambda theme: plots.class_histogram(
         sample_classes.counts, sample_classes.names, theme
@@ -292,18 +289,18 @@ def _charts(
 def _subject(
   summary: Mapping[str, Any], samples: np.ndarray, class_names: Sequence[str]
 ) -> str:
-  """Says what is drawn, such as '28 x 28 grey images, learnt from mnist (10 classes)'."""
+  """Describes the images, such as '28 x 28 grey images, trained on mnist (10 classes)'."""
   height, width, channels = samples.shape[1:]
   kind = 'grey' if channels == 1 else 'colour'
   size = f'{height} \N{MULTIPLICATION SIGN} {width} {kind} images'
   if not summary.get('dataset'):
     return size
   classes = f' ({len(class_names):,} classes)' if len(class_names) > 1 else ''
-  return f'{size}, learnt from {summary["dataset"]}{classes}'
+  return f'{size}, trained on {summary["dataset"]}{classes}'
 
 
 def _last(summary: Mapping[str, Any], history: list[dict], key: str) -> float | None:
-  """Returns what summary.json says of a measure of training, else the log's last."""
+  """Returns a training metric from summary.json, by default its last value in the log."""
   if summary.get(key) is not None:
     return summary[key]
   values = plots.series(history, 'train', key)[1]
@@ -311,7 +308,7 @@ def _last(summary: Mapping[str, Any], history: list[dict], key: str) -> float | 
 
 
 def _facts(summary: Mapping[str, Any], history: list[dict]) -> list[tuple[str, str]]:
-  """Lists what the head of the page says beside the scores, as (label, value)."""
+  """Lists the facts at the head of the page as (label, value)."""
 
   def last(key: str) -> str:
     return html.number(_last(summary, history, key), '.3g')
@@ -330,7 +327,7 @@ def _facts(summary: Mapping[str, Any], history: list[dict]) -> list[tuple[str, s
 
 
 def _protocol(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Lists what the scores were measured with, without which they say nothing."""
+  """Lists how the scores were measured as (label, value)."""
   return [
     ('samples', html.number(scores.get('samples'))),
     ('against', html.text(scores.get('reference'))),
@@ -340,7 +337,7 @@ def _protocol(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _measures(scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-  """Lists the measures beside the distance as (label, value, what it says)."""
+  """Lists the metrics beside the distance as (label, value, meaning)."""
   rows = []
   for key, label, spec, meaning in _MEASURES:
     if scores.get(key) is None:

@@ -1,4 +1,4 @@
-// The confusion matrix on a canvas: point at a cell to read it, press it for its mistakes.
+// The confusion matrix on a canvas: hover a cell for its count, click it to list its mistakes.
 (() => {
   const root = document.getElementById('matrix');
   const board = root.querySelector('.board');
@@ -30,7 +30,7 @@
   let zoom = 1, size = 10, classes = listed, places = listed, selected = null;
 
   const context = (canvas, width, height) => {
-    // Sharp on a dense screen, within what phones allow a canvas.
+    // Sharp on dense screens, within the size of canvas that phones allow.
     const dense = Math.min(devicePixelRatio || 1, 4096 / Math.max(width, height));
     canvas.width = Math.round(width * dense);
     canvas.height = Math.round(height * dense);
@@ -90,12 +90,12 @@
       scale.value === 'share' ? percent(largest) : largest.toLocaleString('en');
 
     const inside = context(cells, length, length);
-    const gap = size >= 14 ? 1 : 0;  // lines between small cells would be all there is to see
+    const gap = size >= 14 ? 1 : 0;  // lines between small cells would dominate
     const nothing = `rgb(${shade(0)})`;
     inside.fillStyle = gap ? colour('--line') : nothing;
     inside.fillRect(0, 0, length, length);
     for (let row = 0; row < number; row++) {
-      const empty = !support[classes[row]];  // no examples: nothing to say
+      const empty = !support[classes[row]];  // no examples
       inside.fillStyle = empty ? colour('--line') : nothing;
       if (empty) inside.fillRect(0, row * size, length, size);
       else for (let column = 0; gap && column < number; column++) {
@@ -149,7 +149,7 @@
 
   const describe = ([row, column]) => {
     const n = count(row, column);
-    const what = row === column ? 'is found' : `is taken for ${names[column]}`;
+    const what = row === column ? 'predicted correctly' : `predicted as ${names[column]}`;
     return support[row]
       ? `${names[row]} ${what}: ${n.toLocaleString('en')} of ${support[row].toLocaleString('en')} (${percent(n / support[row])})`
       : `${names[row]}: no examples`;
@@ -195,9 +195,9 @@
     const pictured = mistakes.pick(row, row === column ? null : column);
     const link = document.createElement('a');
     link.href = '#mistakes';
-    const whose = row === column ? ` of the mistakes with ${names[row]}` : '';
-    link.textContent = pictured ? `${pictured}${whose} pictured below` : '';
-    readout.append(pictured ? '. ' : '. None is pictured.', link);
+    const whose = row === column ? ` of the mistakes of ${names[row]}` : '';
+    link.textContent = pictured ? `${pictured}${whose} shown below` : '';
+    readout.append(pictured ? '. ' : '. None is shown.', link);
   };
   field.addEventListener('click', (event) => {
     const cell = at(event);

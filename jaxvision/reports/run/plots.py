@@ -192,6 +192,7 @@ def _add_epochs(axes: Axes, history: Sequence[Mapping], theme: Theme) -> None:
   )
   top.tick_params(length=0, labelsize=SMALL, labelcolor=theme.muted)
   top.spines['top'].set_visible(False)
+  top.patch.set_visible(False)
   top.set_xlabel('epoch', color=theme.ink, fontsize=NORMAL)
 
 

@@ -1,15 +1,15 @@
-// The mistakes that can be filtered, and the confusion matrix that can be asked.
+// Filters of the mistakes.
 const report = JSON.parse(document.getElementById('report-data').textContent);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 const mistakes = (() => {
   const form = document.getElementById('filter');
-  if (!form) return null;  // nothing is wrong: no mistake to show
+  if (!form) return null;  // there are no mistakes
   const {true: truth, predicted, name, confidence} = form.elements;
   const found = document.getElementById('found');
   const nothing = document.getElementById('nothing');
   const more = document.getElementById('more');
-  const first = 48;  // shown before the rest is asked for, if it is worth asking for
+  const first = 48;  // shown before "Show more"
   const cards = [...document.querySelectorAll('#pictured > li')].map((card) => ({
     card,
     true: Number(card.dataset.true),
@@ -38,8 +38,8 @@ const mistakes = (() => {
     const shown = new Set(matches.length > limit + 12 ? matches.slice(0, limit) : matches);
     for (const card of cards) card.card.hidden = !shown.has(card);
     found.textContent = matches.length === cards.length
-      ? `${shown.size} of ${cards.length} pictured mistakes shown, of ${report.mistakes.toLocaleString('en')} in all.`
-      : `${matches.length} of ${cards.length} pictured mistakes match`
+      ? `${shown.size} of ${cards.length} mistakes shown, of ${report.mistakes.toLocaleString('en')} in all.`
+      : `${matches.length} of ${cards.length} mistakes match`
         + (shown.size < matches.length ? `, ${shown.size} shown.` : '.');
     nothing.hidden = matches.length > 0;
     more.hidden = shown.size === matches.length;
@@ -54,7 +54,7 @@ const mistakes = (() => {
   show();
 
   return {
-    /** Shows the mistakes of a pair (of a class, where `second` is null); returns how many. */
+    /** Shows the mistakes of a pair, or of a class if `second` is null; returns their number. */
     pick(index, second) {
       form.reset();
       const has = (field, value) => [...field.options].some((o) => o.value === String(value));

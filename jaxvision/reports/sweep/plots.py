@@ -1,4 +1,4 @@
-"""The charts of a sweep, each a function from its results to a figure."""
+"""Charts of a sweep, each a function from its results to a figure."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,13 +20,13 @@ def short(path: str) -> str:
 
 
 def history(results: Results, theme: Theme = LIGHT) -> Figure:
-  """Draws the measure of each trial by its number, and the best up to there."""
+  """Draws the measure of each trial by its number, and the best so far."""
   figure = style.new_figure(6.8, 3.4, theme)
   axes = figure.subplots()
   style.tidy(axes, theme)
   for end, marker, color, label in (
     ('done', 'o', theme.train, 'finished'),
-    ('pruned', 'x', theme.muted, 'pruned: where it was given up'),
+    ('pruned', 'x', theme.muted, 'pruned'),
   ):
     shown = [t for t in results.trials if t.end == end and t.value is not None]
     if shown:
@@ -86,10 +86,10 @@ def importance(results: Results, theme: Theme = LIGHT) -> Figure:
 
 
 def parallel_coordinates(results: Results, theme: Theme = LIGHT) -> Figure:
-  """Draws each trial as a line through its values, one axis per field.
+  """Draws parallel coordinates: an axis for each field, and one for the measure.
 
-  The last axis is the measure. Finished trials are coloured by their rank, the best on
-  top; pruned ones are thin, broken and grey.
+  Finished trials are coloured by rank, the best on top. Pruned trials are thin, dashed and
+  grey.
   """
   paths = list(results.space)
   figure = style.new_figure(max(6.8, 1.25 * (len(paths) + 1)), 3.9, theme)
@@ -159,7 +159,7 @@ def _axis(axes, at: int, named: list[tuple[float, str]], theme: Theme) -> None:
 
 
 def slices(results: Results, theme: Theme = LIGHT) -> Figure:
-  """Draws the measure against the values of each field, a panel for each."""
+  """Draws the measure against the values of each field, one panel per field."""
   paths = list(results.space)
   columns = 2 if len(paths) in (2, 4) else min(3, len(paths))
   rows = -(-len(paths) // columns)
@@ -199,7 +199,7 @@ def slices(results: Results, theme: Theme = LIGHT) -> Figure:
 
 
 def curves(results: Results, theme: Theme = LIGHT) -> Figure:
-  """Draws the measure of every trial over its steps; the best three are told apart."""
+  """Draws the measure of every trial over its steps; the best three are highlighted."""
   figure = style.new_figure(6.8, 3.4, theme)
   axes = figure.subplots()
   style.tidy(axes, theme)

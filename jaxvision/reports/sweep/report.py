@@ -12,14 +12,14 @@ from jaxvision.reports.sweep.results import Result, Results, overrides, setting
 
 
 def write_sweep(directory: str | Path, results: Results) -> Path:
-  """Writes what a sweep found into its directory.
+  """Writes the results of a sweep into its directory.
 
-  sweep.html (one file that needs nothing else), .csv (one row for each trial), .json, and
-  the charts as PNG. Every file is replaced as a whole.
+  The files are sweep.html, which needs no other file, sweep.csv with a row for each trial,
+  sweep.json and the charts as PNG. Each is replaced as a whole.
 
   Args:
-    directory: is made where it is not there.
-    results: with at least one trial.
+    directory: is created if it does not exist.
+    results: a sweep with at least one trial.
 
   Returns:
     Path of sweep.html.
@@ -51,18 +51,15 @@ def write_sweep(directory: str | Path, results: Results) -> Path:
 
 
 def notes(results: Results) -> list[str]:
-  """Returns what a reader must know first."""
+  """Returns the warnings at the head of the page."""
   found = []
   if results.synthetic:
-    found.append('The images are synthetic: no number here says anything of real data.')
+    found.append('The images are synthetic.')
   if len(results.trials) < results.size:
-    found.append(
-      f'{len(results.trials)} of {results.size} trials have ended: the sweep goes on.'
-    )
+    found.append(f'{len(results.trials)} of {results.size} trials have ended.')
   if not results.held_out:
     found.append(
-      'Trials are measured on the test split, and chosen by it: the best number is too '
-      'good.'
+      'Trials are selected on the test split: the best value is an optimistic estimate.'
     )
   return found
 
@@ -78,14 +75,14 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     ('pruned', html.number(counts['pruned'])),
     ('failed', html.number(counts['failed'])),
     ('sampler', results.sampler),
-    ('training time in all', html.elapsed_time(sum(seconds) if seconds else None)),
+    ('total training time', html.elapsed_time(sum(seconds) if seconds else None)),
     ('device', html.text(machine.get('device_kind'))),
     ('commit', html.text(commit[:10] if commit else None)),
   ]
 
 
 def as_csv(results: Results) -> str:
-  """Returns one row for each trial, the numbers as they are."""
+  """Returns a table with a row for each trial and unrounded numbers."""
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
   paths = list(results.space)
@@ -108,7 +105,7 @@ def as_csv(results: Results) -> str:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-  """Returns the sweep as sweep.json holds it."""
+  """Returns the content of sweep.json."""
 
   def record(trial: Result) -> dict[str, Any]:
     return {
@@ -147,7 +144,7 @@ def _charts(results: Results) -> dict[str, style.Plot]:
     return charts
   charts['history'] = style.draw(
     'history.png',
-    f'{results.measure} of {len(results.trials)} trials in their order{reached}.',
+    f'{results.measure} of {len(results.trials)} trials by their number{reached}.',
     lambda theme: plots.history(results, theme),
   )
   if results.importances:
@@ -160,7 +157,7 @@ def _charts(results: Results) -> dict[str, style.Plot]:
     )
   charts['parallel'] = style.draw(
     'parallel_coordinates.png',
-    f'Each trial as a line through its values of {fields} to its {results.measure}.',
+    f'A line for each trial through its values of {fields} and its {results.measure}.',
     lambda theme: plots.parallel_coordinates(results, theme),
   )
   charts['slices'] = style.draw(
@@ -171,7 +168,7 @@ def _charts(results: Results) -> dict[str, style.Plot]:
   if any(len(trial.reports) > 1 for trial in results.trials):
     charts['curves'] = style.draw(
       'curves.png',
-      f'{results.measure} of each trial over its steps, the best three told apart.',
+      f'{results.measure} of each trial over its steps, the best three highlighted.',
       lambda theme: plots.curves(results, theme),
     )
   return charts

@@ -1,4 +1,4 @@
-"""What a sweep found, as its pages show it."""
+"""Results of a sweep."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,17 @@ _ENDS = {'COMPLETE': 'done', 'PRUNED': 'pruned', 'FAIL': 'failed'}
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What came of a trial.
+  """Result of a trial.
 
   Attributes:
-    number: of the trial, from 0.
+    number: number of the trial, from 0.
     values: path of the field -> value.
-    end: done, pruned or failed.
-    value: the measure at the end; of a pruned trial where it was given up; None of a
-      failed one.
-    reports: step -> the measure there.
+    end: 'done', 'pruned' or 'failed'.
+    value: final value of the measure, for a pruned trial the last one; None if it failed.
+    reports: step -> value of the measure.
     error: why it failed, or ''.
-    seconds: of training, None where unknown.
-    host: the machine it ran on, or ''.
+    seconds: training time, or None.
+    host: host name, or ''.
   """
 
   number: int
@@ -58,16 +57,16 @@ class Results:
   """A sweep with its trials.
 
   Attributes:
-    name, config_name: of the sweep and of the config it varies.
-    measure, mode: what trials are ranked by, and whether its 'max' or 'min' is best.
-    sampler: tpe, random or grid.
-    size: trials wanted.
-    space: path of the field -> what was tried.
-    trials: those that have ended, by number.
-    importances: field -> share of the variance that it explains, most first.
-    machine: what summary.json says of it.
-    synthetic: whether the images are made up.
-    held_out: whether the measure is of images held out of the training split.
+    name, config_name: names of the sweep and of its config.
+    measure, mode: metric that ranks trials, and 'max' or 'min'.
+    sampler: 'tpe', 'random' or 'grid'.
+    size: number of trials of the complete sweep.
+    space: path of the field -> search space.
+    trials: trials that have ended, by number.
+    importances: field -> share of the variance that it explains, largest first.
+    machine: hardware and commit, as in summary.json.
+    synthetic: whether the images are synthetic.
+    held_out: whether trials are measured on images held out of the training split.
   """
 
   name: str
@@ -85,15 +84,15 @@ class Results:
 
   @property
   def percent(self) -> bool:
-    """Whether the measure is a share."""
+    """Returns whether the measure is a share."""
     return is_share(self.measure)
 
   def text(self, value: float | None) -> str:
-    """Formats a value of the measure, or the dash."""
+    """Formats a value of the measure."""
     return measured(self.measure, value)
 
   def ranked(self) -> list[Result]:
-    """Returns the trials: finished ones best first, then pruned, then failed ones."""
+    """Returns finished trials by value, then pruned ones, then failed ones."""
     sign = -1 if self.mode == 'max' else 1
     places = {'done': 0, 'pruned': 1, 'failed': 2}
     return sorted(
@@ -106,12 +105,12 @@ class Results:
     )
 
   def best(self) -> Result | None:
-    """Returns the best finished trial, None without any."""
+    """Returns the best finished trial, or None."""
     first = self.ranked()[:1]
     return first[0] if first and first[0].end == 'done' else None
 
   def best_so_far(self) -> list[tuple[int, float]]:
-    """Returns (number, best value up to it) for each finished trial."""
+    """Returns (number, best value so far) for each finished trial."""
     better = max if self.mode == 'max' else min
     found: list[tuple[int, float]] = []
     for trial in self.trials:
@@ -121,7 +120,7 @@ class Results:
     return found
 
   def counts(self) -> dict[str, int]:
-    """Returns how many trials ended in which way."""
+    """Returns the number of trials for each way to end."""
     return {
       end: sum(t.end == end for t in self.trials)
       for end in ('done', 'pruned', 'failed')
@@ -129,12 +128,12 @@ class Results:
 
 
 def is_share(measure: str) -> bool:
-  """Whether a measure is given in percent."""
+  """Returns whether a measure is shown in per cent."""
   return measure.startswith('accuracy') or measure == 'confidence'
 
 
 def measured(measure: str, value: float | None) -> str:
-  """Formats a value of a measure, or the dash.
+  """Formats a value of a measure.
 
   >>> measured('accuracy', 0.98765), measured('loss', 0.0123456)
   ('98.77%', '0.01235')
@@ -143,7 +142,7 @@ def measured(measure: str, value: float | None) -> str:
 
 
 def setting(value: Any) -> str:
-  """Formats the value of a field, or the dash.
+  """Formats the value of a field.
 
   >>> setting(0.00123456), setting('adam'), setting(64)
   ('0.00123', 'adam', '64')
@@ -162,7 +161,7 @@ def overrides(values: Mapping[str, Any]) -> str:
 
 
 def place(dimension: Range | Choice, value: Any) -> float:
-  """Returns where a value lies on the axis of its field, from 0 to 1.
+  """Returns the position of a value on the axis of its field, from 0 to 1.
 
   >>> place(Range(1e-4, 1.0, log=True), 1e-2), place(Choice('a', 'b', 'c'), 'b')
   (0.5, 0.5)
@@ -179,7 +178,7 @@ def place(dimension: Range | Choice, value: Any) -> float:
 
 
 def ticks(dimension: Range | Choice) -> list[tuple[float, str]]:
-  """Returns (place, text) of the values that an axis names."""
+  """Returns (position, text) of the ticks of an axis."""
   if isinstance(dimension, Choice):
     return [(place(dimension, option), str(option)) for option in dimension.options]
   low, high = dimension.low, dimension.high
