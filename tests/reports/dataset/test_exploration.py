@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxvision
 from jaxvision.config import base_config, override
 from jaxvision.data import ArraySource, load
+from jaxvision.data.info import DatasetInfo
 from jaxvision.data.sources.image_headers import Headers
 from jaxvision.reports.dataset import duplicates, exploration, report
 from jaxvision.reports.dataset.augmented import augmented
+from jaxvision.training.mesh import make_mesh
+from jaxvision.training.run import Run
 
 
 def pictures(count, shape=(32, 32, 3), seed=0):
@@ -211,7 +215,8 @@ def test_a_sample_is_drawn_from_every_split_and_for_good():
 def changed(*overrides):
   config = override(base_config(), ['data.name=digits', *overrides])
   dataset = load(config.data)
-  return augmented(config, dataset, np.arange(4), 3), dataset
+  run = Run.build(config, DatasetInfo.of(dataset), mesh=make_mesh(data=1))
+  return augmented(run.task, dataset, np.arange(4), 3), dataset
 
 
 def test_what_is_not_augmented_is_said_to_be_so():
@@ -247,7 +252,12 @@ def test_crops_are_those_of_the_pipeline(pipeline):
 
 
 def test_of_a_gan_what_the_discriminator_sees_is_shown():
-  shown, _ = changed('task=gan', 'model.name=dcgan', 'gan.diffaugment=("translation",)')
+  shown, _ = changed(
+    'task=gan',
+    'model.name=dcgan',
+    'model.name=dcgan',
+    'gan.diffaugment=("translation",)',
+  )
   assert shown.fields == ("gan.diffaugment = ('translation',)",)
   assert not (shown.versions == shown.originals[:, None]).all()
 
@@ -267,8 +277,6 @@ def test_sizes_of_files_are_told():
 
 
 def test_names_are_escaped_and_numbers_are_the_same_everywhere(tmp_path):
-  import jaxvision.commands as api
-
   config = override(
     base_config(),
     [
@@ -278,7 +286,7 @@ def test_names_are_escaped_and_numbers_are_the_same_everywhere(tmp_path):
       'data.image_size=8',
     ],
   )
-  explored, page = api.explore(config, tmp_path)
+  explored, page = jaxvision.explore(config, tmp_path)
   html = page.read_text()
   assert '<b>' not in html
   assert '&lt;b&gt;' in html
