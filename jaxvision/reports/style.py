@@ -26,6 +26,7 @@ from jaxvision.reports.theme import DARK, LIGHT, VARIABLE, Theme, css_variables
 PIXELS_PER_INCH = 192  # twice the 96 that a browser counts: sharp on any screen
 SMALL, NORMAL = 8.0, 9.5  # font sizes in points
 PHONE = 3.7  # inches of a page on a phone
+LARGEST_SVG = 150_000  # characters; above it, such as for scatters, PNG is smaller
 
 
 def colormap(theme: Theme) -> LinearSegmentedColormap:
@@ -179,7 +180,7 @@ class Plot:
     alt: alternative text.
     light: PNG in the light theme.
     dark: PNG in the dark theme; empty if there is `svg`.
-    svg: SVG that follows the colours of the page; empty for figures with images.
+    svg: SVG that follows the colours of the page; empty for images and large scatters.
     narrow: the same for phones; empty if one width serves both.
   """
 
@@ -197,7 +198,7 @@ def draw(
   """Draws a figure as a PNG file and for a page; `narrow` adds a version for phones."""
   light, name = reduced(png(figure(LIGHT))), Path(file).stem
   drawn = svg(figure(VARIABLE), name)
-  if drawn is None:
+  if drawn is None or len(drawn) > LARGEST_SVG:
     return Plot(file, alt, light, dark=reduced(png(figure(DARK))))
   phone = dataclasses.replace(VARIABLE, widest=PHONE)
   small = svg(figure(phone), f'{name}-narrow') if narrow else None

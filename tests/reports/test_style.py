@@ -47,6 +47,20 @@ def test_svg_is_reproducible_and_its_ids_are_its_own():
   assert {name[1:] for name in re.findall(r'#[\w-]+', one)} <= set(ids)
 
 
+def test_a_scatter_of_many_points_is_no_larger_than_its_pngs():
+  points = np.random.default_rng(0).uniform(size=(2, 5000))
+
+  def scatter(theme):
+    figure = style.new_figure(4, 3, theme)
+    figure.subplots().scatter(*points, color=theme.train)
+    return figure
+
+  plot = style.draw('x.png', 'Points', scatter, narrow=True)
+  assert not plot.svg
+  assert not plot.narrow
+  assert plot.dark
+
+
 def test_images_and_colours_beside_the_theme_are_drawn_as_png_in_both_themes():
   assert style.svg(_heat_map(VARIABLE), 'x') is None
   assert style.svg(_bars(LIGHT), 'x') is None
