@@ -98,7 +98,9 @@ def test_strided_equals_xla(kernel, strides, padding, size, channels):
     )
 
   ours, plain = using(conv_general_dilated), using(jax.lax.conv_general_dilated)
-  chex.assert_trees_all_close(ours, plain, rtol=1e-4, atol=1e-4)
+  # Rounding goes with the largest terms of a sum, not with the sum.
+  for mine, theirs in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+    assert jnp.abs(mine - theirs).max() <= 3e-5 * max(1, jnp.abs(theirs).max())
 
 
 def test_rounding_of_winograd_is_that_of_the_plain_sum():
