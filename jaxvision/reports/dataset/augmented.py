@@ -31,8 +31,8 @@ class Augmented:
 
   Attributes:
     originals: uint8 [n, H, W, C].
-    versions: uint8 [n, v, H, W, C]; v is 0 where the config augments nothing.
-    indices: int64 [n], places in the training split.
+    versions: uint8 [n, v, H, W, C]; v is 0 without augmentation.
+    indices: int64 [n], positions in the training split.
     fields: the augmentations of the config, such as 'augment.flip = True'.
   """
 
@@ -49,14 +49,14 @@ def enabled(config: ConfigDict) -> tuple[str, ...]:
   >>> enabled(override(base_config(), ['augment.flip=True', 'augment.cutout=8']))
   ('augment.flip = True', 'augment.flip_mode = random', 'augment.cutout = 8', 'augment.cutout_mode = clipped')
   """
-  fields, told = config.augment, []
+  fields, found = config.augment, []
   for name in FIELDS['augment']:
     if name in _MODES or not fields[name]:
       continue
-    told.append(f'augment.{name} = {_short(fields[name])}')
+    found.append(f'augment.{name} = {_short(fields[name])}')
     modes = (mode for mode, of in _MODES.items() if of == name)
-    told += [f'augment.{mode} = {_short(fields[mode])}' for mode in modes]
-  return tuple(told)
+    found += [f'augment.{mode} = {_short(fields[mode])}' for mode in modes]
+  return tuple(found)
 
 
 def _short(value: Any) -> str:
@@ -68,16 +68,16 @@ def _short(value: Any) -> str:
 def augmented(
   task: Task, dataset: Dataset, indices: np.ndarray, versions: int
 ) -> Augmented:
-  """Passes training images through the functions that the train step calls.
+  """Augments training images by the functions that the training step calls.
 
-  The crop of each is drawn at another place of the run, and everything else by another
-  key; what comes out is brought back to pixels from the normalisation.
+  Each version has its own random key and its own position in the run for the crop. The
+  normalisation is undone afterwards.
 
   Args:
-    task: of the run.
-    dataset: with a training split.
-    indices: int64 [n], places in it.
-    versions: of each image.
+    task: the task, with its config.
+    dataset: a data set with a training split.
+    indices: int64 [n], positions in the training split.
+    versions: number of versions of each image.
   """
   config = task.config
   source = dataset.splits['train']

@@ -1,4 +1,4 @@
-"""The charts of a report, each a function from numbers to a matplotlib figure."""
+"""Charts of a report, each a function from numbers to a matplotlib figure."""
 
 import math
 import textwrap
@@ -16,8 +16,8 @@ from jaxvision.reports import style
 from jaxvision.reports.style import NORMAL, SMALL
 from jaxvision.reports.theme import LIGHT, Theme, short_name, text_width
 
-COUNTED_CLASSES = 20  # up to so many, the confusion matrix writes its counts
-BAR_CLASSES = 150  # above so many, only the best and the worst get a bar
+COUNTED_CLASSES = 20  # up to this number, the confusion matrix shows its counts
+BAR_CLASSES = 150  # above this number, only the best and the worst classes are drawn
 ROWS = 50  # bars in one column
 _NOT_MEASURES = ('step', 'split', 'epoch', 'images_per_second', 'learning_rate')
 
@@ -27,13 +27,13 @@ def series(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Extracts one curve from the log.
 
-  Records without a number there are passed over; of two for one step (a run that
-  was resumed logs some steps again) the later one counts.
+  Records without a finite number are skipped. Of two records for one step, which a
+  resumed run may have logged, the later one counts.
 
   Args:
     history: log records, dicts with 'step', 'split' and metric names.
-    split: which records.
-    key: which metric.
+    split: split of the records.
+    key: name of the metric.
 
   Returns:
     steps int64 [m], rising, and their values float64 [m].
@@ -179,7 +179,7 @@ def _spans_decades(axes: Axes) -> bool:
 
 
 def _add_epochs(axes: Axes, history: Sequence[Mapping], theme: Theme) -> None:
-  """Puts epochs along the top, when some record has both step and epoch."""
+  """Adds an axis of epochs at the top if the log has epochs."""
   steps, epochs = series(history, 'train', 'epoch')
   if not steps.size or not epochs[-1] > 0 or not steps[-1] > 0:
     return
@@ -201,8 +201,8 @@ def confusion_matrix(
 ) -> Figure:
   """Draws a confusion matrix, coloured by the share of each true class.
 
-  Counts stand in the cells up to 20 classes. The colour scale is a square root, so
-  that a mistake of one per cent can be seen; its bar says so.
+  Up to 20 classes the cells show their counts. The colour scale is a square root, which
+  makes mistakes of one per cent visible.
 
   Args:
     confusion: integer [K, K], rows are the true classes.
@@ -277,12 +277,12 @@ def _write_counts(axes: Axes, confusion: np.ndarray, image: AxesImage) -> None:
 def f1_bars(
   scores: classification.ClassScores, class_names: Sequence[str], theme: Theme = LIGHT
 ) -> Figure:
-  """Draws the F1 of each class as bars, the best first, with the macro average.
+  """Draws the F1 of each class as bars, the best first, and the macro average.
 
   Above 150 classes only the 50 best and the 50 worst are drawn.
 
   Args:
-    scores: of K classes.
+    scores: scores of K classes.
     class_names: K names.
     theme: colours.
   """
@@ -321,18 +321,19 @@ def class_bars(
   width: float,
   theme: Theme,
 ) -> Figure:
-  """Draws a number of each class as a bar, in as many columns as are readable.
+  """Draws a value of each class as a bar, in one or more columns.
 
   Args:
     values: float [K].
-    texts: what stands beside each bar, and in which colour.
+    texts: (text, colour) beside each bar.
     class_names: K names.
     order: the classes from top to bottom.
-    most: classes of which all are drawn; of more, the first `ROWS` and the last.
-    titles: of the first and of the last, where not all are drawn.
+    most: number of classes up to which all are drawn; above it, the first `ROWS` and the
+      last `ROWS` are.
+    titles: titles of the first and of the last classes, if not all are drawn.
     line: value of the dashed line.
     end: largest value of the axis.
-    width: of a figure of one column, in inches.
+    width: width of a figure with one column, in inches.
     theme: colours.
   """
   if len(class_names) > most:
@@ -355,7 +356,7 @@ def class_bars(
     axes.barh(places, values[classes], height=0.72, color=theme.ramp[3])
     axes.axvline(line, color=theme.test, linewidth=1.2, linestyle=(0, (4, 2)))
     for place, index in zip(places.tolist(), classes.tolist()):
-      # In a column of their own, where neither bar nor line crosses them.
+      # In a column of their own, so that neither bar nor line crosses them.
       text, color = texts[index]
       axes.text(1.02 * end, place, text, va='center', size=size, color=color)
     names = [short_name(class_names[i], 24) for i in classes]
@@ -370,11 +371,11 @@ def class_bars(
 def reliability_diagram(
   binned: classification.Reliability, error: float, theme: Theme = LIGHT
 ) -> Figure:
-  """Draws accuracy against confidence, and below how many examples stand where.
+  """Draws accuracy against confidence, and the number of examples in each bin.
 
   Args:
     binned: from `classification.reliability`.
-    error: the expected calibration error, written into the figure.
+    error: expected calibration error.
     theme: colours.
   """
   figure = style.new_figure(5.4, 5.6, theme)

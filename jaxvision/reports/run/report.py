@@ -1,4 +1,4 @@
-"""The report of a classification run, for people (Markdown, HTML) and programs (JSON)."""
+"""Report of a classification run: HTML, Markdown, JSON and pictures."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -12,24 +12,24 @@ from jaxvision.reports import html, image_grid, style
 from jaxvision.reports.image_grid import CaptionedImage, captioned_prediction
 from jaxvision.reports.run import frame, plots
 
-PAIRS = 20  # most confused pairs listed
-PICTURES = 24  # worst mistakes listed, and as many sample predictions
-PICTURED = 240  # mistakes on the page, where they can be filtered
+PAIRS = 20  # most confused pairs
+PICTURES = 24  # worst mistakes in the Markdown, and sample predictions
+PICTURED = 240  # mistakes on the page
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """Every number that a report gives about one split of n examples and K classes.
+  """Metrics of one split of n examples and K classes.
 
   Attributes:
     class_names: K names.
     examples: n.
-    accuracy, accuracy_top5: shares; top-5 of five classes or fewer is 1.
+    accuracy, accuracy_top5: shares; top-5 is 1 for five classes or fewer.
     accuracy_interval: Wilson's 95 % interval of the accuracy.
     loss: mean cross-entropy in nats, without label smoothing.
     ece: expected calibration error, 15 bins.
     confusion: int64 [K, K], rows are the true classes.
-    scores, macro, weighted: per class, and averaged.
+    scores, macro, weighted: scores of each class and their averages.
     pairs: most confused pairs of classes.
     mistakes: the most confident mistakes.
     reliability: accuracy per bin of confidence.
@@ -51,7 +51,7 @@ class Results:
   reliability: classification.Reliability
 
   def as_json(self) -> dict[str, Any]:
-    """Returns the numbers as report.json holds them."""
+    """Returns the metrics as in report.json."""
     predicted = self.confusion.sum(axis=0)
     return {
       'examples': self.examples,
@@ -103,7 +103,7 @@ class Results:
 def measure(
   labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
 ) -> Results:
-  """Computes the numbers of a report.
+  """Computes the metrics of a report.
 
   Args:
     labels: integer [n], n at least 1.
@@ -111,7 +111,8 @@ def measure(
     class_names: K names.
 
   Raises:
-    ValueError: shapes that do not fit, no examples, or a value that is not finite.
+    ValueError: shapes do not match, or there are no examples or values that are not
+      finite.
   """
   labels, probabilities = np.asarray(labels), np.asarray(probabilities)
   shape = (len(labels), len(class_names))
@@ -230,13 +231,13 @@ def write_report(
 
 
 def _data(results: Results) -> dict[str, Any]:
-  """Returns what the scripts of the page work on."""
+  """Returns the data of the scripts of the page."""
   rows, columns = np.nonzero(results.confusion)
   counts = results.confusion[rows, columns]
   return {
     'names': list(results.class_names),
-    # Row, column and count of each cell that is not 0, one after another: of 1,000
-    # classes most are.
+    # Row, column and count of each cell that is not 0, flattened: of 1,000 classes,
+    # nearly all cells are 0.
     'cells': np.stack([rows, columns, counts], axis=1).ravel().tolist(),
     'alike': classification.confusion_order(results.confusion).tolist(),
     'mistakes': results.examples - int(np.trace(results.confusion)),
@@ -244,7 +245,7 @@ def _data(results: Results) -> dict[str, Any]:
 
 
 def _charts(results: Results, history: list[dict], split: str) -> dict[str, style.Plot]:
-  """Draws the charts in both themes; without a log there are no curves."""
+  """Draws the charts."""
   names, number = results.class_names, len(results.class_names)
   charts = frame.curves(history, ('loss', 'accuracy'))
   best = int(np.argmax(results.scores.f1))
@@ -280,7 +281,7 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, styl
 def _facts(
   results: Results, summary: Mapping[str, Any], split: str
 ) -> list[tuple[str, str]]:
-  """Lists what the head of the page says beside the accuracy, as (label, value)."""
+  """Lists the facts at the head of the page as (label, value)."""
   facts = [(f'{split} loss', html.number(results.loss, '.4f'))]
   if len(results.class_names) > 5:
     facts.append((f'{split} top-5', html.percent(results.accuracy_top5)))

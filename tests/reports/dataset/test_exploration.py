@@ -255,7 +255,6 @@ def test_of_a_gan_what_the_discriminator_sees_is_shown():
   shown, _ = changed(
     'task=gan',
     'model.name=dcgan',
-    'model.name=dcgan',
     'gan.diffaugment=("translation",)',
   )
   assert shown.fields == ("gan.diffaugment = ('translation',)",)
