@@ -46,10 +46,14 @@ class PartSource:
 def is_own(name: Any) -> bool:
   """Returns whether a name of a config means a part of the user's own.
 
-  >>> is_own('net.py:Net'), is_own('resnet18')
-  (True, False)
+  A digit behind the colon is the version of a TFDS set.
+
+  >>> is_own('net.py:Net'), is_own('resnet18'), is_own('cifar10:3.0.2')
+  (True, False, False)
   """
-  return isinstance(name, str) and ':' in name
+  if not isinstance(name, str) or ':' not in name:
+    return False
+  return not name.rpartition(':')[2][:1].isdigit()
 
 
 def resolve(field: str, name: str, directory: str | Path | None = None) -> Any:

@@ -48,7 +48,7 @@ class CachedSet:
   """A set read back from its folder.
 
   Attributes:
-    folder: where it lies.
+    folder: folder of the set.
     name, class_names, image_shape, origin: as in `OpenedDataset`.
     labels: pool -> int32 [n].
     images: pool -> uint8 [n, H, W, C] mapped from the file; empty where only the
@@ -56,7 +56,7 @@ class CachedSet:
     kept: pool -> int64 [n] positions in the original pool; a pool of which nothing
       was skipped has no entry.
     moments: int64 [n, 2, C] of pool 'train'; None where the images were not decoded.
-    skipped: pool -> unreadable files passed over.
+    skipped: pool -> number of unreadable files that were left out.
   """
 
   folder: Path
@@ -88,9 +88,9 @@ def read(
   """Returns the set cached in `folder`; None where it must be written (again).
 
   Args:
-    folder: of one set.
+    folder: folder of one set.
     name: the set that it must hold.
-    fingerprint: of the files that it must have been decoded from; None: any.
+    fingerprint: identifies the files that it must be decoded from; None: any.
     with_images: whether the images have to be there, or the labels do.
   """
   try:
@@ -168,7 +168,7 @@ def write(
   decode: bool = True,
   skip_unreadable: bool = False,
 ) -> CachedSet:
-  """Decodes `opened` into `folder` and returns it read back.
+  """Decodes a data set into `folder` and returns it read back.
 
   Memory is bounded however large the set: images are appended to their file as they
   are decoded. (A mapped file would kill the process, not raise, on a full disk.)
@@ -176,11 +176,11 @@ def write(
 
   Args:
     folder: its place in the cache.
-    opened: the set.
+    opened: the data set.
     with_images: whether the images are kept.
     decode: whether they are decoded at all, for their statistics and to find
       unreadable ones; False: only the labels are written.
-    skip_unreadable: pass over unreadable images and count them, or raise.
+    skip_unreadable: leave out unreadable images and count them, or raise.
 
   Raises:
     UserError: the disk is full or not writable (names data.cache_dir); an image is

@@ -176,7 +176,7 @@ def _orientation(picture: Any) -> int:
 
 
 def _upright_size(picture: Any) -> tuple[int, int]:
-  """Returns (height, width) as the picture is to be seen, from its header."""
+  """Returns (height, width) of the upright picture, from its header."""
   width, height = picture.size
   # From 5 on, the orientation is one with a quarter turn.
   return (width, height) if _orientation(picture) >= 5 else (height, width)

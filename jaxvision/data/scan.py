@@ -26,10 +26,10 @@ def scan(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Decodes every image of `source`, in order; memory is bounded however many.
 
-  Threads decode, since Pillow lets go of the interpreter; the caller's writes.
+  Threads decode, since Pillow releases the interpreter; the caller's thread writes.
 
   Args:
-    source: of n images.
+    source: a split of n images.
     image_shape: (H, W, C) of each.
     file: takes the pixels one after another; None: they are dropped.
     skip_unreadable: leave out what raises UnreadableImage, or let it raise.

@@ -93,7 +93,7 @@ def create(
   Args:
     name: a key of `MODELS`.
     num_classes: number of logits, at least 1.
-    dtype: of the computation, 'float32' or 'bfloat16'.
+    dtype: type of the computation, 'float32' or 'bfloat16'.
     **fields: fields of the model, those of `fields(name)`; a list is as good as a
       tuple, an int as a float.
 

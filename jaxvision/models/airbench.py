@@ -36,7 +36,7 @@ def dirac(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
   Args:
     key: for the rest.
     shape: (h, w, C, F), h and w odd.
-    dtype: of the result.
+    dtype: type of the result.
 
   >>> kernel = dirac(jax.random.key(0), (3, 3, 2, 4))
   >>> kernel[1, 1, :, :2].tolist(), float(abs(kernel[..., :2]).sum())
@@ -105,7 +105,7 @@ class AirbenchNet(nn.Module):
     form: 'muon' or 'sgd'.
     bn_momentum: share of the running statistics kept at each step. They are the biased
       variance of the batch, where PyTorch keeps the unbiased one.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   num_classes: int
@@ -165,7 +165,7 @@ class Whitening(nn.Module):
   Attributes:
     features: output channels.
     draw_bias: whether the bias is drawn as PyTorch draws it, or begins at 0.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   features: int
@@ -200,7 +200,7 @@ class ConvGroup(nn.Module):
     features: output channels.
     convs: convolutions, 2 or 3; of three, the last two are a residual branch.
     bn_momentum: share of the running statistics kept at each step.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   features: int

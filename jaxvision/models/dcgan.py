@@ -7,7 +7,7 @@ halve, or double, the image down to a side of 4 to 6 pixels: 32 - 16 - 8 - 4, 28
 from N(0, 0.02), and batch norm is as in the rest of the library.
 
 What came later is there as switches, off by default: nearest-neighbour upsampling,
-spectral normalisation, layers that see the whole batch, networks that know the class.
+spectral normalisation, layers that see the whole batch, networks conditioned on the class.
 With all of them off no convolution has a bias, and at 32x32x3 and width 32 there are
 370,624 and 167,808 parameters.
 """
@@ -52,7 +52,7 @@ def sides(image_size: int) -> tuple[int, ...]:
   if image_size < 8 or not 4 <= found[0] <= 6:
     raise UserError(
       f'a DCGAN halves the image down to 4 to 6 pixels, and {image_size} does not halve '
-      'so: set data.image_size to 28, 32, 48 or 64, say'
+      'so: set data.image_size to 28, 32, 48 or 64'
     )
   return tuple(found)
 
@@ -93,7 +93,7 @@ class ResizeConv(nn.Module):
 
   Attributes:
     features: output channels.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   features: int
@@ -121,7 +121,7 @@ class ClassBatchNorm(nn.Module):
 
   Attributes:
     num_classes: how many gains and biases there are.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   num_classes: int
@@ -162,14 +162,14 @@ class DCGANGenerator(nn.Module):
 
   Attributes:
     image_size: side of the images in pixels, see `sides`.
-    channels: of the images.
+    channels: channels of the images.
     width: features of the last layer but one; the first has `width` times 4 at 28x28
       and 32x32, times 8 at 64x64.
     latent: length of the noise.
     upsample: what doubles the image: 'transposed', or 'resize', see `ResizeConv`.
-    num_classes: 0, or the number of classes whose images it makes when told the
-      labels; they enter in `ClassBatchNorm`.
-    dtype: of the computation; images are float32.
+    num_classes: 0, or the number of classes of a conditional generator; the labels
+      enter in `ClassBatchNorm`.
+    dtype: type of the computation; images are float32.
   """
 
   image_size: int = 32
@@ -235,18 +235,17 @@ class DCGANDiscriminator(nn.Module):
       by one step of power iteration from the vectors in 'batch_stats', see `spectral`;
       'none': no batch norm, biases, for penalties on the gradient at each image
       (Gulrajani et al. 2017, "Improved training of Wasserstein GANs", section 4).
-    minibatch: 'none', or what the last layer also sees of the batch as a whole, in
+    minibatch: 'none', or what the last layer also takes of the batch as a whole, in
       training mode or not: 'discrimination', 16 measures of `closeness` of learned
       features of length 8; 'stddev', the channel of `append_stddev`.
-    num_classes: 0, or the number of classes, which `class_head` tells it of.
-    class_head: 'projection': of an image with a label, the projection of its last
-      features, summed over the pixels, on a learned vector of that class is added to
-      the logit (Miyato and Koyama 2018, "cGANs with projection discriminator").
-      'classifier': it takes no notice of labels and returns the logits of the classes,
-      float32 [B, num_classes], beside that of being real; they come of its last
-      features, averaged over the pixels (Odena et al. 2017, "Conditional image synthesis
-      with auxiliary classifier GANs").
-    dtype: of the computation; logits are float32.
+    num_classes: 0, or the number of classes, which enter by `class_head`.
+    class_head: 'projection': the projection of the last features, summed over the
+      pixels, on a learned vector of the label's class is added to the logit (Miyato and
+      Koyama 2018, "cGANs with projection discriminator").
+      'classifier': labels are ignored, and the logits of the classes are returned too,
+      float32 [B, num_classes], computed from the last features, averaged over the pixels
+      (Odena et al. 2017, "Conditional image synthesis with auxiliary classifier GANs").
+    dtype: type of the computation; logits are float32.
   """
 
   width: int = 32
@@ -260,7 +259,7 @@ class DCGANDiscriminator(nn.Module):
   def __call__(
     self, images: jax.Array, labels: jax.Array | None = None, train: bool = False
   ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """Judges images and, where there are classes, their labels int32 [B]."""
+    """Maps images and, where there are classes, their labels int32 [B] to logits."""
     height, width = images.shape[1:3]
     if height != width:
       raise UserError(f'a DCGAN takes square images, got {height}x{width}')
@@ -282,9 +281,9 @@ class DCGANDiscriminator(nn.Module):
         norm = batch_norm(dtype=self.dtype, name=f'bn{i}')
         x = norm(x, use_running_average=not train)
       x = nn.leaky_relu(x, 0.2)
-    seen = append_stddev(x) if self.minibatch == 'stddev' else x
+    inputs = append_stddev(x) if self.minibatch == 'stddev' else x
     logits = self._conv(
-      seen, f'conv{last}', 1, train, kernel_size=x.shape[1:3], padding='VALID'
+      inputs, f'conv{last}', 1, train, kernel_size=x.shape[1:3], padding='VALID'
     )
     logits = logits.astype(jnp.float32).reshape(-1)
     if self.minibatch == 'discrimination':
@@ -329,7 +328,7 @@ class DCGANDiscriminator(nn.Module):
     )
     return normalized(product, u, update=train)
 
-  # Beside the last layer, which comes to the same as appending to what it sees.
+  # Added to the last layer, which is equal to appending to its input.
   def _compare(self, x: jax.Array, train: bool) -> jax.Array:
     flat = x.reshape(len(x), -1)
     size = _MEASURES * _LENGTH

@@ -14,7 +14,7 @@ def features_and_logits(
 
   Args:
     model: out of `models.create`; the linear classifier at its end is named head.
-    variables: of the model.
+    variables: the variables of the model.
     images: normalised, float [B, H, W, C].
 
   Returns:

@@ -102,8 +102,8 @@ def create_gan(
   Args:
     name: a key of `GANS`.
     image_shape: (H, W, C) of the data, H and W equal.
-    num_classes: of the data, at least 1; counts where `conditional` is set.
-    dtype: of the computation, 'float32' or 'bfloat16'.
+    num_classes: classes of the data, at least 1; used where `conditional` is set.
+    dtype: type of the computation, 'float32' or 'bfloat16'.
     **fields: those of `gan_fields(name)`.
 
   Raises:

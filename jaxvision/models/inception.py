@@ -155,7 +155,7 @@ class Mixed8(nn.Module):
   """Block of 8x8 pixels, branches that fork at the end: [B, H, W, C] -> [B, H, W, 2048].
 
   Attributes:
-    pool: of the pooled branch; the network's last block takes the maximum.
+    pool: the pooling of the pooled branch; the network's last block takes the maximum.
   """
 
   pool: Callable[[jax.Array], jax.Array]
@@ -222,7 +222,7 @@ def _pool(x, combine, stride=1, padding=None):
 
   Args:
     x: [B, H, W, C].
-    combine: of two arrays.
+    combine: function of two arrays.
     stride: between windows.
     padding: what there is one pixel of around the image; None: nothing.
   """

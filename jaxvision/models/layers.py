@@ -43,7 +43,7 @@ head = functools.partial(nn.Dense, dtype=jnp.float32, name='head')
 # The running statistics forget a tenth per step: PyTorch's momentum of 0.1. Whether
 # they are used is an argument of the call, as in `batch_norm(name='bn')(x,
 # use_running_average=not train)`, so that `flax.linen.intercept_methods` can change it
-# for some layers, those that are frozen, say.
+# for some layers, such as frozen ones.
 batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
@@ -162,7 +162,7 @@ class ConvUnit(nn.Module):
     features: output channels.
     activation: a key of `ACTIVATIONS`.
     batch_norm: whether to normalise between convolution and activation.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   features: int
@@ -207,7 +207,7 @@ class Dropout(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-  """Channel attention: scales each channel by a gate in (0, 1) seen from all of them.
+  """Channel attention: scales each channel by a gate in (0, 1) computed from all.
 
   The mean over the pixels goes through a bottleneck of C // `reduction` ReLU units;
   C sigmoids of it multiply the channels. It adds 2 * C * S + S + C parameters, S
@@ -215,7 +215,7 @@ class SqueezeExcite(nn.Module):
 
   Attributes:
     reduction: how many times narrower than its input the bottleneck is.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   reduction: int = 4

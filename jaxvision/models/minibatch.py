@@ -1,6 +1,6 @@
-"""What a discriminator may see of a batch as a whole: how alike its images are.
+"""Statistics of a batch for a discriminator: how similar its images are.
 
-A discriminator that judges images one by one cannot tell a generator that makes one
+A discriminator of single images cannot recognise a generator that makes one
 good image from one that makes many. Both functions here take the whole batch, of all
 devices where it is split, so that they are for batches of real images or of generated
 ones, not of both.

@@ -45,11 +45,11 @@ class InvertedResidual(nn.Module):
 
   Attributes:
     width: channels of the output.
-    stride: of the depthwise convolution.
+    stride: stride of the depthwise convolution.
     expansion: channels between over those of the input.
     activation: a key of `layers.ACTIVATIONS`, after the first and the second norm.
     attention: whether to gate the channels between by squeeze and excitation.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   width: int
@@ -102,8 +102,8 @@ class MobileNetV2(nn.Module):
     num_classes: number of logits.
     widths: channels of the stages.
     depths: blocks of the stages.
-    strides: of the first block of each stage.
-    expansions: of the blocks of each stage.
+    strides: stride of the first block of each stage.
+    expansions: expansion of the blocks of each stage.
     stem_width: channels of the 3x3 convolution at the start.
     last: whether a 1x1 convolution to `last_width` channels ends it.
     last_width: see `last`.
@@ -111,7 +111,7 @@ class MobileNetV2(nn.Module):
     activation: a key of `layers.ACTIVATIONS`.
     attention: whether the blocks have squeeze and excitation.
     dropout: on the input of the classifier.
-    dtype: of the computation; parameters, features and logits are float32.
+    dtype: type of the computation; parameters, features and logits are float32.
   """
 
   num_classes: int
@@ -143,7 +143,7 @@ class MobileNetV2(nn.Module):
 
   @nn.compact
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Returns what the classifier sees, float32 [B, D], of images [B, H, W, C].
+    """Returns the input of the classifier, float32 [B, D], for images [B, H, W, C].
 
     D is `last_width`, or without that convolution the channels of the last stage.
 

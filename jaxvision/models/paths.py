@@ -35,7 +35,7 @@ def matcher(where: str, pattern: str, known: Iterable[str]) -> Callable[[str], b
 
   Args:
     where: the config field, for the message.
-    pattern: see above.
+    pattern: a regular expression, as in the docstring of this module.
     known: the paths that there are.
 
   Raises:

@@ -1,7 +1,7 @@
 """Residual networks with the norms before the convolutions, narrow and wide.
 
 A block is norm, activation and convolution, repeated, and adds its input as it came: no
-activation lies on the path of the shortcuts. Constructors here take `num_classes` and
+activation is on the path of the shortcuts. Constructors here take `num_classes` and
 the fields of `PreActResNet`; parameters are for ten classes, FLOPs (those of
 `models.summary`) forward for one 32x32x3 image:
 

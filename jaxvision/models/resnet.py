@@ -62,9 +62,9 @@ class Block(nn.Module):
 
   Attributes:
     width: channels of all convolutions but the last, which has `width * expansion`.
-    stride: of the first 3x3 convolution.
+    stride: stride of the first 3x3 convolution.
     activation: a key of `ACTIVATIONS`.
-    dtype: of the computation.
+    dtype: type of the computation.
   """
 
   kernels = (3, 3)  # sides of the kernels, in order
@@ -159,7 +159,7 @@ class ResidualNet(nn.Module):
       pool, each of stride 2; batch norm and activation follow the convolution.
     stages: how many of the stages are built, the first ones; more than there are: all.
     activation: a key of `layers.ACTIVATIONS`.
-    dtype: of the computation; parameters, features and logits are float32.
+    dtype: type of the computation; parameters, features and logits are float32.
   """
 
   num_classes: int
@@ -184,7 +184,7 @@ class ResidualNet(nn.Module):
 
   @nn.compact
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Returns what the classifier sees, float32 [B, D], of images [B, H, W, C].
+    """Returns the input of the classifier, float32 [B, D], for images [B, H, W, C].
 
     D is the channels of the last stage, over whose pixels the mean is taken.
     """

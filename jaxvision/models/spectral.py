@@ -19,7 +19,7 @@ def power_iteration(kernel: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Arr
   Algorithm 1 of the paper. The gradient takes both singular vectors for constants.
 
   Args:
-    kernel: [..., F], seen as a matrix of F columns.
+    kernel: [..., F], taken as a matrix of F columns.
     u: float32 [F], of any length but 0; the result, passed again, does better.
 
   Returns:

@@ -33,7 +33,7 @@ class Row:
     type: class of the layer.
     output: shape for one input, without the batch axis.
     params: number of parameters of the layer itself, not of layers within it.
-    flops: of the layer itself, for one input forward.
+    flops: floating-point operations of the layer itself, for one input forward.
   """
 
   path: str
@@ -88,7 +88,7 @@ class Summary:
 
     def line(cells: tuple[str, ...]) -> str:
       path, *texts, params, flops = cells
-      if len(path) > widths[0]:  # the end of a path tells layers apart
+      if len(path) > widths[0]:  # the end of a path distinguishes layers
         path = '..' + path[2 - widths[0] :]
       cells = [path.ljust(widths[0])]
       cells += [text.ljust(width) for text, width in zip(texts, widths[1:3])]
@@ -170,7 +170,7 @@ def _summarize(
       outputs[path] = result.shape[1:]
     return result
 
-  # The names that linen gives to scopes tell which layer a product belongs to.
+  # The names of linen scopes identify the layer that a product belongs to.
   with nn.intercept_methods(record), nn.override_named_call(True), plain_convolutions():
     program = jax.make_jaxpr(lambda v, *x: model.apply(v, *x, train=False))(
       variables, *inputs

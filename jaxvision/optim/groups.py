@@ -81,7 +81,7 @@ def first_steps(
     params: tree of dicts.
     freeze: patterns of leaves that never train: `total_steps`.
     groups: name -> fields of the group, of which `match` and `start` count.
-    total_steps: of the run.
+    total_steps: steps of the run.
 
   Raises:
     UserError: as `frozen` and `labels`.

@@ -43,7 +43,7 @@ def orthogonalize(matrices: jax.Array, steps: int = 3, dtype: Any = None) -> jax
   Args:
     matrices: float [..., m, n]; all iterate in one batched product.
     steps: iterations.
-    dtype: of the iteration; None: bfloat16 on accelerators, float32 on a CPU, which
+    dtype: type of the iteration; None: bfloat16 on accelerators, float32 on a CPU, which
       has no faster bfloat16.
 
   Returns:
@@ -84,7 +84,7 @@ def muon(
     m \leftarrow \mu m + g, \quad
     w \leftarrow w \sqrt{F} / \|w\| - \eta\, \mathrm{orthogonalize}(g + \mu m)
 
-  for a kernel of F filters, seen as a matrix [F, inputs of a filter]: a convolution's
+  for a kernel of F filters, taken as a matrix [F, inputs of a filter]: a convolution's
   [h, w, C, F] as [F, h w C], a dense layer's [C, F] as [F, C]. Without `nesterov` the
   update is of m itself. Kernels of equal matrices are stacked and iterate together.
 

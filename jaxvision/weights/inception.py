@@ -151,7 +151,7 @@ def _check(
   """Raises UserError unless the file has the tensors of this network and no others.
 
   Args:
-    tensors: of the file.
+    tensors: tensors of the file.
     kernels: our name of each convolution -> shape of its kernel, [h, w, C, F].
     origin: for the message.
   """

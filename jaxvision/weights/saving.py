@@ -35,7 +35,8 @@ def save(
     path: the file; one that exists is replaced.
     variables: {'params': ..., 'batch_stats': ...}; arrays of NumPy or JAX, written as
       float32.
-    preprocessing: of the images; stored as JSON in the file's metadata, under 'jaxvision'.
+    preprocessing: preprocessing of the images; stored as JSON in the file's metadata,
+      under 'jaxvision'.
     model_name: name of the model in our table; stored there too.
     fields: fields that the model was made with; stored there too.
 

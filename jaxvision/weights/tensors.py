@@ -48,7 +48,7 @@ class Weights:
     Args:
       variables: {'params': ..., 'batch_stats': ...}; arrays of NumPy or JAX.
       origin: where they are from, for messages and records.
-      preprocessing: of the images they were trained on; None: it is not known.
+      preprocessing: that of their training images; None: it is not known.
       model: name of the model in our table.
     """
     known = preprocessing or Preprocessing()

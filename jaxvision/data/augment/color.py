@@ -53,7 +53,7 @@ def adjust_saturation(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 def adjust_hue(images: jax.Array, turns: jax.Array) -> jax.Array:
-  """Turns the hue by `turns` (float [B], of the whole circle), as seen in HSV.
+  """Turns the hue by `turns` (float [B], of the whole circle), in HSV.
 
   Pixel values in [0, 255], uint8 or float; returns float32. Images of one channel
   have no colour and stay as they are.

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what a discriminator sees, real and generated alike.
+"""Differentiable augmentation of the images of a discriminator, real and generated.
 
 Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training",
 https://arxiv.org/abs/2006.10738, with the strengths of its authors' code. Gradients

@@ -21,8 +21,8 @@ from jaxvision.data.order import random_bits
 
 TRIES = 10  # torchvision's
 
-# Shares and ratios are drawn out of so many, evenly spaced; their square roots come
-# from tables, since NumPy and XLA need not agree in the last bit of a root or a power.
+# Shares and ratios are drawn from this number of evenly spaced values. Their square roots
+# come from tables: NumPy and XLA may differ in the last bit of a root or a power.
 # The sides of a crop of a picture of 2,000 pixels then lie within a pixel of each other.
 _LEVELS = 4096
 _BITS = 12
@@ -84,7 +84,7 @@ def draw_crops(
   """Draws a crop for each position of the run.
 
   Args:
-    crop: its limits.
+    crop: limits of the crops.
     seed: int, or `seed_words` of it (uint32 [2], may be traced).
     position: integers in [0, 2**32), any shape: places in the run.
     xp: `numpy` or `jax.numpy`. The results are equal bit for bit.
@@ -108,9 +108,9 @@ def fit_boxes(
   the centre whose ratio is allowed.
 
   Args:
-    crop: its limits.
+    crop: limits of the crops.
     draws: from `draw_crops`.
-    height, width: of the pictures, in pixels.
+    height, width: size of the pictures, in pixels.
     xp: as in `draw_crops`.
 
   Returns:

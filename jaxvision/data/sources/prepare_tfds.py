@@ -38,7 +38,7 @@ def prepare_here(name: str, data_dir: str) -> dict[str, str]:
   try:
     builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
   # Unknown sets raise DatasetNotFoundError, unknown versions AssertionError, broken
-  # optional imports whatever they like: each is told in a line.
+  # optional imports whatever they like: each becomes one line.
   except Exception as error:
     if isinstance(error, tfds.core.DatasetNotFoundError):
       near = closest(name, tfds.list_builders(with_community_datasets=False))

@@ -6,9 +6,9 @@ back to 4x4 pixels of the result. Lavin and Gray 2015, "Fast algorithms for conv
 networks", https://arxiv.org/abs/1509.09308, section 4.1, with the points 0, 1, -1, 2,
 -2 and infinity.
 
-The gradients take the same road: by the images it is the convolution with the turned
-kernel, by the kernel a product of the transformed images and the transformed gradient.
-Rounding is some ten times that of the plain sum in float32: about 1e-5 of the largest
+The gradients use the same transforms: by the images it is the convolution with the
+turned kernel, by the kernel a product of the transformed images and the transformed gradient.
+Rounding is about ten times that of the plain sum in float32: about 1e-5 of the largest
 value.
 """
 
@@ -84,8 +84,8 @@ def _backward(saved, gradient):
   # them in memory costs more than all of the transform.
   by_images = _convolve(gradient, kernel[::-1, ::-1], contract=1)
   product = [
-    jax.lax.dot_general(seen, wanted, (((1,), (1,)), ((0,), (0,))))
-    for seen, wanted in zip(_image_tiles(images), _result_tiles(gradient), strict=True)
+    jax.lax.dot_general(tiles, wanted, (((1,), (1,)), ((0,), (0,))))
+    for tiles, wanted in zip(_image_tiles(images), _result_tiles(gradient), strict=True)
   ]
   columns = jnp.stack(_combine(_KERNEL.T, product), axis=1)
   return by_images, jnp.stack(_combine(_KERNEL.T, list(columns)))
@@ -101,8 +101,8 @@ def _convolve(images: jax.Array, kernel: jax.Array, contract: int) -> jax.Array:
   weights = jnp.stack(_combine(_KERNEL, list(kernel)))
   weights = _combine(_KERNEL, [weights[:, j] for j in range(3)])
   product = [
-    jax.lax.dot_general(seen, weight, (((2,), (1 + contract,)), ((0,), (0,))))
-    for seen, weight in zip(_image_tiles(images), weights, strict=True)
+    jax.lax.dot_general(tiles, weight, (((2,), (1 + contract,)), ((0,), (0,))))
+    for tiles, weight in zip(_image_tiles(images), weights, strict=True)
   ]
   result = jnp.stack(_combine(_RESULT, product))
   result = jnp.stack(_combine(_RESULT, [result[:, i] for i in range(_PATCH)]))
@@ -143,7 +143,7 @@ def _transform(
   Args:
     matrix: [6, side of a patch].
     images: [B, H, W, C], with all the pixels that the patches have.
-    rows, columns: how many tiles.
+    rows, columns: number of tiles.
 
   Returns:
     For each of 6 columns, [6, B * rows * columns, C].
