@@ -26,7 +26,7 @@ from jaxvision.reports.theme import DARK, LIGHT, VARIABLE, Theme, css_variables
 PIXELS_PER_INCH = 192  # twice the 96 that a browser counts: sharp on any screen
 SMALL, NORMAL = 8.0, 9.5  # font sizes in points
 PHONE = 3.7  # inches of a page on a phone
-LARGEST_SVG = 150_000  # characters; above it, such as for scatters, PNG is smaller
+LARGEST_SVG = 200_000  # characters; above it, such as for scatters, PNG is smaller
 
 
 def colormap(theme: Theme) -> LinearSegmentedColormap:
