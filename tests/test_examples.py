@@ -16,6 +16,7 @@ from command_line import DIGITS, assert_refused
 
 import jaxvision
 from jaxvision import data
+from jaxvision.errors import UserError
 from jaxvision.training.run_directory import RunDirectory
 
 EXAMPLES = Path(__file__).resolve().parent.parent / 'examples'
@@ -59,8 +60,6 @@ def test_examples_are_short(path):
 
 
 def test_own_network_on_own_arrays(digits_config, tmp_path, quick_compile):
-  if not hasattr(data, 'from_arrays'):
-    pytest.skip('jaxvision.data.from_arrays is not there yet')
   images = np.random.default_rng(0).integers(0, 256, (128, 8, 8, 1), np.uint8)
   labels = images.mean((1, 2, 3)) > 127.5
   arrays = data.from_arrays(
@@ -77,6 +76,19 @@ def test_own_network_on_own_arrays(digits_config, tmp_path, quick_compile):
   run = jaxvision.load_run(tmp_path / 'run')
   assert run.predict(images[:2]).class_names == ('dark', 'bright')
   assert run.task.model.width == 4
+  with pytest.raises(UserError, match='arrays that were passed from Python'):
+    jaxvision.evaluate(tmp_path / 'run', quiet=True)
+  again = jaxvision.evaluate(tmp_path / 'run', quiet=True, data=arrays)
+  assert again['accuracy'] == summary['test_accuracy']
+
+
+def test_a_data_set_passed_as_an_object_is_found_again_by_its_name(
+  digits_config, tmp_path, quick_compile
+):
+  digits = data.load(digits_config.data)
+  summary = jaxvision.train(digits_config, tmp_path / 'run', quiet=True, data=digits)
+  again = jaxvision.evaluate(tmp_path / 'run', quiet=True)
+  assert again['accuracy'] == summary['test_accuracy']
 
 
 def test_own_network_from_the_directory_of_the_config_and_from_the_working_directory(

@@ -65,24 +65,6 @@ def test_unwritable_workdir_and_full_disk(call, tmp_path):
   assert command_line.disk_problem(ValueError('a fault of ours')) is None
 
 
-def test_process_restarts_once_with_huge_pages(monkeypatch):
-  started = []
-  monkeypatch.setattr('os.execv', lambda path, arguments: started.append(arguments))
-  monkeypatch.setattr('sys.argv', ['jaxvision', '--version'])
-  monkeypatch.setattr('sys.orig_argv', ['python', '-m', 'jaxvision.main', '--version'])
-  monkeypatch.setattr('sys.platform', 'linux')
-  monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.arena_max=2')
-  with pytest.raises(SystemExit):
-    command_line.cli()
-  assert started == [[sys.executable, '-m', 'jaxvision.main', '--version']]
-  assert os.environ['GLIBC_TUNABLES'] == (
-    'glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1'
-  )
-  with pytest.raises(SystemExit):
-    command_line.cli()
-  assert len(started) == 1
-
-
 def test_import_loads_no_heavy_package():
   check = (
     'import sys, jaxvision, jaxvision.main; '

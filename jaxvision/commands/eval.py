@@ -109,7 +109,7 @@ def _overridden(
   directory: RunDirectory, config: ConfigDict, overrides: tuple[str, ...]
 ) -> ConfigDict:
   """Returns the config with overrides that evaluation may have, or raises UserError."""
-  changed = config_lib.override(config_lib.thaw(config), overrides)
+  changed = config_lib.override(config, overrides)
   refused = [
     line
     for line in config_lib.differences(config, changed)

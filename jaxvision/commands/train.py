@@ -91,6 +91,9 @@ def train(
   adopted, start = pretrained.begin(config, None if overwrite else directory)
   dataset = data_lib.load(adopted.data, source=resolved.data)
   info = DatasetInfo.of(dataset)
+  if resolved.data is None or getattr(resolved.data, 'split_settings', ()):
+    # Not arrays or a function of the user's: found again by its name, wherever it is.
+    info = dataclasses.replace(info, fingerprint='')
   run = Run.build(
     adopted, info, parts=resolved, compiler=compiler or Compiler(), directory=directory
   )

@@ -325,11 +325,12 @@ def _raised(path: Path, error: BaseException, kind: str) -> str:
 
 
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
-  """Applies 'path=value' assignments to a valid config and checks the result.
+  """Returns a valid config with 'path=value' assignments applied and checked.
 
   >>> override(base_config(), ['data.name=mnist', 'seed=3']).data.name
   'mnist'
   """
+  config = thaw(config)
   for assignment in assignments:
     path, equals, text = assignment.partition('=')
     field, is_open = _known(path)

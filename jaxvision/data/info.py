@@ -20,7 +20,7 @@ class DatasetInfo:
     skipped: unreadable files that were passed over.
     crop_fraction, interpolation: how images of other sizes are brought to the shape.
     label_kind: 'class', 'multilabel' or 'regression'.
-    fingerprint: of data that a user passed as arrays; '' for others.
+    fingerprint: see `Dataset`; in dataset.json of data of the user's own, else ''.
   """
 
   name: str

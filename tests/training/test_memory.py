@@ -70,6 +70,7 @@ class Counting:
 
   def __init__(self, n):
     self.n, self.reads = n, 0
+    self.labels = np.broadcast_to(np.int32(0), n)
 
   def __len__(self):
     return self.n

@@ -1,9 +1,12 @@
 """The self-check of XLA:CPU, and what follows from its finding something wrong."""
 
+import logging
+
 import jax
 import numpy as np
 import pytest
 
+from jaxvision.config import base_config
 from jaxvision.errors import UserError
 from jaxvision.training import runtime, self_check
 
@@ -50,11 +53,14 @@ def pretend(monkeypatch, wrong):
   monkeypatch.setattr(self_check, 'check_cpu_reductions', wrong)
 
 
-def test_fused_reductions_are_switched_off_where_they_are_wrong(monkeypatch):
+def test_fused_reductions_are_switched_off_where_they_are_wrong(monkeypatch, caplog):
   pretend(monkeypatch, lambda options: () if options == UNFUSED else ('sum of x',))
   assert runtime.compiler_options() == UNFUSED
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  (warning,) = runtime.start(deterministic=False)
+  monkeypatch.setattr(logging.getLogger('jaxvision'), 'propagate', True)
+  with caplog.at_level('WARNING', logger='jaxvision'):
+    runtime.start(base_config())
+  (warning,) = caplog.messages
   assert 'fused reductions wrongly on a CPU (sum of x)' in warning
   assert '\n' not in warning
 
