@@ -47,6 +47,15 @@ def fresh_log():
   log.handlers[:] = before[2]
 
 
+@pytest.fixture(autouse=True)
+def no_warning_of_reductions(monkeypatch):
+  """Leaves out the warning of some versions of JAX, which says nothing of a test.
+
+  What is computed stays as chosen; `test_self_check` tests the warning.
+  """
+  monkeypatch.setattr('jaxvision.training.runtime.reductions_off', lambda: None)
+
+
 @pytest.fixture
 def quick_compile():
   """Halves the time of tests that compile much and compute next to nothing."""

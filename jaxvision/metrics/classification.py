@@ -203,11 +203,16 @@ def accuracy_interval(
     Wilson, "Probable inference, the law of succession, and statistical inference",
     JASA 1927.
 
+  Raises:
+    ValueError: there are no examples.
+
   >>> [round(bound, 3) for bound in accuracy_interval(350, 360)]
   [0.95, 0.985]
   """
   from scipy import stats
 
+  if total < 1:  # newer versions of SciPy do not raise
+    raise ValueError('an accuracy of no examples has no interval')
   test = stats.binomtest(correct, total)
   interval = test.proportion_ci(confidence, method='wilson')
   return float(interval.low), float(interval.high)

@@ -11,10 +11,12 @@ from jaxvision.errors import UserError
 from jaxvision.training import runtime, self_check
 
 FUSED, UNFUSED, DEFAULTS = runtime._CPU_OPTIONS
+REDUCTIONS_OFF = runtime.reductions_off
 
 
 @pytest.fixture(autouse=True)
-def checked_anew():
+def checked_anew(monkeypatch, no_warning_of_reductions):
+  monkeypatch.setattr(runtime, 'reductions_off', REDUCTIONS_OFF)
   runtime._checked_cpu_options.cache_clear()
   yield
   runtime._checked_cpu_options.cache_clear()
