@@ -106,7 +106,9 @@ def with_train(model: nn.Module) -> nn.Module:
       arguments['deterministic'] = not train
     return original.__call__(self, images, **arguments)
 
-  wrapped = type(original.__name__, (original,), {'__call__': call})
+  # Python 3.13 finds the source of a class by this, which is not inherited.
+  line = {k: v for k, v in vars(original).items() if k == '__firstlineno__'}
+  wrapped = type(original.__name__, (original,), {'__call__': call, **line})
   wrapped.__module__ = original.__module__
   wrapped.__qualname__ = original.__qualname__
   fields = [f.name for f in dataclasses.fields(model) if f.init and f.name != 'parent']
