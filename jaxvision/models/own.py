@@ -106,11 +106,11 @@ def with_train(model: nn.Module) -> nn.Module:
       arguments['deterministic'] = not train
     return original.__call__(self, images, **arguments)
 
-  # Python 3.13 finds the source of a class by this, which is not inherited.
-  line = {k: v for k, v in vars(original).items() if k == '__firstlineno__'}
-  wrapped = type(original.__name__, (original,), {'__call__': call, **line})
+  wrapped = type(original.__name__, (original,), {'__call__': call})
   wrapped.__module__ = original.__module__
   wrapped.__qualname__ = original.__qualname__
+  if '__firstlineno__' in vars(original):  # where Python 3.13 finds its source
+    wrapped.__firstlineno__ = original.__firstlineno__
   fields = [f.name for f in dataclasses.fields(model) if f.init and f.name != 'parent']
   return wrapped(**{name: getattr(model, name) for name in fields})
 
