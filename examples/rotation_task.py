@@ -30,7 +30,7 @@ class Rotation(SupervisedTask):
     if train:
       key_turn, key_augment = jax.random.split(key)
       turns = jax.random.randint(key_turn, images.shape[:1], 0, 4)
-      inputs = self._augment(key_augment, turned(images, turns), batch.get('flip'))
+      inputs = self.augment(key_augment, turned(images, turns), batch.get('flip'))
       return inputs, turns
     turns = jnp.arange(len(images)) % 4
     mean, std = self.normalization

@@ -70,7 +70,7 @@ class GanTask(Task):
     self.normalization = (half, half)
     self.generator = make_generator(self.gan, len(info.class_names))
     self.metrics = ClassifyingMetrics if self.gan.classifies else GANMetrics
-    self._augment = make_augment(
+    self.augment = make_augment(
       config.augment, half, half, jnp.float32, custom=self.parts.augment
     )
     self._diffaugment = tuple(config.gan.diffaugment)
@@ -168,7 +168,7 @@ class GanTask(Task):
     for part in range(parts):  # written out: XLA:CPU is slow at gradients in loops
       # Strided: each part takes the same share of every device's images.
       image, label = batch['image'][part::parts], batch['label'][part::parts]
-      real = self._augment(next(keys), image)
+      real = self.augment(next(keys), image)
       fake, labels, pullback, stats = self._generate(generator, keys, size)
       generator = generator.replace(batch_stats=stats)
       grads, (stats, new) = jax.grad(self.discriminator_loss, has_aux=True)(
@@ -352,7 +352,7 @@ class GanTask(Task):
   ) -> jax.Array:
     """Returns training images as the discriminator sees them, as pixels."""
     del flips
-    images = self._augment(key, images)
+    images = self.augment(key, images)
     if self._diffaugment:
       images = diff_augment(jax.random.fold_in(key, 1), images, self._diffaugment)
     return to_pixels(images)

@@ -42,13 +42,9 @@ class MultiLabel(SupervisedTask):
     """Writes the report of an evaluated split; returns the path of its page."""
     return multilabel.write_report(
       directory,
-      summary=summary,
-      config=self.config.to_dict(),
-      history=evaluation.history,
       labels=evaluation.labels,
       probabilities=np.asarray(self.probabilities(evaluation.outputs)),
       class_names=self.output_names,
       image_at=evaluation.image_at,
-      split=evaluation.split,
-      notes=evaluation.notes,
+      **self.report_context(evaluation, summary),
     )

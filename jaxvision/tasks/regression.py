@@ -37,13 +37,9 @@ class Regression(SupervisedTask):
     """Writes the report of an evaluated split; returns the path of its page."""
     return regression.write_report(
       directory,
-      summary=summary,
-      config=self.config.to_dict(),
-      history=evaluation.history,
       targets=np.reshape(evaluation.labels, evaluation.outputs.shape),
       predictions=evaluation.outputs,
       names=self.output_names,
       image_at=evaluation.image_at,
-      split=evaluation.split,
-      notes=evaluation.notes,
+      **self.report_context(evaluation, summary),
     )

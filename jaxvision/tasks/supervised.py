@@ -41,6 +41,7 @@ from jaxvision.tasks.assembly import (
   make_metrics,
 )
 from jaxvision.tasks.base import Batch, PyTree, Task, TaskContext, TrainState, copied
+from jaxvision.tasks.gradients import mean_gradients
 from jaxvision.tasks.losses import LOSSES
 from jaxvision.training.evaluation import Evaluation, SupervisedEvaluator
 
@@ -57,6 +58,7 @@ class SupervisedTask(Task):
     label_kinds: kinds of labels that it takes, see `DatasetInfo.label_kind`.
     measures: names of the means over examples that `example_measures` returns.
     checks_outputs: whether a model of the user's own must return [B, num_outputs].
+    augment: (key, images uint8, flips or None) -> normalised images to train on.
     model: the linen module, called as `model.apply(variables, images, train=...)`.
   """
 
@@ -77,7 +79,7 @@ class SupervisedTask(Task):
     check(config.augment, info.image_shape)
     self.dtype = jnp.dtype(config.dtype)
     self.normalization = (info.mean, info.std)
-    self._augment = make_augment(
+    self.augment = make_augment(
       config.augment, info.mean, info.std, self.dtype, custom=self.parts.augment
     )
     self._loss, self._smoothed = make_loss(config, self.parts.loss, self.losses)
@@ -131,7 +133,7 @@ class SupervisedTask(Task):
       Images of the compute dtype [B, H, W, C], normalised, and the targets [B, ...].
     """
     if train:
-      return self._augment(key, batch['image'], batch.get('flip')), batch['label']
+      return self.augment(key, batch['image'], batch.get('flip')), batch['label']
     mean, std = self.normalization
     return normalize(batch['image'], mean, std, self.dtype), batch['label']
 
@@ -169,13 +171,21 @@ class SupervisedTask(Task):
     """Writes the report of an evaluated split; returns the path of its page."""
     return generic.write_report(
       directory,
-      summary=summary,
-      config=self.config.to_dict(),
-      history=evaluation.history,
-      split=evaluation.split,
       measures=evaluation.measures,
-      notes=evaluation.notes,
+      **self.report_context(evaluation, summary),
     )
+
+  def report_context(
+    self, evaluation: Evaluation, summary: dict[str, Any]
+  ) -> dict[str, Any]:
+    """Returns the arguments that `write_report` of every module of `reports.run` takes."""
+    return {
+      'summary': summary,
+      'config': self.config.to_dict(),
+      'history': evaluation.history,
+      'split': evaluation.split,
+      'notes': evaluation.notes,
+    }
 
   # The optimiser.
 
@@ -322,44 +332,6 @@ class SupervisedTask(Task):
   def _holds_features(self, batch: Batch) -> bool:
     return batch['image'].ndim == 2
 
-  def _gradients(
-    self, state: TrainState, batch: Batch, key: jax.Array, frozen: PyTree
-  ) -> tuple[PyTree, PyTree, Any]:
-    """Returns (mean gradient, batch statistics, metrics), in `grad_accumulation` parts."""
-    grad_fn = jax.grad(self.loss, has_aux=True)
-    parts = self.config.grad_accumulation
-    if parts == 1:
-      grads, (batch_stats, metrics) = grad_fn(state.params, state, batch, key, frozen)
-      return grads, batch_stats, metrics
-    # Strided parts: each takes the same share of every device's images.
-    split = jax.tree.map(
-      lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1),
-      batch,
-    )
-
-    def accumulate(carry, inputs):
-      grads, batch_stats, metrics = carry
-      index, part = inputs
-      new_grads, (batch_stats, new) = grad_fn(
-        state.params,
-        state.replace(batch_stats=batch_stats),
-        part,
-        jax.random.fold_in(key, index),
-        frozen,
-      )
-      grads = jax.tree.map(jnp.add, grads, new_grads)
-      return (grads, batch_stats, metrics.merge(new)), None
-
-    start = (
-      jax.tree.map(jnp.zeros_like, state.params),
-      state.batch_stats,
-      self.metrics.empty(),
-    )
-    (grads, batch_stats, metrics), _ = jax.lax.scan(
-      accumulate, start, (jnp.arange(parts), split)
-    )
-    return jax.tree.map(lambda g: g / parts, grads), batch_stats, metrics
-
   def train_step(
     self, state: TrainState, batch: Batch, key: jax.Array, frozen: PyTree = None
   ) -> tuple[TrainState, Any]:
@@ -378,7 +350,9 @@ class SupervisedTask(Task):
     if config.augment.flip and config.augment.flip_mode == 'alternating':
       flips = alternating_flips(state.key, batch['index'], batch['epoch'])
       batch = {**batch, 'flip': flips}
-    grads, batch_stats, metrics = self._gradients(state, batch, key, frozen)
+    grads, batch_stats, metrics = mean_gradients(
+      self.loss, state, batch, key, frozen, config.grad_accumulation, self.metrics
+    )
     optimizer = self.make_optimizer(state.hparams)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     new = {
@@ -476,7 +450,7 @@ class SupervisedTask(Task):
   ) -> jax.Array:
     """Returns training images as the model sees them, as pixels."""
     mean, std = self.normalization
-    seen = self._augment(key, images, flips).astype(jnp.float32)
+    seen = self.augment(key, images, flips).astype(jnp.float32)
     pixels = 255 * (seen * jnp.array(std) + jnp.array(mean))
     return jnp.round(jnp.clip(pixels, 0, 255)).astype(jnp.uint8)
 

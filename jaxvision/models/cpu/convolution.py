@@ -137,9 +137,8 @@ def conv_transpose(
     kernel = rhs.swapaxes(2, 3) if transpose_kernel else rhs[::-1, ::-1]
     window = cells.Window(size, tuple(strides))
     form = cells.choose(window, lhs.shape[1:3], kernel.shape[2:], plain=_plain.get())
-    if (
-      form
-    ):  # its result has all pixels that a window covers: cut those beyond the pads
+    if form:
+      # Its result has all pixels that a window covers: those beyond the pads are cut.
       cut = ((a - k + 1, b - k + 1) for k, (a, b) in zip(size, pads))
       return pad(form.up(lhs, kernel, window), cut)
   return jax.lax.conv_transpose(

@@ -1,0 +1,67 @@
+"""The gradient of a batch, computed at once or in parts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxvision.tasks.base import Batch, PyTree, TrainState
+
+
+def mean_gradients(
+  loss: Callable[..., tuple[jax.Array, tuple[PyTree, Any]]],
+  state: TrainState,
+  batch: Batch,
+  key: jax.Array,
+  frozen: PyTree,
+  parts: int,
+  metrics: Any,
+) -> tuple[PyTree, PyTree, Any]:
+  """Computes the gradient of the mean loss of a batch, in `parts` one after the other.
+
+  Args:
+    loss: (params, state, batch, key, frozen) -> (loss, (batch statistics, metrics)), as
+      `SupervisedTask.loss`.
+    state: the train state.
+    batch: arrays [B, ...]; B divides by `parts`.
+    key: of the step.
+    frozen: see `SupervisedTask.loss`.
+    parts: `grad_accumulation`; the memory of one part is that of B / parts examples.
+    metrics: the class of the metrics, to begin with.
+
+  Returns:
+    (gradient like the parameters, batch statistics, metrics of the whole batch).
+  """
+  grad_fn = jax.grad(loss, has_aux=True)
+  if parts == 1:
+    grads, (batch_stats, measured) = grad_fn(state.params, state, batch, key, frozen)
+    return grads, batch_stats, measured
+  # Strided parts: each takes the same share of every device's images.
+  split = jax.tree.map(
+    lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1),
+    batch,
+  )
+
+  def accumulate(carry, inputs):
+    grads, batch_stats, measured = carry
+    index, part = inputs
+    new_grads, (batch_stats, new) = grad_fn(
+      state.params,
+      state.replace(batch_stats=batch_stats),
+      part,
+      jax.random.fold_in(key, index),
+      frozen,
+    )
+    grads = jax.tree.map(jnp.add, grads, new_grads)
+    return (grads, batch_stats, measured.merge(new)), None
+
+  start = (
+    jax.tree.map(jnp.zeros_like, state.params),
+    state.batch_stats,
+    metrics.empty(),
+  )
+  (grads, batch_stats, measured), _ = jax.lax.scan(
+    accumulate, start, (jnp.arange(parts), split)
+  )
+  return jax.tree.map(lambda g: g / parts, grads), batch_stats, measured
