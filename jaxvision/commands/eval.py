@@ -12,7 +12,7 @@ from jaxvision.commands.workdir import workdir_of
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.training import pretrained, runtime
-from jaxvision.training.evaluation import SplitEvaluator
+from jaxvision.training.evaluation import SplitEvaluator, check_split
 from jaxvision.training.logging import describe, speaker, warn
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.parts import resolve_parts, resolve_recorded
@@ -72,10 +72,7 @@ def evaluate(
   config = directory.config()
   changed = _overridden(directory, config, overrides)
   runtime.start(config)
-  known = directory.dataset()
-  if known is None:
-    raise UserError(f'{workdir} has no trained weights yet: train it first')
-  trained_on = DatasetInfo.from_dict(known)
+  trained_on = directory.trained_on()
   if origin := directory.pretrained():
     facts = pretrained.WeightsSource.from_dict(origin).facts
     changed = pretrained.adopt(changed, facts)
@@ -166,11 +163,7 @@ def evaluate_weights(
   parts = resolve_parts(adopted)
   dataset = data_lib.load(adopted.data, source=parts.data)
   info = DatasetInfo.of(dataset)
-  if split not in dataset.splits:
-    raise UserError(
-      f'eval: {dataset.name} has no split "{split}" here (it has '
-      f'{", ".join(dataset.splits)})'
-    )
+  check_split(dataset, split)
   run = Run.build(adopted, info, parts=parts, mesh=make_mesh())
   loaded = pretrained.match(start.weights, run)
   _check_classes(start.origin.facts.class_names, info)

@@ -245,11 +245,7 @@ class SupervisedEvaluator:
       self._of(split)
 
   def _of(self, split: str) -> SplitEvaluator:
-    if split not in self._dataset.splits:
-      raise UserError(
-        f'eval: {self._dataset.name} has no split "{split}" here (it has '
-        f'{", ".join(self._dataset.splits)})'
-      )
+    check_split(self._dataset, split)
     if split not in self._evaluators:
       source, pipeline = self._inputs.splits[split], self._inputs.pipeline
       self._evaluators[split] = SplitEvaluator(self._run, source, pipeline, self._state)
@@ -314,6 +310,15 @@ class SupervisedEvaluator:
     """Returns the summary of a finished run, which another evaluation leaves as it is."""
     del final
     return summary
+
+
+def check_split(dataset: Dataset, split: str) -> None:
+  """Raises UserError where a data set has no split of that name."""
+  if split not in dataset.splits:
+    raise UserError(
+      f'eval: {dataset.name} has no split "{split}" here (it has '
+      f'{", ".join(dataset.splits)})'
+    )
 
 
 def data_notes(dataset: Dataset) -> list[str]:

@@ -2,8 +2,6 @@
 
 from jax.sharding import Mesh
 
-from jaxvision.data.info import DatasetInfo
-from jaxvision.errors import UserError
 from jaxvision.training import runtime
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.parts import resolve_recorded
@@ -26,13 +24,11 @@ def open_run(
     UserError: there is no run, or one of its parts is gone.
   """
   config = directory.config()
-  known = directory.dataset()
-  if known is None:
-    raise UserError(f'{directory.path} has no trained weights yet: train it first')
+  trained_on = directory.trained_on()
   runtime.configure(config.deterministic)
   return Run.build(
     config,
-    DatasetInfo.from_dict(known),
+    trained_on,
     parts=resolve_recorded(directory, config),
     mesh=mesh or make_mesh(data=1),
     compiler=compiler,

@@ -79,15 +79,13 @@ def resolve_parts(config: ConfigDict, given: Mapping[str, Any] | None = None) ->
       found[field] = parts_lib.resolve(path, name, config.directory)
       if field != 'data' and not callable(found[field]):
         raise UserError(f'config: {path}: {name} is not callable')
-  named = {name: name for path, name in own_names(config).items() if ' ' in path}
+  own_names(config)  # refuses what is no name of a part of one's own in a list
   augment = given.get('augment') or [
-    parts_lib.resolve('augment.custom', named[name], config.directory)
+    parts_lib.resolve('augment.custom', name, config.directory)
     for name in config.augment.custom
   ]
   metrics = given.get('metrics') or {
-    name.rpartition(':')[2].lower(): parts_lib.resolve(
-      'metrics', name, config.directory
-    )
+    _measure_name(name): parts_lib.resolve('metrics', name, config.directory)
     for name in config.metrics
   }
   return Parts(
@@ -96,6 +94,11 @@ def resolve_parts(config: ConfigDict, given: Mapping[str, Any] | None = None) ->
     callbacks=tuple(given.get('callbacks') or ()),
     **found,
   )
+
+
+def _measure_name(name: str) -> str:
+  """Returns what a metric is logged as: its class, in lower case."""
+  return name.rpartition(':')[2].lower()
 
 
 def make_callbacks(config: ConfigDict) -> list[Callback]:
@@ -184,7 +187,7 @@ def resolve_recorded(directory: RunDirectory, config: ConfigDict) -> Parts:
     if field == 'augment':
       given.setdefault(field, []).append(part)
     elif field == 'metrics':
-      given.setdefault(field, {})[name.rpartition(':')[2].lower()] = part
+      given.setdefault(field, {})[_measure_name(name)] = part
     elif field != 'data':
       given[field] = part
   if is_own(config.data.name):

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.io import write_whole
 
@@ -122,6 +123,13 @@ class RunDirectory:
   def dataset(self) -> dict[str, Any] | None:
     """Returns what the run knows of its data: class names, image shape, mean, std."""
     return self._read(self.dataset_file)
+
+  def trained_on(self) -> DatasetInfo:
+    """Returns the same as an object, or raises UserError where nothing has trained yet."""
+    known = self.dataset()
+    if known is None:
+      raise UserError(f'{self.path} has no trained weights yet: train it first')
+    return DatasetInfo.from_dict(known)
 
   def pretrained(self) -> dict[str, Any] | None:
     """Returns where the run's first weights came from, or None if from nowhere."""

@@ -35,8 +35,14 @@ def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) ->
   configure(config.deterministic)
   for warning in (missing_accelerator(), reductions_off()):
     if warning:
-      logging.getLogger('jaxvision').warning(warning)
+      _warn_once(warning)
   say(f'devices: {describe()}')
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+  """Warns of something that holds for the whole process, however many runs it has."""
+  logging.getLogger('jaxvision').warning(text)
 
 
 def configure(deterministic: bool) -> None:

@@ -17,9 +17,11 @@ REDUCTIONS_OFF = runtime.reductions_off
 @pytest.fixture(autouse=True)
 def checked_anew(monkeypatch, no_warning_of_reductions):
   monkeypatch.setattr(runtime, 'reductions_off', REDUCTIONS_OFF)
-  runtime._checked_cpu_options.cache_clear()
+  for cached in (runtime._checked_cpu_options, runtime._warn_once):
+    cached.cache_clear()
   yield
-  runtime._checked_cpu_options.cache_clear()
+  for cached in (runtime._checked_cpu_options, runtime._warn_once):
+    cached.cache_clear()
 
 
 def test_the_chosen_options_compute_right_numbers_here():
@@ -62,6 +64,7 @@ def test_fused_reductions_are_switched_off_where_they_are_wrong(monkeypatch, cap
   monkeypatch.setattr(logging.getLogger('jaxvision'), 'propagate', True)
   with caplog.at_level('WARNING', logger='jaxvision'):
     runtime.start(base_config())
+    runtime.start(base_config())  # the second run of a process does not repeat it
   (warning,) = caplog.messages
   assert 'fused reductions wrongly on a CPU (sum of x)' in warning
   assert '\n' not in warning
