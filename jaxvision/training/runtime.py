@@ -175,7 +175,7 @@ def git_commit() -> str | None:
 # See `compiler_options` for what each is worth.
 _YNNPACK = 'xla_cpu_experimental_ynn_fusion_type'
 _CPU_OPTIONS: tuple[dict[str, str] | None, ...] = (
-  {_YNNPACK: 'LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'},
+  {_YNNPACK: 'LIBRARY_FUSION_TYPE_REDUCE'},
   {_YNNPACK: 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'},
   None,  # where XLA has no such option: its defaults
 )
@@ -186,27 +186,26 @@ def compiler_options() -> dict[str, str] | None:
 
   XLA:CPU hands products, sums and convolutions to YNNPACK. Its sums over a batch, which
   batch normalisation is made of, are the faster ones, where the self-check finds them
-  right; so are its products, above all in bfloat16. Its convolutions are slower, by the
-  kernel's gradient most of all (80 channels at 32x32, batch 128, JAX 0.10: 630 ms
-  against 108), and are left to XLA.
+  right. Its convolutions are slower, by the kernel's gradient most of all (80 channels at
+  32x32, batch 128, JAX 0.10: 630 ms against 108), and are left to XLA. Its products make
+  no difference beside its sums, and a small one without them.
 
-  Milliseconds of a training step in float32 by what YNNPACK is given, medians of 5 to 25
-  steps in alternation (AMD EPYC, 2 cores):
+  Milliseconds of a training step in float32 by what YNNPACK is given, two processes in
+  turn, medians (AMD EPYC, 2 cores; a process differs from the next by up to 5 %):
 
-      JAX       network, batch          sums, products  products  nothing  XLA's default
-      0.10.1    ResNet-18, 64                     1007      1067     1126           1036
-                ResNet-20, 128                     461       473      558            438
-                DCGAN, 64                           72        73       70             72
-                small_filters_cnn, 256              41        42       42             41
-                digits_cnn, 64                     3.8       3.9      3.9            3.9
-      0.12.0.1  ResNet-18, 64                      943       995      994           1028
-                ResNet-20, 128                     392       478      460            442
-                DCGAN, 64                           84        90       81             78
-                small_filters_cnn, 256              42        45       41             39
-                digits_cnn, 64                     1.6       2.2      2.2            1.7
+      JAX       network, batch          sums  sums, products  products  nothing
+      0.10.1    ResNet-18, 64           1005             978
+                ResNet-20, 128           356             354
+                DCGAN, 64                 45              45
+                digits_cnn, 64           2.3             2.2
+      0.12.0.1  ResNet-18, 64                                      994     1056
+                ResNet-20, 128                                     401      429
+                DCGAN, 64                                           56       47
+                small_filters_cnn, 256                              44       40
+                digits_cnn, 64                                     2.4      2.4
 
-  The first column is what 0.10.1 runs with; on 0.12.0.1 its numbers are wrong, which
-  leaves the second.
+  0.10.1 runs with the first column; on 0.12.0.1 the sums are wrong, which leaves the
+  third.
 
   Raises:
     UserError: with any options, XLA computes wrong numbers on this CPU.
