@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvision.reports.run import multilabel
 from jaxvision.tasks.supervised import SupervisedTask
 from jaxvision.training.evaluation import Evaluation
 
@@ -40,6 +39,8 @@ class MultiLabel(SupervisedTask):
     self, directory: Path, evaluation: Evaluation, summary: dict[str, Any]
   ) -> Path:
     """Writes the report of an evaluated split; returns the path of its page."""
+    from jaxvision.reports.run import multilabel  # matplotlib: once there is a result
+
     return multilabel.write_report(
       directory,
       labels=evaluation.labels,

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvision.reports.run import regression
 from jaxvision.tasks.supervised import SupervisedTask
 from jaxvision.training.evaluation import Evaluation
 
@@ -35,6 +34,8 @@ class Regression(SupervisedTask):
     self, directory: Path, evaluation: Evaluation, summary: dict[str, Any]
   ) -> Path:
     """Writes the report of an evaluated split; returns the path of its page."""
+    from jaxvision.reports.run import regression  # matplotlib: once there is a result
+
     return regression.write_report(
       directory,
       targets=np.reshape(evaluation.labels, evaluation.outputs.shape),

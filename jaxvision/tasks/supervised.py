@@ -32,7 +32,6 @@ from jaxvision.inference.predictor import Predictor
 from jaxvision.models import own
 from jaxvision.models.summary import summarize
 from jaxvision.optim.averaging import update_ema, update_lookahead
-from jaxvision.reports.run import generic
 from jaxvision.tasks import freezing, tta
 from jaxvision.tasks.assembly import (
   check_optimizer,
@@ -169,6 +168,8 @@ class SupervisedTask(Task):
     self, directory: Path, evaluation: Evaluation, summary: dict[str, Any]
   ) -> Path:
     """Writes the report of an evaluated split; returns the path of its page."""
+    from jaxvision.reports.run import generic  # matplotlib: once there is a result
+
     return generic.write_report(
       directory,
       measures=evaluation.measures,

@@ -59,7 +59,7 @@ def configure(deterministic: bool) -> None:
     base = os.environ.get('JAXVISION_CACHE') or Path.home() / '.cache' / 'jaxvision'
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'xla'))
     # The default of a second would leave out the small programs of a short run.
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 
 
 def missing_accelerator() -> str | None:
