@@ -21,6 +21,8 @@ from jaxvision.models.dcgan import (
 from jaxvision.models.spectral import power_iteration
 from jaxvision.models.summary import summarize_gan
 
+pytestmark = pytest.mark.long
+
 CLASSES = 3
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1], np.int32)
 DEFAULTS = {

@@ -14,6 +14,7 @@ def groups(model, shape):
   return jax.eval_shape(model.init, jax.random.key(0), images)['params']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', models.MODELS)
 def test_every_group_of_parameters_once(name):
   model, shape = models.create(name, 5), (24, 20, 3)

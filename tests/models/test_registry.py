@@ -47,6 +47,7 @@ def run(model, variables, images, **arguments):
   return jax.jit(lambda v, x: model.apply(v, x, **arguments))(variables, images)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('dtype', models.DTYPES)
 @pytest.mark.parametrize('name', models.MODELS)
 def test_logits_parameters_and_statistics_are_float32_in_any_dtype(name, dtype):
@@ -86,6 +87,7 @@ def test_bfloat16_is_what_the_layers_compute_in(name, fill):
   assert 0 < difference < 0.05 * scale
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', NARROW)
 def test_a_train_step_reaches_every_parameter_and_statistic(name, fill):
   model = models.create(name, CLASSES, **NARROW[name])
@@ -180,6 +182,7 @@ def test_an_interceptor_can_freeze_the_batch_norm_of_one_layer(name, fill):
   chex.assert_trees_all_close(y, expected + own['params']['bias'], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', models.MODELS)
 def test_batch_norm_learns_in_its_call_whether_it_trains(name):
   fields = {'batch_norm': True} if 'batch_norm' in models.fields(name) else {}

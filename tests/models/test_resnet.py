@@ -129,6 +129,7 @@ def test_zero_init_starts_a_block_as_its_shortcut(block):
   assert jnp.abs(y - nn.relu(x)).max() > 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('block', [BasicBlock, BottleneckBlock])
 @pytest.mark.parametrize('zero_init', [False, True])
 def test_zero_init_reaches_the_last_norm_of_every_block_only(block, zero_init):
@@ -152,6 +153,7 @@ def test_kernels_are_drawn_with_the_variance_of_the_fan_out():
   assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ('block', 'shortcut', 'stem'),
   [

@@ -9,6 +9,7 @@ from jaxvision import models
 from jaxvision.models.summary import WIDTH, summarize
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', models.MODELS)
 def test_rows_add_up_to_the_parameters_of_the_model(name):
   shape = (32, 32, 3)

@@ -8,6 +8,8 @@ import pytest
 
 from jaxvision.models.cpu import conv_general_dilated, conv_transpose, convolution
 
+pytestmark = pytest.mark.long
+
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 # Kernel, strides, padding, height and width, channels in and out: one of each form,
