@@ -98,7 +98,7 @@ def train(
     adopted, info, parts=resolved, compiler=compiler or Compiler(), directory=directory
   )
   run.task.prepare_evaluation()
-  named = parts_lib.make_callbacks(config)
+  named = parts_lib.make_callbacks(config, run.task.best)
   say(describe_data(dataset, info))
   loaded = None
   if start and start.weights:

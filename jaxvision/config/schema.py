@@ -191,7 +191,8 @@ FIELDS: dict[str, Any] = {
         '',
         'cross_entropy, focal, binary_cross_entropy, mean_squared_error, huber, or a '
         'function of your own, (logits, labels) -> float [B]; empty: that of the task; '
-        'loss.* are its arguments.',
+        'loss.* are its arguments. loss.class_weights, with any of them, weights the '
+        'classes in the training loss: K numbers, or balanced.',
       )
     }
   ),
@@ -207,6 +208,30 @@ FIELDS: dict[str, Any] = {
     free=True,
     **all_strings(),
   ),
+  'early_stopping': {
+    'patience': Field(
+      0,
+      'Evaluations in a row without an improvement that end the run; 0: never.',
+      free=True,
+      **at_least(0),
+    ),
+    'measure': Field(
+      '',
+      'Measure of the evaluations, such as loss or accuracy; empty: the one that the '
+      'best checkpoint is chosen by.',
+      free=True,
+    ),
+    'mode': Field(
+      'auto',
+      'Whether lower or higher is better: min, max, or auto, which goes by the name of '
+      'the measure.',
+      free=True,
+      **one_of('auto', 'min', 'max'),
+    ),
+    'min_delta': Field(
+      0.0, 'Smallest change that is an improvement.', free=True, **at_least(0)
+    ),
+  },
   'optimizer': {
     'name': Field(
       'sgd',

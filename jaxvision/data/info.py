@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from jaxvision.data.dataset import Dataset
 
 
@@ -21,6 +23,7 @@ class DatasetInfo:
     crop_fraction, interpolation: how images of other sizes are brought to the shape.
     label_kind: 'class', 'multilabel' or 'regression'.
     fingerprint: see `Dataset`; in dataset.json of data of the user's own, else ''.
+    class_counts: training images of each class; empty where labels are no classes.
   """
 
   name: str
@@ -35,11 +38,16 @@ class DatasetInfo:
   interpolation: str = 'bilinear'
   label_kind: str = 'class'
   fingerprint: str = ''
+  class_counts: tuple[int, ...] = ()
 
   @classmethod
   def of(cls, dataset: Dataset) -> 'DatasetInfo':
     """Returns the facts of a loaded data set."""
     height, width, channels = map(int, dataset.image_shape)
+    counts: tuple[int, ...] = ()
+    if dataset.label_kind == 'class':
+      labels = np.asarray(dataset.splits['train'].labels)
+      counts = tuple(np.bincount(labels, minlength=dataset.num_classes).tolist())
     return cls(
       name=dataset.name,
       class_names=tuple(dataset.class_names),
@@ -53,6 +61,7 @@ class DatasetInfo:
       interpolation=dataset.interpolation,
       label_kind=dataset.label_kind,
       fingerprint=dataset.fingerprint,
+      class_counts=counts,
     )
 
   @classmethod

@@ -35,6 +35,7 @@ def make_loss(
     UserError: no such loss, one that does not suit the task, or an unknown option.
   """
   options = dict(config.loss)
+  options.pop('class_weights', None)  # see `make_class_weights`
   name = options.pop('name') or suitable[0]
   loss = own
   if loss is None:
@@ -65,6 +66,51 @@ def make_loss(
       f'config: label_smoothing does not hold for loss {name}: set it to 0'
     )
   return functools.partial(loss, **options), smoothed
+
+
+def make_class_weights(
+  config: ConfigDict, info: DatasetInfo, num_outputs: int
+) -> np.ndarray | None:
+  """Returns the factor of each class in the training loss, or None where it has none.
+
+  'balanced' is n / (K n_c) for a class of n_c among n training images of K classes, so
+  that every class counts alike and the mean factor of an image is 1.
+
+  Args:
+    config: of the run; `loss.class_weights` is 'balanced' or K numbers.
+    info: of its data set.
+    num_outputs: K.
+
+  Returns:
+    float32 [K] or None.
+
+  Raises:
+    UserError: the weights are no K numbers from 0 on, or the labels are no classes.
+  """
+  weights = config.loss.get('class_weights')
+  if weights is None or (isinstance(weights, Sequence) and not weights):
+    return None
+  if info.label_kind != 'class' or len(info.class_names) != num_outputs:
+    raise UserError(
+      'config: loss.class_weights needs one class for each image, and task '
+      f'{config.task} has other targets: leave it out'
+    )
+  if weights == 'balanced':
+    counts = np.asarray(info.class_counts, np.float64)
+    if not counts.all():
+      name = info.class_names[int(np.argmin(counts))]
+      raise UserError(
+        f'config: loss.class_weights=balanced: class "{name}" has no training images'
+      )
+    return (counts.sum() / (num_outputs * counts)).astype(np.float32)
+  values = list(weights) if isinstance(weights, Sequence | np.ndarray) else [weights]
+  numbers = [v for v in values if isinstance(v, int | float) and 0 <= v < float('inf')]
+  if len(values) != num_outputs or len(numbers) != num_outputs or not any(numbers):
+    raise UserError(
+      f'config: loss.class_weights must be "balanced" or {num_outputs} numbers from 0 on, '
+      f'one for each class and not all of them 0, not {weights!r}'
+    )
+  return np.asarray(numbers, np.float32)
 
 
 def make_metrics(

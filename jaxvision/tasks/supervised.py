@@ -36,6 +36,7 @@ from jaxvision.tasks import freezing, tta
 from jaxvision.tasks.assembly import (
   check_optimizer,
   check_step,
+  make_class_weights,
   make_loss,
   make_metrics,
 )
@@ -83,6 +84,7 @@ class SupervisedTask(Task):
     )
     self._loss, self._smoothed = make_loss(config, self.parts.loss, self.losses)
     self.metrics = make_metrics(self.measures, self.parts.metrics)
+    self._class_weights = make_class_weights(config, info, self.num_outputs)
     self.model = self.make_model()
     self._averaged = switched_on(config.ema_decay) or bool(config.lookahead.every)
     self._first_steps, self._layers = self._check_parameters()
@@ -292,6 +294,8 @@ class SupervisedTask(Task):
     smoothing = self.number(state, 'label_smoothing')
     losses = self.example_losses(outputs, targets, smoothing)
     metrics = self._measure(losses, outputs, targets)
+    if self._class_weights is not None:  # the measured loss is that of evaluation
+      losses *= jnp.asarray(self._class_weights)[targets]
     return losses.mean(), (batch_stats, metrics)
 
   def forward(

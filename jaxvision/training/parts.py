@@ -17,7 +17,7 @@ from jaxvision.config import parts as parts_lib
 from jaxvision.config.parts import PartSource, is_own, source_of
 from jaxvision.errors import UserError, closest
 from jaxvision.tasks.base import Parts
-from jaxvision.training.callbacks import Callback
+from jaxvision.training.callbacks import Callback, EarlyStopping
 from jaxvision.training.loggers import LOGGERS
 from jaxvision.training.run_directory import RunDirectory, write_json
 
@@ -101,9 +101,16 @@ def _measure_name(name: str) -> str:
   return name.rpartition(':')[2].lower()
 
 
-def make_callbacks(config: ConfigDict) -> list[Callback]:
-  """Returns the loggers and callbacks that a config names, as new objects."""
-  found = []
+def make_callbacks(config: ConfigDict, best: tuple[str, str]) -> list[Callback]:
+  """Returns the loggers and callbacks that a config names, as new objects.
+
+  Args:
+    config: of the run.
+    best: the measure that the best checkpoint is chosen by, and 'min' or 'max'.
+  """
+  found: list[Callback] = []
+  if config.early_stopping.patience:
+    found.append(_early_stopping(config.early_stopping, best))
   for name in config.callbacks:
     if is_own(name):
       part = parts_lib.resolve('callbacks', name, config.directory)
@@ -122,6 +129,14 @@ def make_callbacks(config: ConfigDict) -> list[Callback]:
       )
     found.append(made)
   return found
+
+
+def _early_stopping(section: ConfigDict, best: tuple[str, str]) -> EarlyStopping:
+  measure, mode = section.measure or best[0], section.mode
+  if mode == 'auto':
+    falls = any(word in measure for word in ('loss', 'error', 'fd'))
+    mode = best[1] if measure == best[0] else 'min' if falls else 'max'
+  return EarlyStopping(measure, mode, section.patience, section.min_delta)
 
 
 def sources(config: ConfigDict, parts: Parts) -> dict[str, PartSource]:

@@ -11,6 +11,7 @@ from command_line import DIGITS, assert_refused
 
 import jaxvision
 from jaxvision.errors import UserError
+from jaxvision.training.parts import make_callbacks
 
 SHORT = (
   '--config.steps=4',
@@ -285,3 +286,38 @@ def test_objects_that_eval_could_not_import_are_refused(digits_config, tmp_path)
   refused('loss.name: functools.partial.* has no name', loss=partial)
   with pytest.raises(TypeError, match='no argument "optimiser"'):
     jaxvision.train(digits_config, tmp_path / 'run', optimiser=local)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'measure', 'mode'),
+  [
+    ({}, 'accuracy', 'max'),
+    ({'measure': 'loss'}, 'loss', 'min'),
+    ({'measure': 'mean_absolute_error'}, 'mean_absolute_error', 'min'),
+    ({'measure': 'accuracy_top5'}, 'accuracy_top5', 'max'),
+    ({'measure': 'loss', 'mode': 'max'}, 'loss', 'max'),
+  ],
+)
+def test_early_stopping_of_a_config(fields, measure, mode):
+  config = jaxvision.base_config()
+  config.callbacks = ()
+  assert make_callbacks(config, ('accuracy', 'max')) == []
+  config.early_stopping.update({'patience': 2, 'min_delta': 0.5, **fields})
+  (early,) = make_callbacks(config, ('accuracy', 'max'))
+  assert (early.measure, early.mode) == (measure, mode)
+  assert (early.patience, early.min_delta) == (2, 0.5)
+
+
+def test_a_run_that_no_longer_improves_ends_and_says_so(call, tmp_path):
+  fields = ('early_stopping.patience=1', 'early_stopping.min_delta=1.0', 'steps=12')
+  code, out, err = call(
+    'train',
+    DIGITS,
+    *SHORT,
+    '--config.eval_every_steps=3',
+    *(f'--config.{field}' for field in fields),
+    f'--workdir={tmp_path / "run"}',
+  )
+  assert (code, err) == (0, '')
+  assert 'stopped at step 6 of 12: accuracy has not improved since step 3' in out
+  assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['steps'] == 6
