@@ -48,6 +48,11 @@ DATA_FIELDS: dict[str, Any] = {
   'examples_per_class': Field(
     0, 'Training images of each class, drawn by `split_seed`; 0: all.', **at_least(0)
   ),
+  'balanced': Field(
+    False,
+    'Whether training draws every class equally often, however many images it has; an '
+    'epoch stays as many images as the split has.',
+  ),
   'image_size': Field(
     0,
     'Height and width to resize to, in pixels; 0: of the pretrained weights, else as '

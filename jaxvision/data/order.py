@@ -103,6 +103,60 @@ def example_index(
   return index.reshape(shape)
 
 
+def class_members(
+  labels: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the examples of each class, as `balanced_index` takes them.
+
+  Args:
+    labels: int [n], from 0 on; every class has an example.
+    num_classes: K.
+
+  Returns:
+    (members int32 [n], class by class; where each class begins in them and the last one
+    ends, int32 [K + 1]).
+
+  >>> class_members(np.array([1, 0, 1, 1]), 2)
+  (array([1, 0, 2, 3], dtype=int32), array([0, 1, 4], dtype=int32))
+  """
+  members = np.argsort(labels, kind='stable').astype(np.int32)
+  counts = np.bincount(labels, minlength=num_classes)
+  return members, np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+def balanced_index(
+  seed: int | Any,
+  position: Any,
+  members: Any,
+  starts: Any,
+  largest: int,
+  xp: types.ModuleType = np,
+) -> Any:
+  """Returns which example stands at each position, every class as often as any other.
+
+  `largest` times K positions visit each class `largest` times: each example of the
+  largest class once, those of a smaller one several times, as equally often as can be.
+
+  Args:
+    seed, position, xp: as in `example_index`.
+    members, starts: from `class_members`; may be traced.
+    largest: examples of the largest class.
+
+  Returns:
+    int32 of the shape of `position`.
+
+  >>> members, starts = class_members(np.array([1, 0, 1, 1]), 2)
+  >>> sorted(balanced_index(0, np.arange(6), members, starts, 3).tolist())
+  [0, 1, 1, 1, 2, 3]
+  """
+  classes = starts.shape[0] - 1
+  place = example_index(seed, position, classes * largest, xp)
+  label = (place % np.uint32(classes)).astype(xp.int32)
+  rank = (place // np.uint32(classes)).astype(xp.int32)
+  first = starts[label]
+  return members[first + rank % (starts[label + 1] - first)]
+
+
 def coin(words: Any, index: Any, xp: types.ModuleType = np) -> Any:
   """Returns a fair bit for each example, the same for the whole run.
 

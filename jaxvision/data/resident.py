@@ -13,26 +13,31 @@ import numpy as np
 from jaxvision.data.augment import apply_resized_crop
 from jaxvision.data.augment.resized_crop import Crop, draw_crops, fit_boxes
 from jaxvision.data.dataset import ArraySource
-from jaxvision.data.order import example_index
+from jaxvision.data.order import balanced_index, class_members, example_index
 
 Batch = dict[str, jax.Array]
 
 
-def put(source: ArraySource, sharding: jax.sharding.Sharding) -> Batch:
+def put(
+  source: ArraySource, sharding: jax.sharding.Sharding, balanced_classes: int = 0
+) -> Batch:
   """Places a split on the devices.
 
   Args:
     source: a split with `images` uint8 [n, H, W, C] and `labels` [n, ...].
     sharding: where; replicated, as every device draws from the whole split.
+    balanced_classes: K, where batches are to hold every class equally often; else 0.
 
   Returns:
-    {'image': uint8 [n, H, W, C], 'label': [n, ...]}, with the dtype of the labels. On a
-    CPU, memory-mapped images are used where they are, without a copy.
+    {'image': uint8 [n, H, W, C], 'label': [n, ...]}, with the dtype of the labels; with
+    `balanced_classes` also 'members' and 'starts' of `class_members`. On a CPU,
+    memory-mapped images are used where they are, without a copy.
   """
-  return {
-    'image': jax.device_put(source.images, sharding),
-    'label': jax.device_put(source.labels, sharding),
-  }
+  split = {'image': source.images, 'label': source.labels}
+  if balanced_classes:
+    members, starts = class_members(np.asarray(source.labels), balanced_classes)
+    split |= {'members': members, 'starts': starts}
+  return {name: jax.device_put(array, sharding) for name, array in split.items()}
 
 
 def train_indices(
@@ -41,6 +46,7 @@ def train_indices(
   step: jax.Array,
   batch_size: int,
   steps: int = 1,
+  largest_class: int = 0,
 ) -> jax.Array:
   """Returns which examples the batches of some steps hold; pure, for compiled code.
 
@@ -50,6 +56,8 @@ def train_indices(
     step: int32 scalar, the first step; may be traced.
     batch_size: images in a batch.
     steps: number of batches.
+    largest_class: examples of the largest class, where the split was put with
+      `balanced_classes`; else 0.
 
   Returns:
     int32 [steps, batch_size].
@@ -57,7 +65,11 @@ def train_indices(
   n = split['label'].shape[0]
   first = step.astype(jnp.uint32) * np.uint32(batch_size)
   place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
-  index = example_index(seed, first + place, n, xp=jnp).astype(jnp.int32)
+  if largest_class:
+    tables = split['members'], split['starts']
+    index = balanced_index(seed, first + place, *tables, largest_class, xp=jnp)
+  else:
+    index = example_index(seed, first + place, n, xp=jnp).astype(jnp.int32)
   # This sort changes nothing but keeps XLA from fusing the index into the gather, which
   # would compute it again for every byte of an image (ten times the cost of a whole step
   # on a CPU, where optimization_barrier does not prevent it).
@@ -112,7 +124,10 @@ def take(split: Batch, index: jax.Array) -> Batch:
     {'image': uint8 [B, H, W, C], 'label': [B, ...]}.
   """
   # Indices are in range by construction, so that no check of each is needed.
-  return {k: v.at[index].get(mode='promise_in_bounds') for k, v in split.items()}
+  return {
+    name: split[name].at[index].get(mode='promise_in_bounds')
+    for name in ('image', 'label')
+  }
 
 
 def eval_batch(split: Batch, start: jax.Array, batch_size: int) -> Batch:

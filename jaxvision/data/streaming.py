@@ -18,7 +18,7 @@ from absl import flags
 from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_boxes
 from jaxvision.data.dataset import Example, Source, read_crops, read_many
 from jaxvision.data.decode import BoxOf
-from jaxvision.data.order import example_index
+from jaxvision.data.order import balanced_index, class_members, example_index
 
 Batch = dict[str, np.ndarray]
 
@@ -83,15 +83,29 @@ class _TrainOrder(_Order):
   """Every example that a run takes, in order."""
 
   def __init__(
-    self, source: Source, share: _Share, steps: int, seed: int, crop: Crop | None
+    self,
+    source: Source,
+    share: _Share,
+    steps: int,
+    seed: int,
+    crop: Crop | None,
+    balanced_classes: int,
   ):
     super().__init__(source, share, steps)
     self.seed, self.crop = seed, crop
+    self.classes: tuple[np.ndarray, np.ndarray, int] | None = None
+    if balanced_classes:
+      members, starts = class_members(np.asarray(source.labels), balanced_classes)
+      self.classes = members, starts, int(np.diff(starts).max())
+
+  def _indices(self, positions: np.ndarray) -> np.ndarray:
+    if self.classes:
+      return balanced_index(self.seed, positions, *self.classes)
+    return example_index(self.seed, positions, len(self.source)).astype(np.int32)
 
   def __getitem__(self, step: int) -> Batch:
     positions = self._positions(step)
-    count = len(self.source)
-    indices = example_index(self.seed, positions, count).astype(np.int32)
+    indices = self._indices(positions)
     where = indices.tolist()
     if self.crop is None:
       batch = self._examples(lambda part: read_many(self.source, where[part]))
@@ -100,7 +114,7 @@ class _TrainOrder(_Order):
       batch = self._examples(
         lambda part: read_crops(self.source, where[part], boxes[part])
       )
-    epochs = (positions // count).astype(np.int32)
+    epochs = (positions // len(self.source)).astype(np.int32)
     return {**batch, 'index': indices, 'epoch': epochs}
 
 
@@ -221,6 +235,7 @@ def train_stream(
   state: dict[str, Any] | None = None,
   process: tuple[int, int] = (0, 1),
   crop: Crop | None = None,
+  balanced_classes: int = 0,
 ) -> Stream:
   """Returns the training batches of steps 0 to `steps`.
 
@@ -238,9 +253,10 @@ def train_stream(
       which is kept, since each has its own position.
     process: (index, count) of this host among those that share each batch.
     crop: random resized crops; None: whole images.
+    balanced_classes: number of classes, where every one is drawn equally often; else 0.
   """
   share = _Share.of(batch_size, process)
-  order = _TrainOrder(source, share, steps, seed, crop)
+  order = _TrainOrder(source, share, steps, seed, crop, balanced_classes)
   stream = Stream(order, state['workers'] if state else workers)
   if state:
     stream.restore(state)

@@ -97,6 +97,8 @@ class Run:
     parts = resolve_parts(config) if parts is None else parts
     task_class = tasks.find(config.task, parts.task)
     batches = task_class.batches_per_step(config)
+    if config.data.balanced:
+      _check_classes(info)
     plan = RunPlan.of(config, info.examples['train'], batches)
     context = TaskContext(config, info, plan, parts)
     if parts.task is None:
@@ -237,6 +239,11 @@ class Run:
       wanted = 1 if cpu else self.config.log_every_steps
     return min(wanted, self.plan.total_steps)
 
+  @property
+  def balanced_classes(self) -> int:
+    """The number of classes where training draws each equally often, else 0."""
+    return len(self.info.class_names) if self.config.data.balanced else 0
+
   def trainer(
     self,
     dataset: Dataset,
@@ -264,8 +271,23 @@ class Run:
       position or None,
       (jax.process_index(), jax.process_count()),
       Crop.of(self.config.augment),
+      self.balanced_classes,
     )
     return StreamingTrainer(self, stream, state, step)
+
+
+def _check_classes(info: DatasetInfo) -> None:
+  """Raises UserError unless every class has training images to draw."""
+  if info.label_kind != 'class':
+    raise UserError(
+      f'config: data.balanced draws classes equally often, and the labels of {info.name} '
+      'are no classes: leave it out'
+    )
+  for name, count in zip(info.class_names, info.class_counts):
+    if not count:
+      raise UserError(
+        f'config: data.balanced: class "{name}" of {info.name} has no training images'
+      )
 
 
 def first_images(source: Source) -> np.ndarray:

@@ -102,6 +102,7 @@ def resident_steps(
   """
   to_batch, crop = over_batch(run.mesh), Crop.of(run.config.augment)
   batch_size, health = run.plan.images_per_step, run.task.health
+  largest = max(run.info.class_counts) if run.balanced_classes else 0
 
   def take_step(state, metrics, split, index):
     batch = resident.train_batch(split, index, state.step, state.order_seed, crop)
@@ -110,7 +111,9 @@ def resident_steps(
     return state, metrics.merge(new), health(new)
 
   def train_step(state, metrics, split):
-    (index,) = resident.train_indices(split, state.order_seed, state.step, batch_size)
+    (index,) = resident.train_indices(
+      split, state.order_seed, state.step, batch_size, largest_class=largest
+    )
     return take_step(state, metrics, split, index)
 
   def train_steps_scan(state, metrics, split):
@@ -119,7 +122,7 @@ def resident_steps(
       return tuple(carry), loss
 
     indices = resident.train_indices(
-      split, state.order_seed, state.step, batch_size, steps
+      split, state.order_seed, state.step, batch_size, steps, largest
     )
     (state, metrics), losses = jax.lax.scan(body, (state, metrics), indices)
     return state, metrics, jnp.sum(losses)
@@ -190,7 +193,7 @@ class ResidentTrainer(_Trainer):
 
   def __init__(self, run: Any, source: ArraySource, state: PyTree, step: int = 0):
     self.steps_per_dispatch = run.steps_per_dispatch()
-    self._split = resident.put(source, replicated(run.mesh))
+    self._split = resident.put(source, replicated(run.mesh), run.balanced_classes)
     super().__init__(run, state, step)
 
   def _compile(self, train_step: Callable, state: PyTree, phase: int) -> Any:

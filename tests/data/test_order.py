@@ -9,7 +9,12 @@ import pytest
 from scipy import stats
 
 from jaxvision.data import order
-from jaxvision.data.order import example_index, seed_words
+from jaxvision.data.order import (
+  balanced_index,
+  class_members,
+  example_index,
+  seed_words,
+)
 
 LAST = 2**32 - 1
 
@@ -145,3 +150,32 @@ def test_workers_need_no_jax(monkeypatch):
   fresh = runpy.run_path(order.__file__)
   got = fresh['example_index'](0, np.arange(9), 9)
   np.testing.assert_array_equal(got, example_index(0, np.arange(9), 9))
+
+
+LABELS = np.repeat([0, 2, 1], [3, 40, 7])  # of classes of very different sizes
+
+
+def balanced(seed, position, xp=np):
+  members, starts = class_members(LABELS, 3)
+  return balanced_index(seed, position, members, starts, 40, xp)
+
+
+def test_a_balanced_order_visits_every_class_equally_often():
+  for first in (0, 120, 240):
+    visits = np.bincount(balanced(5, first + np.arange(120)), minlength=len(LABELS))
+    for label, size in ((0, 3), (2, 40), (1, 7)):
+      of_class = visits[label == LABELS]
+      assert of_class.sum() == 40
+      assert set(of_class) <= {40 // size, -(-40 // size)}
+
+
+def test_a_balanced_order_is_a_function_of_seed_and_position():
+  position = np.random.default_rng(0).integers(0, 2**32, (6, 5), np.uint32)
+  members, starts = map(jnp.asarray, class_members(LABELS, 3))
+  traced = jax.jit(lambda w, p, m, s: balanced_index(w, p, m, s, 40, jnp))
+  for seed in (0, 2**63 - 1):
+    expected = balanced(seed, position)
+    got = traced(jnp.asarray(seed_words(seed)), jnp.asarray(position), members, starts)
+    assert got.dtype == expected.dtype == np.int32
+    np.testing.assert_array_equal(got, expected)
+  assert not np.array_equal(balanced(0, position), balanced(1, position))

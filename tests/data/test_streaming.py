@@ -18,24 +18,33 @@ def source():
   )
 
 
-def resident_batches(source, seed):
-  split = resident.put(source, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+def resident_batches(source, seed, classes=0):
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  split = resident.put(source, device, classes)
+  largest = max(np.bincount(source.labels)) if classes else 0
 
   @jax.jit
   def batch(split, seed, step):
-    (index,) = resident.train_indices(split, seed, step, BATCH)
+    (index,) = resident.train_indices(split, seed, step, BATCH, largest_class=largest)
     return resident.train_batch(split, index, step)
 
   return [batch(split, seed, np.int32(step)) for step in range(STEPS)]
 
 
-def test_resident_equals_streaming_also_after_a_resume(source):
-  expected = resident_batches(source, seed_words(7))
-  stream = streaming.train_stream(source, 7, BATCH, STEPS, workers=0)
+@pytest.mark.parametrize('classes', [0, 5])
+def test_resident_equals_streaming_also_after_a_resume(source, classes):
+  expected = resident_batches(source, seed_words(7), classes)
+
+  def start(state=None):
+    return streaming.train_stream(
+      source, 7, BATCH, STEPS, workers=0, state=state, balanced_classes=classes
+    )
+
+  stream = start()
   got = [next(stream), next(stream)]
   state = stream.state()
   stream.close()
-  stream = streaming.train_stream(source, 7, BATCH, STEPS, workers=0, state=state)
+  stream = start(state)
   got += list(stream)
   stream.close()
   assert len(got) == STEPS

@@ -1,17 +1,22 @@
 """Runs that share their compiled programs train as runs with programs of their own."""
 
+import dataclasses
+
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxvision
 from jaxvision import config as config_lib
 from jaxvision import data
+from jaxvision.data import resident
 from jaxvision.data.info import DatasetInfo
-from jaxvision.training.mesh import make_mesh
+from jaxvision.errors import UserError
+from jaxvision.training.mesh import make_mesh, replicated
 from jaxvision.training.run import Run
-from jaxvision.training.step import Compiler
+from jaxvision.training.step import Compiler, resident_steps
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
@@ -110,3 +115,40 @@ def test_numbers_are_no_part_of_a_checkpoint(digits_config, digits):
     digits_config.optimizer.learning_rate
   )
   assert state.order_seed.tolist() == [digits_config.seed, 0]
+
+
+def _uneven(sizes=(40, 4)):
+  labels = np.repeat([0, 1], sizes).astype(np.int32)
+  images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 1), np.uint8)
+  return data.from_arrays(
+    train=(images, labels), test=(images, labels), class_names=('many', 'few')
+  )
+
+
+def test_balanced_batches_hold_every_class_equally_often(digits_config):
+  config = _config(digits_config, data__balanced=True, batch_size=16)
+  dataset = _uneven()
+  run = _build(config, dataset)
+
+  def count(state, batch, key):
+    del key
+    counts = state.ema['counts'] + jnp.bincount(batch['label'], length=2)
+    return state.replace(step=state.step + 1, ema={'counts': counts}), metrics
+
+  state = run.init().replace(ema={'counts': jnp.zeros(2, jnp.int32)})
+  metrics = run.task.metrics.empty()
+  split = resident.put(dataset.splits['train'], replicated(run.mesh), 2)
+  one, scan = resident_steps(run, count, steps=9)
+  state, *_ = jax.jit(one)(state, metrics, split)
+  state, *_ = jax.jit(scan)(state, metrics, split)
+  assert state.ema['counts'].tolist() == [80, 80]
+
+
+def test_balanced_needs_images_of_every_class(digits_config):
+  config = _config(digits_config, data__balanced=True)
+  dataset = _uneven((8, 8))
+  info = DatasetInfo.of(dataset)
+  with pytest.raises(UserError, match='class "few" of arrays has no training images'):
+    Run.build(config, dataclasses.replace(info, class_counts=(16, 0)))
+  with pytest.raises(UserError, match='the labels of arrays are no classes'):
+    Run.build(config, dataclasses.replace(info, label_kind='multilabel'))
