@@ -58,9 +58,7 @@ class Range:
 
   def problem(self) -> str | None:
     """Returns what is wrong with it, or None."""
-    for end in (self.low, self.high, self.step):
-      if end is None:
-        continue
+    for end in (self.low, self.high, 1 if self.step is None else self.step):
       if isinstance(end, bool) or not isinstance(end, numbers.Real):
         return f'{_shown(end)} is no number'
       if isinstance(end, int) and abs(end) > _LARGEST:
@@ -210,17 +208,17 @@ def _check_fields(sweep: Sweep) -> None:
   if not sweep.space:
     raise UserError('sweep: the space is empty: name at least one field')
   for path in sweep.space:
-    if not isinstance(path, str):
+    if not isinstance(path, str) or not path.isprintable():
       raise UserError(
         "sweep: the keys of the space are config fields such as 'batch_size', not "
         f'{_shown(path)}'
       )
   for field, known in (('sampler', SAMPLERS), ('pruner', PRUNERS)):
     value = getattr(sweep, field)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
+      near = closest(str(value), known)
       raise UserError(
-        f'sweep: {field} "{value}" is unknown{closest(str(value), known)} (known: '
-        f'{", ".join(known)})'
+        f'sweep: {field} {_shown(value)} is unknown{near} (known: {", ".join(known)})'
       )
   for field in ('trials', 'patience', 'startup', 'seed'):
     value = getattr(sweep, field)
