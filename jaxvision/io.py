@@ -31,8 +31,8 @@ def local_path(text: str | Path, what: str) -> Path:
   name = str(text)
   if url := _URL.match(name):
     raise UserError(
-      f'{what}: {name} is a URL: name a path of this machine, such as that of a mounted '
-      f'bucket (a folder called {url[1]}: is ./{name})'
+      f'{what}: {name} is a URL, and only files of this machine are read and written: '
+      f'name a path, of a mounted bucket too (a folder {url[1]}: here is ./{name})'
     )
   if '\0' in name:
     raise UserError(f'{what}: {name!r} holds a null byte, which no path can')
