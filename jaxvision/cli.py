@@ -67,7 +67,8 @@ COMMANDS = {
   'sweep': Command(
     'sweep',
     'Train many trials of a config in search of the best values of some fields, or go '
-    'on with a sweep that was stopped.',
+    'on with a sweep that was stopped. A workdir is that of one sweep. Where no trial '
+    'came to a result, the exit code is 2, and 3 where all diverged.',
     'needed',
     workdir=True,
   ),

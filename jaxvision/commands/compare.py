@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxvision import config as config_lib
 from jaxvision.commands.summary import flops_per_image
 from jaxvision.errors import UserError
+from jaxvision.io import local_path, output_directory, writing
 from jaxvision.reports.comparison import groups
 from jaxvision.reports.comparison.groups import Comparison, FinishedRun
 from jaxvision.training.opening import open_run
@@ -40,20 +41,21 @@ def compare(
     (the comparison, path of comparison.html).
 
   Raises:
-    UserError: a directory that holds no finished run, or the same run twice.
+    UserError: a directory that holds no finished run, or the same run twice; `output`
+      cannot be written.
   """
   from jaxvision.reports.comparison.report import write_comparison
 
-  seen: dict[Path, str | Path] = {}
-  for workdir in workdirs:
-    path = Path(workdir).resolve()
-    if path in seen:
-      raise UserError(f'compare: {workdir} is named twice')
-    seen[path] = workdir
-  compared = groups.compare([_read(Path(workdir)) for workdir in workdirs])
-  if Path(output).exists() and not Path(output).is_dir():
-    raise UserError(f'compare: --output {output} is a file: name a directory')
-  return compared, write_comparison(output, compared)
+  target = output_directory(output, 'compare: --output')
+  paths = [local_path(workdir, 'compare') for workdir in workdirs]
+  seen: set[Path] = set()
+  for path in paths:
+    if path.resolve() in seen:
+      raise UserError(f'compare: {path} is named twice')
+    seen.add(path.resolve())
+  compared = groups.compare([_read(path) for path in paths])
+  with writing(target, 'compare: --output'):
+    return compared, write_comparison(target, compared)
 
 
 def _read(path: Path) -> FinishedRun:

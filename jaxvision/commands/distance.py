@@ -3,18 +3,21 @@
 import argparse
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from jaxvision.data.decode import decode_image
+from jaxvision.data.decode import decode_image, image_header
 from jaxvision.errors import UserError
 from jaxvision.inference.extractors import find_extractor
 from jaxvision.inference.image_files import find_images
+from jaxvision.io import local_path
 from jaxvision.metrics import generative
 from jaxvision.training import runtime
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 100  # images decoded at a time
 
@@ -42,7 +45,7 @@ def compare_folders(
   """Measures the images in one folder against those in another.
 
   All images of both folders, and of the folders in them, count. They are taken as they
-  are: all must have one size.
+  are, upright: all must have one size.
 
   Args:
     generated, real: the folders.
@@ -54,14 +57,15 @@ def compare_folders(
       features.
   """
   runtime.configure(deterministic=False)
-  paths = [find_images([str(folder)], 'distance') for folder in (generated, real)]
-  for folder, found in zip((generated, real), paths):
+  folders = [local_path(folder, 'distance') for folder in (generated, real)]
+  paths = [find_images([str(folder)], 'distance') for folder in folders]
+  for folder, found in zip(folders, paths):
     if len(found) < 2:
       raise UserError(
         f'distance: {folder} has {len(found)} images: a distance needs at least 2, and '
         'some thousands to mean something'
       )
-  shape = _shape(paths[0][0])
+  shape = _common_shape([*paths[0], *paths[1]])
   extractor = find_extractor(features, resizer, None, 'distance: --features')
   if extractor.image_shape:
     height, width, _ = extractor.image_shape
@@ -77,33 +81,45 @@ def compare_folders(
     )
     for found in paths
   ]
-  names = [f'{Path(folder)} ({s.name})' for folder, s in zip((generated, real), seen)]
+  fewest, dimensions = min(map(len, paths)), len(seen[0].moments.mean)
+  if fewest <= dimensions:
+    _log.warning(
+      'distance: %s images are too few for the covariance of %s features, which is '
+      'singular: the Fréchet distance is far from that of more images (take more than '
+      '%s in each folder)',
+      f'{fewest:,}',
+      f'{dimensions:,}',
+      f'{dimensions:,}',
+    )
+  names = [f'{folder} ({s.name})' for folder, s in zip(folders, seen)]
   return generative.compute_scores(
     extractor, seen[0], dataclasses.replace(seen[1], name=names[1])
   )
 
 
-def _shape(path: Path) -> tuple[int, int, int]:
-  """Returns (H, W, C) of an image file: 1 channel where it is grey, else 3."""
-  try:
-    with Image.open(path) as image:
-      channels = 1 if image.mode in ('1', 'L', 'I;16') else 3
-      return image.height, image.width, channels
-  except OSError as error:
-    raise UserError(f'distance: {path} is no image that can be read') from error
+def _common_shape(paths: list[Path]) -> tuple[int, int, int]:
+  """Returns (H, W, C) of all images as the decoder turns them: grey where all are.
+
+  Raises:
+    UserError: they are of several sizes, or one cannot be read.
+  """
+  size, all_grey = None, True
+  for path in paths:
+    height, width, grey = image_header(path)
+    size = size or (height, width)
+    if (height, width) != size:
+      raise UserError(
+        f'distance: {path} is {height}x{width} and the first image {size[0]}x{size[1]}: '
+        'bring all to one size first, as the way of resizing changes the distance'
+      )
+    all_grey = all_grey and grey
+  assert size is not None
+  return *size, 1 if all_grey else 3
 
 
 def _decoded(paths: list[Path], shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
   """Yields uint8 [B, H, W, C] in the order of the paths."""
   for start in range(0, len(paths), _CHUNK):
-    images = []
-    for path in paths[start : start + _CHUNK]:
-      found = _shape(path)
-      if found[:2] != shape[:2]:
-        sizes = [f'{height}x{width}' for height, width, _ in (found, shape)]
-        raise UserError(
-          f'distance: {path} is {sizes[0]} and the first image {sizes[1]}: bring all to '
-          'one size first, as the way of resizing changes the distance'
-        )
-      images.append(decode_image(path, shape))
-    yield np.stack(images)
+    yield np.stack(
+      [decode_image(path, shape) for path in paths[start : start + _CHUNK]]
+    )

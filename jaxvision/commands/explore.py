@@ -13,6 +13,7 @@ from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.data.sources.image_headers import file_names, folder_files, read_headers
 from jaxvision.errors import UserError
+from jaxvision.io import output_directory, writing
 from jaxvision.reports.dataset import duplicates, exploration
 from jaxvision.reports.dataset.augmented import augmented
 from jaxvision.reports.dataset.duplicates import Signatures
@@ -57,14 +58,14 @@ def explore(
 
   Raises:
     UserError: the data are not there, or a field of the config does not suit them;
-      `output` is a file.
+      `output` cannot be written.
   """
   from jaxvision.reports.dataset.report import write_exploration
 
   config = config_lib.freeze(config)
-  target = Path(output or Path('exploration') / config.name)
-  if target.exists() and not target.is_dir():
-    raise UserError(f'explore: --output {target} is a file: name a directory')
+  target = output_directory(
+    output or Path('exploration') / config.name, 'explore: --output'
+  )
   runtime.start(config)
   parts = resolve_parts(config)
   dataset = data.load(config.data, source=parts.data)
@@ -73,7 +74,8 @@ def explore(
   single.batch_size = single.grad_accumulation = single.gan.d_steps = 1
   run = Run.build(single, DatasetInfo.of(dataset), parts=parts, mesh=make_mesh(data=1))
   explored = _explored(run, dataset, images)
-  return explored, write_exploration(target, explored)
+  with writing(target, 'explore: --output'):
+    return explored, write_exploration(target, explored)
 
 
 def _explored(run: Run, dataset: Dataset, images: int) -> Exploration:

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from jaxvision import weights as weights_lib
 from jaxvision.commands.workdir import workdir_of
-from jaxvision.errors import UserError
 from jaxvision.inference.loading import load_run
+from jaxvision.io import local_path, output_file
 from jaxvision.training import pretrained
 
 
@@ -41,10 +41,10 @@ def export(
   Raises:
     UserError: no run, no checkpoint, or the file cannot be written.
   """
+  path = output_file(output, 'export: --output') if output else None
+  workdir = local_path(workdir, 'export: workdir')
   run = load_run(workdir, checkpoint)
-  path = Path(output) if output else Path(workdir) / 'model.safetensors'
-  if not path.parent.is_dir():
-    raise UserError(f'export: there is no directory {path.parent} to write to')
+  path = path or workdir / 'model.safetensors'
   fields = dict(run.config.model)
   weights_lib.save(
     path,

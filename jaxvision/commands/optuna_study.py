@@ -1,9 +1,13 @@
 """The trials of a sweep in a database: which come next, what came of them."""
 
+import contextlib
+import itertools
 import json
+import os
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,6 +18,7 @@ from jaxvision.errors import UserError
 
 try:
   import optuna
+  import sqlalchemy
   from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -26,6 +31,7 @@ except ModuleNotFoundError as error:
     "sweep needs the package optuna: pip install 'jaxvision[sweep]'"
   ) from error
 
+_WORKDIR = 'workdir '  # before the identity of a directory, among a study's attributes
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 ENDED = {  # how a trial ended, in the words of the report
   TrialState.COMPLETE: 'done',
@@ -49,7 +55,7 @@ class Study:
     mode: 'max' or 'min'.
 
   Raises:
-    UserError: the database cannot be reached, or holds another sweep of this name.
+    UserError: the database cannot be reached, or holds another study of this name.
   """
 
   def __init__(
@@ -61,7 +67,7 @@ class Study:
     warnings.filterwarnings('ignore', message='The reported value is ignored')
     self.sweep, self.measure, self.mode = sweep, measure, mode
     self.distributions = {path: _distribution(one) for path, one in sweep.space.items()}
-    try:
+    with _usable(url):
       self._study = optuna.create_study(
         study_name=sweep.name,
         storage=_storage(url),
@@ -70,14 +76,13 @@ class Study:
         direction={'max': 'maximize', 'min': 'minimize'}[mode],
         load_if_exists=True,
       )
-      before = self._study.user_attrs.get('sweep')
-    except Exception as error:  # SQLAlchemy's, the driver's, Optuna's
-      text = ' '.join(str(error).split()).split(' (Background on')[0]
+      # In this order: a process that begins a trial has claimed the study before.
+      trials, before = self.trials(), self._study.user_attrs.get('sweep')
+    if trials and before is None:
       raise UserError(
-        f'sweep: the database {_without_password(url)} cannot be used '
-        f'({type(error).__name__}: {text[:200]}): check the URL, that the server runs '
-        'and that its driver is installed'
-      ) from error
+        f'sweep: the study "{sweep.name}" in the database has trials of another '
+        'program: give the sweep another name'
+      )
     self._claim(config, before)
 
   def _claim(self, config: ConfigDict, before: str | None) -> None:
@@ -105,16 +110,23 @@ class Study:
       raise UserError(
         f'sweep: the study "{self.sweep.name}" in the database is another one ('
         + '; '.join(different[:4])
-        + '): choose another --workdir, or give the sweep another name'
+        + '): choose another directory with --workdir=DIR, and with --storage give the '
+        'sweep another name, too'
       )
+
+  def note_workdir(self, identity: str) -> None:
+    """Notes a directory in which trials of the study are trained."""
+    self._study.set_user_attr(f'{_WORKDIR}{identity}', platform.node())
+
+  def workdirs(self) -> set[str]:
+    """Returns the identities of the directories that were noted."""
+    return _workdirs(self._study.user_attrs)
 
   def enqueue_grid(self) -> None:
     """Lines up every combination of a grid that is not there yet."""
-    points: list[dict[str, Any]] = [{}]
-    for path, one in self.sweep.space.items():
-      points = [p | {path: _stored(v)} for p in points for v in one.values() or ()]
-    for point in points[: self.sweep.size]:
-      self._study.enqueue_trial(point, skip_if_exists=True)
+    axes = [map(_stored, one.values()) for one in self.sweep.space.values()]
+    for point in itertools.islice(itertools.product(*axes), self.sweep.size):
+      self._study.enqueue_trial(dict(zip(self.sweep.space, point)), skip_if_exists=True)
 
   def next(self) -> 'StudyTrial | None':
     """Begins a trial; None if there are as many as the sweep wants."""
@@ -183,10 +195,18 @@ class StudyTrial:
     """The machine that works on it."""
     return self._handle.user_attrs.get('host')
 
-  def take(self) -> None:
-    """Notes that this machine works on it."""
-    if self.host != platform.node():
-      self._handle.set_user_attr('host', platform.node())
+  def is_of(self, workdir: str) -> bool:
+    """Whether it was begun in a directory, or before anybody had noted where."""
+    attributes = self._handle.user_attrs
+    if 'workdir' in attributes:
+      return attributes['workdir'] == workdir
+    return self.host in (None, platform.node())
+
+  def take(self, workdir: str) -> None:
+    """Notes that this machine works on it, in the directory of that identity."""
+    for key, value in (('host', platform.node()), ('workdir', workdir)):
+      if self._handle.user_attrs.get(key) != value:
+        self._handle.set_user_attr(key, value)
 
   def report(self, value: float, step: int) -> bool:
     """Notes the measure at a step; returns whether to give the trial up there."""
@@ -206,9 +226,9 @@ class StudyTrial:
     """Ends it as given up; its last report is its result."""
     self._handle.study.tell(self._handle, state=TrialState.PRUNED)
 
-  def fail(self, reason: str) -> None:
+  def fail(self, reason: str, diverged: bool = False) -> None:
     """Ends it without a result."""
-    self.note(error=' '.join(reason.split())[:500])
+    self.note(error=' '.join(reason.split())[:500], diverged=diverged)
     self._handle.study.tell(self._handle, state=TrialState.FAIL)
 
 
@@ -247,7 +267,49 @@ class _PerTrial(optuna.samplers.BaseSampler):
     )
 
 
+def studies(url: str) -> dict[str, set[str]]:
+  """Returns the studies in a database: name -> identities of their directories.
+
+  Raises:
+    UserError: the database cannot be reached.
+  """
+  with _usable(url):
+    found = optuna.get_all_study_summaries(_storage(url), include_best_trial=False)
+  return {one.study_name: _workdirs(one.user_attrs) for one in found}
+
+
+def sqlite_url(path: Path) -> str:
+  """Returns the URL of a database in a file, whatever characters its path has.
+
+  >>> sqlite_url(Path('/runs/a?b/sweep.db'))
+  'sqlite:////runs/a%3Fb/sweep.db'
+  """
+  url = sqlalchemy.URL.create('sqlite', database=str(path.absolute()))
+  return url.render_as_string()
+
+
+def _workdirs(attributes: Mapping[str, Any]) -> set[str]:
+  return {key.removeprefix(_WORKDIR) for key in attributes if key.startswith(_WORKDIR)}
+
+
+@contextlib.contextmanager
+def _usable(url: str) -> Iterator[None]:
+  """Says in one line what keeps a database from being used."""
+  try:
+    yield
+  except Exception as error:  # SQLAlchemy's, the driver's, Optuna's
+    text = ' '.join(str(error).split()).split(' (Background on')[0]
+    raise UserError(
+      f'sweep: the database {_without_password(url)} cannot be used '
+      f'({type(error).__name__}: {text[:200]}): check the URL, that the server runs '
+      'and that its driver is installed'
+    ) from error
+
+
 def _storage(url: str) -> optuna.storages.BaseStorage:
+  prefix, _, path = url.partition('sqlite:///')
+  if path and not prefix:
+    url = f'sqlite:///{os.path.expanduser(path)}'
   options = {'connect_args': {'timeout': 60}} if url.startswith('sqlite') else {}
   return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
@@ -312,6 +374,6 @@ def _flat(told: Mapping[str, Any]) -> dict[str, str]:
 
 def _without_password(url: str) -> str:
   scheme, at, rest = url.rpartition('@')
-  if not at:
+  if not at or url.startswith('sqlite'):
     return url
   return f'{scheme.split(":", 2)[0]}://...@{rest}'

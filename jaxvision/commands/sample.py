@@ -9,6 +9,7 @@ from jaxvision.commands.workdir import workdir_of
 from jaxvision.errors import UserError
 from jaxvision.inference.generator import GeneratorRun, load_generator
 from jaxvision.inference.loading import load_run_that
+from jaxvision.io import local_path, output_directory, output_file, writing
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -45,7 +46,7 @@ def generator(
   if (workdir is None) == (weights is None):
     raise UserError('sample: say which generator with --workdir=DIR or --weights=FILE')
   if weights is not None:
-    return load_generator(weights)
+    return load_generator(local_path(weights, 'sample: --weights'))
   return load_run_that('sample', workdir, checkpoint)
 
 
@@ -83,6 +84,7 @@ def sample(
 
   if rows < 0 or scale < 0:
     raise UserError('sample: --interpolate and --scale cannot be negative')
+  path = (output_directory if single else output_file)(output, 'sample: --output')
   columns = 0
   if rows:
     images = run.interpolate(rows, seed=seed)
@@ -90,20 +92,14 @@ def sample(
     images = images.reshape(-1, *images.shape[2:])
   else:
     images = run.sample(count, seed, label)
-  output = Path(output)
-  try:
+  with writing(path, 'sample: --output'):
     if single:
-      output.mkdir(parents=True, exist_ok=True)
-      paths = [output / f'sample_{seed}_{i:05}.png' for i in range(len(images))]
-      for path, image in zip(paths, images):
+      path.mkdir(parents=True, exist_ok=True)
+      paths = [path / f'sample_{seed}_{i:05}.png' for i in range(len(images))]
+      for file, image in zip(paths, images):
         larger = image.repeat(scale or 1, 0).repeat(scale or 1, 1)
-        image_grid.save_png(path, larger)
+        image_grid.save_png(file, larger)
       return paths
     scale = scale or max(1, round(64 / images.shape[1]))
-    image_grid.save_png(output, image_grid.grid(images, columns, scale))
-  except OSError as error:
-    raise UserError(
-      f'sample: {output} cannot be written ({error.strerror}): choose another with '
-      '--output'
-    ) from error
-  return [output]
+    image_grid.save_png(path, image_grid.grid(images, columns, scale))
+  return [path]

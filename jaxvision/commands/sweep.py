@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-import platform
+import math
 import shutil
 import threading
 from collections.abc import Callable
@@ -12,13 +12,15 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data
-from jaxvision.commands.optuna_study import Study, StudyTrial
+from jaxvision.commands.optuna_study import Study, StudyTrial, sqlite_url, studies
 from jaxvision.commands.runner import Programs
+from jaxvision.commands.sweep_directory import SweepDirectory
 from jaxvision.commands.train import train
 from jaxvision.config import search_space
 from jaxvision.config.search_space import Sweep
 from jaxvision.data.info import DatasetInfo
-from jaxvision.errors import TrainingDiverged, UserError
+from jaxvision.errors import TrainingDiverged, UserError, disk_problem
+from jaxvision.io import writing
 from jaxvision.reports.sweep.results import (
   Result,
   Results,
@@ -34,6 +36,7 @@ from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
 
+_STOPPED = 4  # the exit code: a signal stopped it, and the same command goes on
 _SMALLER_IS_BETTER = ('loss', 'fd', 'kid')
 
 
@@ -46,8 +49,30 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
       'experiments/sweeps/digits.py'
     )
   wanted = search_space.load(options.sweep, config)
-  sweep(config, wanted, options.workdir, options.storage, options.take_over)
+  result = sweep(config, wanted, options.workdir, options.storage, options.take_over)
+  if not result.finished:
+    return _STOPPED
+  _check_outcome(result.study)
   return 0
+
+
+def _check_outcome(study: Study) -> None:
+  """Raises where all trials are over and none of them came to a result."""
+  over = study.over()
+  if study.best() is not None or len(over) < study.sweep.size:
+    return
+  failed = [trial for trial in over if 'error' in trial.user_attrs]
+  if len(failed) == len(over) and all(t.user_attrs.get('diverged') for t in failed):
+    raise TrainingDiverged(
+      f'sweep: all {len(over)} trials diverged: try smaller learning rates'
+    )
+  reason = ''
+  if failed:
+    reason = f'; trial {failed[0].number}: {failed[0].user_attrs["error"]}'
+  raise UserError(
+    f'sweep: no trial came to a result: {len(failed)} failed, '
+    f'{len(over) - len(failed)} were pruned{reason}'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +124,9 @@ def sweep(
   if not sweep.name:
     sweep = dataclasses.replace(sweep, name=f'{config.name or "run"}-sweep')
   sweep = search_space.validate(sweep, config)
-  path = _directory(workdir or Path('runs') / sweep.name)
+  directory = SweepDirectory(workdir or Path('runs') / sweep.name)
   runtime.start(config, say)
-  runner = _SweepRunner(config, sweep, path, storage, say)
+  runner = _SweepRunner(config, sweep, directory, storage, say)
   runner.check()
   with stop_on_signal() as stop:
     finished = runner.run(stop, take_over)
@@ -113,17 +138,6 @@ def sweep(
   if page:
     say(f'report: {page}')
   return SweepResult(runner.study, page, runner.compiled(), finished)
-
-
-def _directory(workdir: str | Path) -> Path:
-  path = Path(workdir)
-  if path.exists() and not path.is_dir():
-    raise UserError(f'workdir {path} is a file: choose another with --workdir=DIR')
-  if (path / 'config.json').exists():
-    raise UserError(
-      f'workdir {path} holds a training run: choose another directory with --workdir=DIR'
-    )
-  return path
 
 
 class _Pruned(Exception):
@@ -154,11 +168,12 @@ class _SweepRunner:
     self,
     config: ConfigDict,
     sweep: Sweep,
-    path: Path,
+    directory: SweepDirectory,
     storage: str | None,
     say: Callable[[str], None],
   ):
-    self.config, self.sweep, self.path, self._say = config, sweep, path, say
+    self.config, self.sweep, self._say = config, sweep, say
+    self._directory, self._storage = directory, storage
     self._programs = Programs()
     self._machine = runtime.facts()
     self._hold_out()
@@ -173,7 +188,6 @@ class _SweepRunner:
       raise UserError(
         f'sweep: there is no measure "{self.measure}" (known: {", ".join(known)})'
       )
-    self.storage = storage or f'sqlite:///{path.absolute() / "sweep.db"}'
 
   def _hold_out(self) -> None:
     """Holds out training images to measure trials on, where the config holds out none."""
@@ -203,10 +217,20 @@ class _SweepRunner:
           self._built(config)
         except UserError as error:
           raise UserError(f'sweep: {path} = {value!r}: {error}') from error
-    self.path.mkdir(parents=True, exist_ok=True)
-    self.study = Study(self.sweep, self.config, self.storage, self.measure, self.mode)
+    self._open()
     if self.sweep.sampler == 'grid':
       self.study.enqueue_grid()
+
+  def _open(self) -> None:
+    """Opens the study, unless its database or the directory is that of another."""
+    directory, database = self._directory, self._directory.database
+    url = self._storage or sqlite_url(database)
+    there = studies(url) if self._storage or database.exists() else {}
+    directory.check(self.sweep.name, there, own_database=not self._storage)
+    with writing(directory.path, 'sweep: workdir'):
+      directory.path.mkdir(parents=True, exist_ok=True)
+      self.study = Study(self.sweep, self.config, url, self.measure, self.mode)
+      self._identity = directory.claim(self.study.note_workdir, self.study.workdirs)
 
   def run(self, stop: threading.Event, take_over: bool) -> bool:
     """Runs trials until there are enough; returns False if a signal stopped it."""
@@ -219,7 +243,7 @@ class _SweepRunner:
       trial = queue.pop(0) if queue else self.study.next()
       if trial is None:
         return True
-      trial.take()
+      trial.take(self._identity)
       if not self._run_trial(trial):
         return False
     return False
@@ -232,7 +256,7 @@ class _SweepRunner:
       config.report = False
       summary = train(
         config,
-        self._path(trial),
+        self._directory.trial(trial.number),
         quiet=True,
         callbacks=[reporter],
         compiler=self._programs.compiler(config),
@@ -242,7 +266,9 @@ class _SweepRunner:
       self._ended(trial, str(pruned))
       return True
     except Exception as error:  # whatever a combination of values can bring about
-      self._fail(trial, describe_failure(error))
+      if disk_problem(error):  # all others would fail, too: it goes on with this one
+        raise
+      self._fail(trial, describe_failure(error), isinstance(error, TrainingDiverged))
       return True
     if summary is None:
       return False
@@ -252,25 +278,25 @@ class _SweepRunner:
     if value is None:
       self._fail(trial, f'no evaluation of it has the measure {self.measure}')
       return True
+    if not math.isfinite(value):
+      self._fail(trial, f'its {self.measure} is {value}')
+      return True
     trial.note(steps=summary['steps'], seconds_train=summary['seconds_train'])
     trial.finish(value)
     self._ended(trial, 'done')
     return True
 
   def _last_value(self, trial: StudyTrial) -> float | None:
-    history = RunDirectory(self._path(trial)).history()
+    history = RunDirectory(self._directory.trial(trial.number)).history()
     values = [p.get(self.measure) for p in history if p['split'] != 'train']
     return next((value for value in reversed(values) if value is not None), None)
-
-  def _path(self, trial: StudyTrial) -> Path:
-    return self.path / 'trials' / f'{trial.number:04d}'
 
   def _abandoned(self, take_over: bool) -> list[StudyTrial]:
     """Returns the trials whose process is gone: they come first."""
     found, elsewhere = [], []
     for trial in self.study.under_way():
-      if trial.host in (None, platform.node()):
-        if RunDirectory(self._path(trial)).is_free():
+      if trial.is_of(self._identity):
+        if RunDirectory(self._directory.trial(trial.number)).is_free():
           found.append(trial)
       elif take_over:
         found.append(trial)
@@ -285,8 +311,8 @@ class _SweepRunner:
       )
     return found
 
-  def _fail(self, trial: StudyTrial, reason: str) -> None:
-    trial.fail(reason)
+  def _fail(self, trial: StudyTrial, reason: str, diverged: bool = False) -> None:
+    trial.fail(reason, diverged)
     self._ended(trial, f'failed: {reason}')
 
   def _ended(self, trial: StudyTrial, how: str) -> None:
@@ -309,10 +335,9 @@ class _SweepRunner:
 
   def _drop_checkpoints(self, over: set[int], best: int | None) -> None:
     """Keeps the checkpoints of the best trial that is over, and of those that are not."""
-    for path in (self.path / 'trials').glob('*/checkpoints'):
-      number = int(path.parent.name)
-      if number in over and number != best:
-        shutil.rmtree(path, ignore_errors=True)
+    for number in over - {best}:
+      checkpoints = self._directory.trial(number) / 'checkpoints'
+      shutil.rmtree(checkpoints, ignore_errors=True)
 
   def compiled(self) -> int:
     """Returns the number of programs that this process compiled."""
@@ -334,7 +359,8 @@ class _SweepRunner:
       return None
     from jaxvision.reports.sweep.report import write_sweep
 
-    return write_sweep(self.path, self._results())
+    with writing(self._directory.path, 'sweep: workdir'):
+      return write_sweep(self._directory.path, self._results())
 
   def _results(self) -> Results:
     over = self.study.over()

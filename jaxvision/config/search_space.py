@@ -32,6 +32,8 @@ from jaxvision.errors import UserError, closest
 SAMPLERS = ('tpe', 'random', 'grid')
 PRUNERS = ('median', 'halving', 'hyperband', 'none')
 _SCALARS = (bool, int, float, str)
+_MOST_TRIALS = 10_000
+_LARGEST = 2**53  # of whole numbers, all of which up to here are floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +58,11 @@ class Range:
 
   def problem(self) -> str | None:
     """Returns what is wrong with it, or None."""
-    for end in (self.low, self.high, self.step):
-      if end is None:
-        continue
+    for end in (self.low, self.high, 1 if self.step is None else self.step):
       if isinstance(end, bool) or not isinstance(end, numbers.Real):
-        return f'{end!r} is no number'
+        return f'{_shown(end)} is no number'
+      if isinstance(end, int) and abs(end) > _LARGEST:
+        return 'whole numbers go from -2**53 to 2**53'
       if not math.isfinite(end):
         return f'{end!r} is not finite'
     if self.low > self.high:
@@ -69,6 +71,10 @@ class Range:
       return f'log=True needs values above 0, not {self.low}'
     if self.step is not None and self.step <= 0:
       return f'step must be above 0, not {self.step}'
+    if not math.isfinite(self.high - self.low):
+      return f'it is too wide: from {self.low} to {self.high}'
+    if self.step and (self.high - self.low) / self.step > _LARGEST:
+      return f'step={self.step} is too small for so wide a range'
     if self.step is not None and self.log:
       return 'log=True takes no step: name the values with Choice'
     if self.whole and self.step is not None and not isinstance(self.step, int):
@@ -79,13 +85,15 @@ class Range:
     """Returns the values that are tried out before the sweep begins."""
     return (self.low, self.high)
 
-  def values(self) -> tuple[float, ...] | None:
-    """Returns all values, or None where there is no end of them."""
+  def count(self) -> int | None:
+    """Returns how many values there are, or None where there is no end of them."""
     if self.step is None and not (self.whole and not self.log):
       return None
-    step = self.step or 1
-    count = math.floor((self.high - self.low) / step + 1e-9) + 1
-    return tuple(self.low + i * step for i in range(count))
+    return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+  def values(self) -> tuple[float, ...]:
+    """Returns all values; none where there is no end of them."""
+    return tuple(self.low + i * (self.step or 1) for i in range(self.count() or 0))
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -101,17 +109,21 @@ class Choice:
     """Returns what is wrong with it, or None."""
     if not self.options:
       return 'it is empty: name at least one value'
-    if len(set(map(repr, self.options))) < len(self.options):
-      return 'a value is named twice'
     for option in self.options:
       parts = option if isinstance(option, tuple) else (option,)
       if not all(isinstance(part, _SCALARS) for part in parts):
-        return f'{option!r} is no number, string, boolean or tuple of these'
+        return f'{_shown(option)} is no number, string, boolean or tuple of these'
+    if len(set(self.options)) < len(self.options):
+      return 'a value is named twice'
     return None
 
   def ends(self) -> tuple[Any, ...]:
     """Returns the values that are tried out before the sweep begins."""
     return self.options
+
+  def count(self) -> int:
+    """Returns how many values there are."""
+    return len(self.options)
 
   def values(self) -> tuple[Any, ...]:
     """Returns all values."""
@@ -161,7 +173,7 @@ class Sweep:
 
   def combinations(self) -> int:
     """Returns how many points a grid over the space has."""
-    return math.prod(len(one.values() or ()) for one in self.space.values())
+    return math.prod(one.count() or 0 for one in self.space.values())
 
 
 def validate(sweep: Sweep, config: ConfigDict) -> Sweep:
@@ -171,42 +183,75 @@ def validate(sweep: Sweep, config: ConfigDict) -> Sweep:
     UserError: in one line, the first thing that is wrong: an unknown field, an empty
       range, a value that the field cannot have.
   """
-  if not sweep.space:
-    raise UserError('sweep: the space is empty: name at least one field')
-  for field, known in (('sampler', SAMPLERS), ('pruner', PRUNERS)):
-    value = getattr(sweep, field)
-    if value not in known:
-      raise UserError(
-        f'sweep: {field} "{value}" is unknown{closest(str(value), known)} (known: '
-        f'{", ".join(known)})'
-      )
-  for field, low in (
-    ('trials', 0),
-    ('patience', 0),
-    ('startup', 0),
-    ('seed', 0),
-  ):
-    value = getattr(sweep, field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-      raise UserError(
-        f'sweep: {field} must be a whole number from {low}, not {value!r}'
-      )
-  if not 0 <= sweep.validation < 1:
-    raise UserError(
-      f'sweep: validation must be at least 0 and below 1, not {sweep.validation!r}'
-    )
+  _check_fields(sweep)
   for path, dimension in sweep.space.items():
     _check(path, dimension, config)
-    if sweep.sampler == 'grid' and dimension.values() is None:
+    if sweep.sampler == 'grid' and dimension.count() is None:
       raise UserError(
         f'sweep: {path}: a grid needs values to go through: set step, or use Choice'
       )
+  if sweep.size > _MOST_TRIALS:
+    raise UserError(
+      f'sweep: it has {sweep.size:,} trials, and {_MOST_TRIALS:,} are the most: set '
+      'trials, or larger steps'
+    )
   return sweep
+
+
+def _check_fields(sweep: Sweep) -> None:
+  """Checks all that can be known without the config."""
+  if not isinstance(sweep.space, Mapping):
+    raise UserError(
+      "sweep: the space is a dict such as {'optimizer.learning_rate': Range(0.01, 1.0)}, "
+      f'not {_shown(sweep.space)}'
+    )
+  if not sweep.space:
+    raise UserError('sweep: the space is empty: name at least one field')
+  for path in sweep.space:
+    if not isinstance(path, str) or not path.isprintable():
+      raise UserError(
+        "sweep: the keys of the space are config fields such as 'batch_size', not "
+        f'{_shown(path)}'
+      )
+  for field, known in (('sampler', SAMPLERS), ('pruner', PRUNERS)):
+    value = getattr(sweep, field)
+    if not isinstance(value, str) or value not in known:
+      near = closest(str(value), known)
+      raise UserError(
+        f'sweep: {field} {_shown(value)} is unknown{near} (known: {", ".join(known)})'
+      )
+  for field in ('trials', 'patience', 'startup', 'seed'):
+    value = getattr(sweep, field)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+      raise UserError(
+        f'sweep: {field} must be a whole number from 0 and below 2**32, not {_shown(value)}'
+      )
+  share = sweep.validation
+  if not isinstance(share, int | float) or not 0 <= share < 1:
+    raise UserError(
+      f'sweep: validation must be at least 0 and below 1, not {_shown(share)}'
+    )
+  for field in ('measure', 'name'):
+    value = getattr(sweep, field)
+    if not isinstance(value, str):
+      raise UserError(f'sweep: {field} must be a string, not {_shown(value)}')
+  if '/' in sweep.name or sweep.name in ('.', '..') or len(sweep.name) > 200:
+    raise UserError(
+      'sweep: name, which is that of its directory too, must have no / and at most 200 '
+      f'characters: {_shown(sweep.name)}'
+    )
+
+
+def _shown(value: Any) -> str:
+  """Returns a value of any type as a part of one line."""
+  return ' '.join(repr(value).split())[:80]
 
 
 def _check(path: str, dimension: Any, config: ConfigDict) -> None:
   if not isinstance(dimension, Range | Choice):
-    raise UserError(f'sweep: {path} takes Range(...) or Choice(...), not {dimension!r}')
+    raise UserError(
+      f'sweep: {path} takes Range(...) or Choice(...), not {_shown(dimension)}'
+    )
   problem = dimension.problem()
   if problem:
     raise UserError(f'sweep: {path}: {problem}')

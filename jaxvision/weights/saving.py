@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxvision.errors import UserError
-from jaxvision.io import write_whole
+from jaxvision.io import local_path, write_whole
 from jaxvision.weights import naming
 from jaxvision.weights.files import METADATA_KEY
 from jaxvision.weights.preprocessing import Preprocessing
@@ -50,7 +50,7 @@ def save(
   # One key, because the package writes several in no fixed order, and the same weights
   # should make the same file.
   data = safetensors.numpy.save(_tensors(named(variables)), {METADATA_KEY: metadata})
-  path = Path(path)
+  path = local_path(path, 'weights')
   try:
     write_whole(path, data)
   except OSError as error:

@@ -57,7 +57,10 @@ def test_compare_ranks_runs_and_groups_seeds(workdirs, tmp_path, capsys):
     (('{runs}/one', '{runs}/two/../one'), 'named twice'),
     (('{runs}/one', '{runs}/none'), 'is no run'),
     (('{runs}/one', '{runs}/unfinished'), 'has not finished'),
-    (('{runs}/one', '{runs}/two', '--output={runs}/one/config.json'), 'is a file'),
+    (
+      ('{runs}/one', '{runs}/two', '--output={runs}/one/config.json'),
+      'is no directory',
+    ),
     (('{runs}/one', '{runs}/two', '--config.seed=1'), 'no config'),
   ],
 )

@@ -159,7 +159,7 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path, capsys):
     (('--config=configs/none.py',), 'is not there'),
     (('--config=configs/digits_cnn.py', 'digits'), 'unrecognized arguments: digits'),
     (('--config=configs/digits_cnn.py', '--workdir=a'), 'unrecognized arguments'),
-    (('--config=configs/digits_cnn.py', '--output=README.md'), 'is a file'),
+    (('--config=configs/digits_cnn.py', '--output=README.md'), 'is no directory'),
     (('--config=configs/digits_cnn.py', '--images=-1'), '--images must be'),
     (('--config=configs/digits_cnn.py', '--config.data.name=no such'), 'no such'),
     (('--config=configs/digits_cnn.py', '--config.augment.cutout=9'), 'augment.cutout'),

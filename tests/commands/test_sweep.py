@@ -197,7 +197,7 @@ def test_killed_sweep_resumes_to_the_same_trials(
       killed.send_signal(number)
       break
   rest = killed.stdout.read()
-  assert killed.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 0), rest
+  assert killed.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 4), rest
   if number == signal.SIGTERM:
     assert 'the same command goes on from here' in rest
   resumed = start()
@@ -293,10 +293,32 @@ GOOD = "space={'optimizer.learning_rate': Range(0.01, 0.1)}"
     ("space={'batch_size': 32}", 'takes Range(...) or Choice(...)'),
     (GOOD + ", sampler='grid'", 'a grid needs values'),
     (GOOD + ", sampler='tpee'", 'did you mean "tpe"'),
-    (GOOD + ", pruner='no'", 'pruner "no" is unknown'),
+    (GOOD + ", pruner='no'", "pruner 'no' is unknown"),
     (GOOD + ", measure='f1'", 'there is no measure "f1"'),
     (GOOD + ', trials=-1', 'trials must be a whole number'),
     (GOOD + ', sidebyside=2', 'sidebyside'),
+    ('space={1: Range(0.1, 1.0)}', 'config fields such as'),
+    ('space={("seed",): Range(0, 1)}', 'config fields such as'),
+    ('space=[("seed", Range(0, 1))]', 'the space is a dict'),
+    ("space={'seed': range(9)}", 'takes Range(...) or Choice(...), not range(0, 9)'),
+    ("space={'seed': Range(0, None)}", 'None is no number'),
+    ("space={'seed\\n': Range(0, 1)}", 'config fields such as'),
+    ("space={'seed': Choice([1])}", '[1] is no number'),
+    ("space={'seed': Choice(1, True)}", 'named twice'),
+    ("space={'seed': Range(0, 10**400)}", 'whole numbers go from'),
+    ("space={'seed': Range('0', 9)}", "'0' is no number"),
+    ("space={'model.x': Range(-1e308, 1e308)}", 'too wide'),
+    ("space={'seed': Range(0, 10**12)}, sampler='grid'", '10,000 are the most'),
+    ("space={'model.x': Range(0.0, 1.0, step=5e-324)}", 'too small'),
+    (GOOD + ', trials=10**6', '10,000 are the most'),
+    (GOOD + ', trials="9"', 'trials must be a whole number'),
+    (GOOD + ', seed=2**32', 'seed must be a whole number from 0 and below 2**32'),
+    (GOOD + ', validation="a"', 'validation must be at least 0'),
+    (GOOD + ', validation=float("nan")', 'validation must be at least 0'),
+    (GOOD + ', sampler=["tpe"]', 'sampler'),
+    (GOOD + ', measure=1', 'measure must be a string'),
+    (GOOD + ', name=1', 'name must be a string'),
+    (GOOD + ', name="../elsewhere"', 'name'),
   ],
 )
 def test_invalid_search_space_is_a_usage_error(text, message, tmp_path, capsys):
@@ -351,6 +373,7 @@ def test_sweep_usage_errors(
   assert message in error
   assert 'secret' not in error
   assert error.count('\n') == 1
+  assert not (tmp_path / 'sweep').exists()
 
 
 def test_the_sweep_file_of_the_readme_loads(pytestconfig):
