@@ -3,14 +3,14 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from jaxvision.data.decode import decode_image
-from jaxvision.errors import UserError
+from jaxvision.data.decode import UnreadableImage, decode_image, image_header
+from jaxvision.errors import UserError, printable
 from jaxvision.inference.extractors import find_extractor
 from jaxvision.inference.image_files import find_images
 from jaxvision.metrics import generative
@@ -27,10 +27,18 @@ def command(options: argparse.Namespace, config: None) -> int:
       'distance: name two folders, the generated images first and then the real ones'
     )
   generated, real = options.inputs
-  scores = compare_folders(generated, real, options.features, options.resizer)
-  text = json.dumps(scores.as_json(), indent=2, allow_nan=False)
-  print(text if options.json else scores.line())
-  return 0
+  unreadable: list[str] = []
+  scores = compare_folders(
+    generated, real, options.features, options.resizer, unreadable
+  )
+  values = scores.as_json()
+  if unreadable:
+    values['error'] = unreadable
+  text = json.dumps(values, indent=2, allow_nan=False)
+  print(text if options.json else printable(scores.line()))
+  for message in unreadable:
+    print(f'error: {message}', file=sys.stderr)
+  return 2 if unreadable else 0
 
 
 def compare_folders(
@@ -38,6 +46,7 @@ def compare_folders(
   real: str | Path,
   features: str = 'inception',
   resizer: str = 'clean',
+  unreadable: list[str] | None = None,
 ) -> generative.Scores:
   """Measures the images in one folder against those in another.
 
@@ -48,10 +57,12 @@ def compare_folders(
     generated, real: the folders.
     features: as `evaluation.features`.
     resizer: as `evaluation.resizer`.
+    unreadable: takes a message for each image that cannot be read, which is left out;
+      None: it raises.
 
   Raises:
     UserError: no such folder, fewer than two images, images of several sizes, or no such
-      features.
+      features; an image that cannot be read.
   """
   runtime.configure(deterministic=False)
   paths = [find_images([str(folder)], 'distance') for folder in (generated, real)]
@@ -61,7 +72,7 @@ def compare_folders(
         f'distance: {folder} has {len(found)} images: a distance needs at least 2, and '
         'some thousands to mean something'
       )
-  shape = _shape(paths[0][0])
+  shape = _first_shape(paths[0], unreadable)
   extractor = find_extractor(features, resizer, None, 'distance: --features')
   if extractor.image_shape:
     height, width, _ = extractor.image_shape
@@ -71,12 +82,18 @@ def compare_folders(
         f'are {shape[0]}x{shape[1]}'
       )
     shape = extractor.image_shape
-  seen = [
-    generative.compute_statistics(
-      extractor, _decoded(found, shape), len(found), f'{len(found):,} images'
+  seen = []
+  for folder, found in zip((generated, real), paths):
+    bad: list[str] | None = None if unreadable is None else []
+    statistics = generative.compute_statistics(
+      extractor, _decoded(found, shape, bad), len(found), 'readable images'
     )
-    for found in paths
-  ]
+    count = len(found) - len(bad or ())
+    if count < 2:
+      raise UserError(f'distance: {folder} has one image that can be read: {bad[0]}')
+    seen.append(dataclasses.replace(statistics, name=f'{count:,} images'))
+    if unreadable is not None:
+      unreadable += bad
   names = [f'{Path(folder)} ({s.name})' for folder, s in zip((generated, real), seen)]
   return generative.compute_scores(
     extractor, seen[0], dataclasses.replace(seen[1], name=names[1])
@@ -85,25 +102,43 @@ def compare_folders(
 
 def _shape(path: Path) -> tuple[int, int, int]:
   """Returns (H, W, C) of an image file: 1 channel where it is grey, else 3."""
-  try:
-    with Image.open(path) as image:
-      channels = 1 if image.mode in ('1', 'L', 'I;16') else 3
-      return image.height, image.width, channels
-  except OSError as error:
-    raise UserError(f'distance: {path} is no image that can be read') from error
+  height, width, grey = image_header(path)
+  return height, width, 1 if grey else 3
 
 
-def _decoded(paths: list[Path], shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-  """Yields uint8 [B, H, W, C] in the order of the paths."""
+def _first_shape(
+  paths: list[Path], unreadable: list[str] | None
+) -> tuple[int, int, int]:
+  """Returns the shape of the first image; of the first readable, where others may be."""
+  for path in paths[:-1]:
+    try:
+      return _shape(path)
+    except UnreadableImage:
+      if unreadable is None:
+        raise
+  return _shape(paths[-1])
+
+
+def _decoded(
+  paths: list[Path], shape: tuple[int, int, int], unreadable: list[str] | None
+) -> Iterator[np.ndarray]:
+  """Yields uint8 [B, H, W, C] in the order of the paths; B is at least 1."""
   for start in range(0, len(paths), _CHUNK):
     images = []
     for path in paths[start : start + _CHUNK]:
-      found = _shape(path)
+      try:
+        found = _shape(path)
+        images.append(decode_image(path, shape))
+      except UnreadableImage as error:
+        if unreadable is None:
+          raise
+        unreadable.append(str(error))
+        continue
       if found[:2] != shape[:2]:
         sizes = [f'{height}x{width}' for height, width, _ in (found, shape)]
         raise UserError(
           f'distance: {path} is {sizes[0]} and the first image {sizes[1]}: bring all to '
           'one size first, as the way of resizing changes the distance'
         )
-      images.append(decode_image(path, shape))
-    yield np.stack(images)
+    if images:
+      yield np.stack(images)
