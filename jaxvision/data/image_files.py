@@ -68,9 +68,9 @@ def find_in(folder: str | os.PathLike[str]) -> FolderContents:
     for entry in visible(place):
       path = os.path.join(inner, entry.name)
       suffix = os.path.splitext(entry.name)[1].lower()
-      if entry.is_dir():
+      if os.path.isdir(entry):
         left.append(path)
-      elif not entry.is_file():
+      elif not os.path.isfile(entry):
         others['broken links' if entry.is_symlink() else 'no regular files'] += 1
       elif suffix in suffixes:
         found = entry.stat()
@@ -89,6 +89,9 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
 def visible(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
   """Yields what lies directly in a folder, sorted by name, without what is hidden.
 
+  `os.path.isdir` and `isfile` tell what an entry is: its own methods raise for a link
+  to itself.
+
   Raises:
     UserError: it cannot be listed.
   """
@@ -104,13 +107,15 @@ def visible(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
 
 def subfolders(folder: str | os.PathLike[str]) -> list[str]:
   """Returns the sorted names of the folders directly in `folder`, without hidden ones."""
-  return [entry.name for entry in visible(folder) if entry.is_dir()]
+  return [entry.name for entry in visible(folder) if os.path.isdir(entry)]
 
 
 def count_images(folder: str | os.PathLike[str]) -> int:
   """Returns how many images lie directly in `folder`."""
   suffixes = readable_suffixes()
-  return sum(e.name.lower().endswith(suffixes) and e.is_file() for e in visible(folder))
+  return sum(
+    e.name.lower().endswith(suffixes) and os.path.isfile(e) for e in visible(folder)
+  )
 
 
 def describe_others(

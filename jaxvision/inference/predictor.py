@@ -129,12 +129,18 @@ class Predictor:
     if name not in self._programs:
       options = runtime.compiler_options()
       self._programs[name] = jax.jit(function, compiler_options=options)
-    most = batch_size or images_per_batch(self.info.image_shape, 256)
+    variables, shape = self.state.eval_variables, self.info.image_shape
+    most = batch_size or images_per_batch(
+      self._programs[name],
+      lambda count: (variables, jax.ShapeDtypeStruct((count, *shape), np.uint8)),
+      shape,
+      256,
+    )
     size, rows = None, []
     for part in _grouped(self._arrays(name, images), most):
       size = size or len(part)  # the first is the largest
       padded = np.pad(part, [(0, size - len(part)), (0, 0), (0, 0), (0, 0)])
-      found = self._programs[name](self.state.eval_variables, padded)
+      found = self._programs[name](variables, padded)
       rows.append(np.asarray(found)[: len(part)])
     return np.concatenate(rows) if rows else None
 

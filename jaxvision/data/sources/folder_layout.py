@@ -96,7 +96,7 @@ def _with_splits(root: Path, names: list[str], split: list[str], train: str) -> 
   for name in names:
     if name not in (train, *tests[:1]):
       images = count_images(root / name)
-      flat = f' ({images:,} images without class folders)' if images else ''
+      flat = f' ({_images(images)} without class folders)' if images else ''
       not_used.append(f'{name}/{flat}')
   not_used += _loose((root, *pools.values()))
   return Layout(root, pools, tuple(classes), tuple(not_used))
@@ -157,7 +157,7 @@ def _loose(folders: Sequence[Path]) -> tuple[str, ...]:
   """Names the images that lie beside the folders of the classes or splits."""
   counts = {folder: count_images(folder) for folder in folders}
   return tuple(
-    f'{count:,} image{"s" * (count > 1)} directly in {folder}'
+    f'{_images(count)} directly in {folder}'
     for folder, count in counts.items()
     if count
   )
@@ -186,6 +186,10 @@ def check_depth(base: Path, classes: Sequence[str], direct: bool) -> None:
         f'with images in sub-folders, or {_listed(inner)}, ... as the classes, one '
         f'folder too deep: put the images of a class directly into its folder'
       )
+
+
+def _images(count: int) -> str:
+  return f'{count:,} image{"s" * (count > 1)}'
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:
