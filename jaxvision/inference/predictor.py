@@ -131,7 +131,7 @@ class Predictor:
       self._programs[name] = jax.jit(function, compiler_options=options)
     variables, shape = self.state.eval_variables, self.info.image_shape
     most = batch_size or images_per_batch(
-      self._programs[name],
+      function,
       lambda count: (variables, jax.ShapeDtypeStruct((count, *shape), np.uint8)),
       shape,
       256,

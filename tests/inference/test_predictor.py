@@ -11,6 +11,7 @@ import jaxvision
 from jaxvision import data
 from jaxvision.data.decode import UnreadableImage
 from jaxvision.errors import UserError
+from jaxvision.training import evaluation
 
 TRAINED = Path(__file__).resolve().parents[1] / 'fixtures' / 'trained'
 
@@ -58,6 +59,14 @@ def test_batches_do_not_change_a_prediction(run, images):
     found = run.predict(given, batch_size=2).probabilities
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   assert run.features(iter(images), batch_size=4).shape[0] == 7
+
+
+def test_batches_of_large_images_are_as_memory_allows(run, images, monkeypatch):
+  expected = run.predict(images).probabilities
+  monkeypatch.setattr(evaluation, '_SMALL', 1)
+  monkeypatch.setattr(evaluation, '_HELD_BYTES', 1)  # one image at a time
+  found = run.predict(images).probabilities
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

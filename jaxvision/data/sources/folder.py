@@ -70,7 +70,7 @@ class _Listing:
 
   Attributes:
     root: the folder that the paths are relative to.
-    classes: names of the classes, as they may be shown.
+    classes: names of the classes.
     paths: pool -> paths relative to the root.
     labels: pool -> int32 [n].
     stamp: names, sizes and modification times of all files.
@@ -175,7 +175,6 @@ def _list(folder: Path) -> _Listing:
     if paths[pool]:
       check_depth(base, layout.classes, direct)
   _check(layout.pools, layout.classes, labels)
-  classes = tuple(map(printable, layout.classes)) or (_ONE_CLASS,)
   origin = f'{train}/CLASS' if train == root and layout.classes else str(train)
   if 'test' in layout.pools:
     origin += f', test = {layout.pools["test"]}'
@@ -187,7 +186,7 @@ def _list(folder: Path) -> _Listing:
     )
   return _Listing(
     root=root,
-    classes=classes,
+    classes=layout.classes or (_ONE_CLASS,),
     paths=paths,
     labels=labels,
     stamp='\n'.join(f'{path} {size} {time}' for path, size, time in files),
