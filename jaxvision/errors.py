@@ -7,11 +7,49 @@ other exception is a fault of the library (1) and keeps its traceback.
 import difflib
 import errno
 import os
+import unicodedata
 from collections.abc import Iterable
+
+# Control characters, halves of surrogate pairs, ends of lines and of paragraphs.
+_UNPRINTABLE = ('Cc', 'Cs', 'Zl', 'Zp')
+_REORDERING = ('LRE', 'RLE', 'LRO', 'RLO', 'PDF', 'LRI', 'RLI', 'FSI', 'PDI')
+
+
+def printable(name: object) -> str:
+  r"""Returns a name, or a line with names in it, as it may be shown.
+
+  Names of files hold any bytes. Those that are not UTF-8 (which Python keeps as lone
+  surrogates), control characters, among them the escapes that terminals obey, ends of
+  lines and what turns the direction of text around become escapes of ASCII; whatever
+  else there is stays. It is for every place where a name leaves the program: messages,
+  the terminal, pages and JSON.
+
+  Args:
+    name: a text or a path.
+
+  >>> print(printable('red \x1b[31m.png'), printable('a\udcff\n'))
+  red \x1b[31m.png a\xff\n
+  """
+  text = str(name)
+  return text if text.isprintable() else ''.join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+  if (
+    '\udc80' <= character <= '\udcff'
+  ):  # a byte that is not UTF-8, as os.fsdecode has it
+    return f'\\x{ord(character) - 0xDC00:02x}'
+  kind = unicodedata.category(character)
+  if kind in _UNPRINTABLE or unicodedata.bidirectional(character) in _REORDERING:
+    return character.encode('unicode_escape').decode('ascii')
+  return character
 
 
 class UserError(Exception):
   """The user's mistake: one line that says what is wrong, where, how to mend it."""
+
+  def __str__(self) -> str:
+    return printable(super().__str__())
 
 
 class TrainingDiverged(Exception):
@@ -35,7 +73,8 @@ def disk_problem(error: BaseException | None) -> str | None:
   room = 'make room, or choose another directory with --workdir=DIR'
   while error is not None:
     if isinstance(error, OSError):
-      what = f'{os.strerror(error.errno or 0)}: {error.filename or "the workdir"}'
+      where = printable(error.filename or 'the workdir')
+      what = f'{os.strerror(error.errno or 0)}: {where}'
       if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f'{what}: {room}'
       if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

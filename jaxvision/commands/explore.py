@@ -11,7 +11,8 @@ from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
-from jaxvision.data.sources.image_headers import file_names, folder_files, read_headers
+from jaxvision.data.sources.folder import list_images
+from jaxvision.data.sources.image_headers import file_names, read_headers
 from jaxvision.errors import UserError
 from jaxvision.io import output_directory, writing
 from jaxvision.reports.dataset import duplicates, exploration
@@ -109,7 +110,7 @@ def _explored(run: Run, dataset: Dataset, images: int) -> Exploration:
   count = 8 if classes <= 25 else 6
   headers, files = None, {}
   if config.data.name == 'folder':
-    headers = read_headers(folder_files(config.data.root, dataset.image_shape))
+    headers = read_headers(list_images(config.data.root))
     files = file_names(dataset.splits)
     if not files:  # decoded arrays have none; the same splits as files do
       files = file_names(data.load(config.data, pipeline='streaming').splits)

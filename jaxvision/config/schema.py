@@ -41,7 +41,10 @@ FIELDS: dict[str, Any] = {
     **at_least(1),
   ),
   'eval_batch_size': Field(
-    500, 'Images per evaluation step, over all devices.', **at_least(1)
+    500,
+    'Images per evaluation step, over all devices; while it is 500, fewer where large '
+    'images would take over a gigabyte on a CPU.',
+    **at_least(1),
   ),
   'steps': Field(0, 'Optimiser steps to train; 0: from `epochs`.', **at_least(0)),
   'epochs': Field(

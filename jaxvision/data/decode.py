@@ -1,16 +1,32 @@
 """One way from an image file to a uint8 array, for training and for prediction."""
 
+import contextlib
 import io
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError, closest, printable
 
 INTERPOLATIONS = ('bilinear', 'bicubic')
+
+# What is opened, by Pillow's names, and the endings by which a folder's images are known.
+# Nothing else is: of the other formats of Pillow, EPS starts another program.
+FORMATS = {
+  'PNG': ('.png',),
+  'JPEG': ('.jpg', '.jpeg', '.jfif'),
+  'GIF': ('.gif',),
+  'BMP': ('.bmp',),
+  'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
+  'WEBP': ('.webp',),
+  'TIFF': ('.tif', '.tiff'),
+  'AVIF': ('.avif',),
+}
+MAX_PIXELS = 120_000_000  # of a file; a photo of 108 megapixels takes a gigabyte
 
 # From (height, width) of an upright picture to (top, left, height, width) of a part of
 # it, in its pixels.
@@ -51,13 +67,15 @@ PLAIN = Resizing()
 
 
 def decode_image(
-  image: str | os.PathLike | bytes,
+  image: Any,
   image_shape: tuple[int, int, int],
   crop_fraction: float = 1.0,
   interpolation: str = 'bilinear',
   box: BoxOf | None = None,
 ) -> np.ndarray:
   """Decodes an image file to `image_shape`, as the pipelines do.
+
+  Files of FORMATS are read, of at most MAX_PIXELS pixels.
 
   The EXIF orientation is applied; transparent pixels are laid over white; palettes,
   CMYK and 16 bits become 8-bit RGB or grey (grey <-> RGB by ITU-R 601 luma or by
@@ -67,7 +85,7 @@ def decode_image(
   pixels to the bit.
 
   Args:
-    image: path of a file, or its bytes.
+    image: path of a file, its bytes, or a `PIL.Image.Image`.
     image_shape: (height, width, channels), channels 1 or 3.
     crop_fraction: side of the centre crop over the shorter side of the scaled picture,
       above 0 and at most 1, as `crop_pct` of timm: 0.875 for 224 out of 256 pixels.
@@ -163,10 +181,60 @@ def image_header(image: str | os.PathLike) -> tuple[int, int, bool]:
   return height, width, grey
 
 
-def _opened(image: str | os.PathLike | bytes) -> Any:
+@contextlib.contextmanager
+def _opened(image: Any) -> Iterator[Any]:
+  """Opens an image of one of FORMATS and at most MAX_PIXELS, by its header."""
   from PIL import Image
 
-  return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+  if isinstance(image, Image.Image):
+    yield _limited(image)
+    return
+  opened = io.BytesIO(image) if isinstance(image, bytes) else _regular_file(image)
+  with opened as file, _limited(_identified(file)) as picture:
+    yield picture
+
+
+def _limited(picture: Any) -> Any:
+  width, height = picture.size
+  if width * height > MAX_PIXELS:
+    raise ValueError(
+      f'it has {width}x{height} pixels, more than the limit of '
+      f'{MAX_PIXELS // 10**6} megapixels: scale it down first'
+    )
+  return picture
+
+
+def _regular_file(path: str | os.PathLike) -> IO[bytes]:
+  """Opens a file; a pipe, whose opening would wait for a writer, or a device raises."""
+  mode = os.stat(path).st_mode
+  if stat.S_ISDIR(mode):
+    raise ValueError('it is a folder')
+  if not stat.S_ISREG(mode):
+    raise ValueError('it is not a regular file')
+  return open(path, 'rb')
+
+
+def _identified(file: IO[bytes]) -> Any:
+  """Returns the picture in a file, of which the header is read.
+
+  It is `Image.open` but for the check of the size, which warns of large scans and whose
+  limit is one for the whole process.
+  """
+  from PIL import Image
+
+  prefix = file.read(16)
+  for name in FORMATS:
+    if name not in Image.OPEN:
+      Image.init()  # knows all formats; at first Pillow has loaded none
+    if name not in Image.OPEN:  # this Pillow was built without it
+      continue
+    factory, accept = Image.OPEN[name]
+    with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+      # What accepts a format that was left out at build time returns a complaint.
+      if not accept or accept(prefix) is True:
+        file.seek(0)
+        return factory(file, '')
+  raise ValueError('it is not an image of a known format')
 
 
 def _orientation(picture: Any) -> int:
@@ -233,7 +301,7 @@ def _eight_bit(picture: Any, mode: str) -> Any:
   from PIL import Image
 
   if picture.mode in _SIXTEEN_BIT:
-    high = np.asarray(picture).astype(np.int64) >> 8
+    high = np.asarray(picture) >> 8
     picture = Image.fromarray(high.clip(0, 255).astype(np.uint8))
   elif picture.mode == 'F':
     raise ValueError('it holds floating-point pixels, not 8-bit colours')
@@ -258,13 +326,21 @@ def _centre(
   return left, top, left + width * scale, top + height * scale
 
 
-def _complaint(image: str | os.PathLike | bytes, error: Exception) -> str:
-  what = 'image data' if isinstance(image, bytes) else f'image {Path(image)}'
+def _complaint(image: Any, error: Exception) -> str:
+  file = isinstance(image, str | os.PathLike)
+  what = f'image {os.fspath(image)}' if file else 'image data'
   if isinstance(error, FileNotFoundError):
-    return f'{what} is not there'
-  from PIL import UnidentifiedImageError
+    return printable(f'{what} is not there')
+  reason = error.strerror if isinstance(error, OSError) else None
+  reason = reason or ' '.join(str(error).split()) or type(error).__name__
+  return printable(f'{what} cannot be read: {reason}')
 
-  if isinstance(error, UnidentifiedImageError):
-    return f'{what} cannot be read: it is not an image of a known format'
-  reason = ' '.join(str(error).split()) or type(error).__name__
-  return f'{what} cannot be read: {reason}'
+
+def readable_suffixes() -> tuple[str, ...]:
+  """Returns the endings of the files that the installed Pillow reads, in lower case."""
+  from PIL import Image
+
+  Image.init()
+  return tuple(
+    suffix for name in FORMATS if name in Image.OPEN for suffix in FORMATS[name]
+  )

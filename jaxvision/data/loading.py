@@ -33,7 +33,7 @@ from jaxvision.data.sources import (
   user_function,
 )
 from jaxvision.data.sources.source import DatasetSource, Decoding, OpenedDataset
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, printable
 
 STATISTICS_SAMPLE = 10_000
 
@@ -208,16 +208,18 @@ def _dataset(
   **known: Any,
 ) -> Dataset:
   """Puts a data set together; `known` are further fields of it."""
+  # Names of folders, or of whatever a user's own data has, go to terminals and pages.
+  class_names = tuple(map(printable, found.class_names))
   return Dataset(
     name=found.name,
     splits=splits,
-    class_names=found.class_names,
+    class_names=class_names,
     image_shape=found.image_shape,
     origin=found.origin,
     label_kind=label_kind,
     split_settings=splitting.settings(fields),
     fingerprint=fingerprint(
-      found.class_names,
+      class_names,
       found.image_shape,
       label_kind,
       {split: source.labels for split, source in splits.items()},
@@ -382,6 +384,7 @@ def _given(
       raise UserError(
         f'config: data.{field} has {len(fields[field])} numbers, and the images of '
         f'{fields.name} have {channels} channel{"s" if channels > 1 else ""}'
+        + (f': set data.channels={len(fields[field])}' if channels in (1, 3) else '')
       )
   return tuple(map(float, fields.mean)), tuple(map(float, fields.std))
 

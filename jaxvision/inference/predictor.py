@@ -1,8 +1,8 @@
 """A trained run as a function from images to classes or values."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import jax
@@ -13,6 +13,9 @@ from jaxvision.data.decode import decode_image
 from jaxvision.errors import UserError
 from jaxvision.models.features_and_logits import features_and_logits
 from jaxvision.training import runtime
+from jaxvision.training.evaluation import images_per_batch
+
+_NO_LISTS = (bytes, bytearray, Mapping, Set)  # without an order, or of other things
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +71,19 @@ class Predictor:
     self.config, self.info = task.config, task.info
     self._programs: dict[str, Callable] = {}
 
-  def predict(
-    self, images: np.ndarray | Sequence[str | Path], batch_size: int = 256
-  ) -> Predictions:
+  def predict(self, images: Any, batch_size: int | None = None) -> Predictions:
     """Returns the class probabilities of images.
 
     Args:
-      images: uint8 [n, H, W, C] of the run's image shape, or paths of image files,
-        which are decoded, converted and resized as in training.
-      batch_size: images per call; one shape is compiled.
+      images: uint8 [n, H, W, C] of the run's image shape, of NumPy or of JAX; a path of
+        an image file or a picture of Pillow, which are decoded, converted and resized as
+        in training; one image [H, W, C]; or a list or a generator of any of these.
+      batch_size: images per call; one shape is compiled. None: 256, or fewer where they
+        are large.
 
     Raises:
-      UserError: a file is no image, or an array has another shape or dtype.
+      UserError: a file is no image, an array has another shape or dtype, or it is
+        something else.
     """
     names = self.task.output_names
     found = self._batched('predict', self._probabilities, images, batch_size)
@@ -87,9 +91,7 @@ class Predictor:
       return Predictions(np.zeros((0, len(names)), np.float32), names)
     return Predictions(found, names)
 
-  def features(
-    self, images: np.ndarray | Sequence[str | Path], batch_size: int = 256
-  ) -> np.ndarray:
+  def features(self, images: Any, batch_size: int | None = None) -> np.ndarray:
     """Returns what goes into the last layer of the network, float32 [n, D].
 
     Args:
@@ -100,6 +102,15 @@ class Predictor:
     """
     found = self._batched('features', self._features, images, batch_size)
     return np.zeros((0, 0), np.float32) if found is None else found
+
+  def decode(self, image: Any) -> np.ndarray:
+    """Returns a file, or a picture of Pillow, as the run takes it: uint8 [H, W, C].
+
+    Raises:
+      UnreadableImage: it is no image.
+    """
+    info = self.info
+    return decode_image(image, info.image_shape, info.crop_fraction, info.interpolation)
 
   def _probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
     return self.task.probabilities(self.task.apply(variables, self._normal(images)))
@@ -112,31 +123,69 @@ class Predictor:
     return normalize(images, mean, std, self.task.dtype)
 
   def _batched(
-    self, name: str, function: Callable, images: Any, batch_size: int
+    self, name: str, function: Callable, images: Any, batch_size: int | None
   ) -> np.ndarray | None:
-    if len(images) == 0:
-      return None
+    """Applies a function to batches of images; None where there are no images."""
     if name not in self._programs:
       options = runtime.compiler_options()
       self._programs[name] = jax.jit(function, compiler_options=options)
-    arrays = isinstance(images, np.ndarray)
-    shape = self.info.image_shape
-    if arrays and (images.dtype != np.uint8 or tuple(images.shape[1:]) != shape):
-      raise UserError(
-        f'{name} takes uint8 images of shape [n, {", ".join(map(str, shape))}], not '
-        f'{images.dtype} of shape {list(images.shape)}; files of any size are resized'
-      )
-    size = min(batch_size, len(images))
-    rows = []
-    for start in range(0, len(images), size):
-      part = images[start : start + size]
-      if not arrays:
-        part = np.stack([self._decoded(path) for path in part])
+    variables, shape = self.state.eval_variables, self.info.image_shape
+    most = batch_size or images_per_batch(
+      function,
+      lambda count: (variables, jax.ShapeDtypeStruct((count, *shape), np.uint8)),
+      shape,
+      256,
+    )
+    size, rows = None, []
+    for part in _grouped(self._arrays(name, images), most):
+      size = size or len(part)  # the first is the largest
       padded = np.pad(part, [(0, size - len(part)), (0, 0), (0, 0), (0, 0)])
-      found = self._programs[name](self.state.eval_variables, padded)
+      found = self._programs[name](variables, padded)
       rows.append(np.asarray(found)[: len(part)])
-    return np.concatenate(rows)
+    return np.concatenate(rows) if rows else None
 
-  def _decoded(self, path: str | Path) -> np.ndarray:
-    info = self.info
-    return decode_image(path, info.image_shape, info.crop_fraction, info.interpolation)
+  def _arrays(self, name: str, images: Any) -> Iterator[np.ndarray]:
+    """Yields uint8 [k, H, W, C] of whatever may be given, k as it is given."""
+    from PIL import Image
+
+    shape = self.info.image_shape
+    if isinstance(images, str | os.PathLike | Image.Image):
+      yield self.decode(images)[None]
+    elif isinstance(images, np.ndarray | jax.Array):
+      array = np.asarray(images)
+      grey = array.ndim == 2 and shape[-1] == 1
+      one = array[..., None] if grey else array
+      if array.dtype == np.uint8 and one.shape == shape:
+        yield one[None]
+      elif array.dtype == np.uint8 and array.shape[1:] == shape:
+        yield array
+      elif array.shape != (0,):  # an empty list, made an array
+        raise UserError(
+          f'{name} takes uint8 images of shape [n, {", ".join(map(str, shape))}], not '
+          f'{array.dtype} of shape {list(array.shape)}; files of any size are resized'
+        )
+    elif isinstance(images, Iterable) and not isinstance(images, _NO_LISTS):
+      for image in images:
+        yield from self._arrays(name, image)
+    else:
+      raise UserError(
+        f'{name} takes paths of image files, pictures of Pillow, uint8 arrays of NumPy or '
+        f'JAX, and lists and generators of these, not {type(images).__name__}'
+      )
+
+
+def _grouped(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+  """Yields arrays of `size` rows out of the rows of others, the last of fewer."""
+  held: list[np.ndarray] = []
+  count = 0
+  for array in arrays:
+    first = 0
+    while first < len(array):
+      part = array[first : first + size - count]
+      held.append(part)
+      first, count = first + len(part), count + len(part)
+      if count == size:
+        yield np.concatenate(held) if len(held) > 1 else held[0]
+        held, count = [], 0
+  if held:
+    yield np.concatenate(held)

@@ -277,7 +277,7 @@ def read_frames(directory: str | Path, most: int = FRAMES) -> list[Frame]:
   frames = []
   for step, path in _thinned(sorted(found), most):
     try:
-      with Image.open(path) as picture:
+      with Image.open(path, formats=['PNG']) as picture:
         frames.append((step, np.asarray(picture.convert('RGB'))))
     except (OSError, SyntaxError):  # the second is what a broken chunk raises
       continue

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvision.errors import UserError
 from jaxvision.reports import image_grid
+from jaxvision.tasks.base import TaskContext
 from jaxvision.tasks.supervised import SupervisedTask
 from jaxvision.training.evaluation import Evaluation
 
@@ -37,6 +39,16 @@ class Classification(SupervisedTask):
   losses = ('cross_entropy', 'focal', 'binary_cross_entropy')
   label_kinds = ('class',)
   measures = ('accuracy', 'accuracy_top5')
+
+  def __init__(self, context: TaskContext):
+    names = context.info.class_names
+    if len(names) < 2:
+      raise UserError(
+        f'config: task classification needs two or more classes, and {context.info.name} '
+        f'has one class only ("{names[0]}"): put the images of each class into a folder '
+        'of its own, or set task to gan'
+      )
+    super().__init__(context)
 
   def example_measures(
     self, outputs: jax.Array, targets: jax.Array

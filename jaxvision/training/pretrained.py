@@ -94,9 +94,10 @@ def preprocessing_of(data: DatasetInfo) -> Preprocessing:
 
 
 def adopt(config: ConfigDict, preprocessing: Preprocessing) -> ConfigDict:
-  """Returns the config with the normalisation and the image size of the weights.
+  """Returns the config with normalisation, image size and channels of the weights.
 
-  What the config sets itself stays.
+  What the config sets itself stays. Grey images become RGB for weights that were trained
+  on RGB, unless the config has a mean for another number of channels.
   """
   config = config_lib.thaw(config)
   fields, unset = config.data, {'crop_fraction': 0.0, 'interpolation': 'auto'}
@@ -105,6 +106,9 @@ def adopt(config: ConfigDict, preprocessing: Preprocessing) -> ConfigDict:
     wanted = getattr(preprocessing, name)
     if fields[name] == empty and wanted is not None:
       fields[name] = wanted
+  channels = preprocessing.channels or len(preprocessing.mean or ())
+  if not fields.channels and channels in (1, 3) and len(fields.mean) in (0, channels):
+    fields.channels = channels
   return config
 
 

@@ -1,12 +1,17 @@
 """One decoder for training and prediction: modes, orientation, sizes, damage."""
 
 import io
+import os
+import struct
+import warnings
+import zlib
 
 import chex
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxvision.data import decode
 from jaxvision.data.decode import UnreadableImage, decode_image, fit_image, image_header
 from jaxvision.errors import UserError
 
@@ -196,3 +201,105 @@ def test_impossible_settings_are_the_users_mistake():
     fit_image(RGB, (6, 4, 3), 0)
   with pytest.raises(UserError, match='did you mean "bicubic"'):
     decode_image(_png(Image.fromarray(RGB)), (6, 4, 3), 1.0, 'bicubik')
+
+
+_WRITTEN = {
+  'PNG': 'png',
+  'JPEG': 'jfif',
+  'GIF': 'gif',
+  'BMP': 'bmp',
+  'PPM': 'ppm',
+  'WEBP': 'webp',
+  'TIFF': 'tif',
+  'AVIF': 'avif',
+}
+
+
+@pytest.mark.parametrize('kind', decode.FORMATS)
+def test_every_named_format_is_read_from_files_and_bytes(kind, tmp_path):
+  Image.init()
+  if kind not in Image.SAVE:
+    pytest.skip(f'this Pillow writes no {kind}')
+  flat = Image.new('RGB', (32, 24), (200, 100, 50))
+  path = tmp_path / f'a.{_WRITTEN[kind]}'
+  flat.save(path, kind)
+  assert image_header(path)[:2] == (24, 32)
+  for given in (path, path.read_bytes()):
+    pixels = decode_image(given, (24, 32, 3)).astype(int)
+    assert np.abs(pixels - [200, 100, 50]).max() <= 8
+
+
+def test_other_formats_of_pillow_are_not_opened(tmp_path, monkeypatch):
+  def opened(*args, **options):
+    raise AssertionError('another program would have been started')
+
+  monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', opened)
+  monkeypatch.setattr('PIL.EpsImagePlugin.EpsImageFile._open', opened)
+  for name in ('a.png', 'a.eps'):
+    Image.new('RGB', (4, 4)).save(tmp_path / name, 'EPS')
+    with pytest.raises(UnreadableImage, match='not an image of a known format'):
+      decode_image(tmp_path / name, (4, 4, 3))
+    with pytest.raises(UnreadableImage, match='not an image of a known format'):
+      image_header(tmp_path / name)
+
+
+def _header_of_png(width, height):
+  """A PNG of so many pixels, of which there are none."""
+  chunk = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+  chunks = [chunk, b'IDAT', b'IEND']
+  return b'\x89PNG\r\n\x1a\n' + b''.join(
+    struct.pack('>I', len(c) - 4) + c + struct.pack('>I', zlib.crc32(c)) for c in chunks
+  )
+
+
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path):
+  path = tmp_path / 'bomb.png'
+  for side in (13_000, 60_000):
+    path.write_bytes(_header_of_png(side, side))
+    for read in (image_header, lambda p: decode_image(p, (8, 8, 3))):
+      with pytest.raises(
+        UnreadableImage, match=rf'bomb\.png .*{side}x{side} pixels.* 120 megapixels'
+      ):
+        read(path)
+  with pytest.raises(UnreadableImage, match='13000x13000'):
+    decode_image(_header_of_png(13_000, 13_000), (8, 8, 3))
+
+
+def test_a_large_scan_is_read_without_a_warning(tmp_path, monkeypatch):
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 4)  # Pillow warns above, then raises
+  Image.fromarray(RGB).save(tmp_path / 'a.png')
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    chex.assert_trees_all_equal(decode_image(tmp_path / 'a.png', (6, 4, 3)), RGB)
+
+
+@pytest.mark.parametrize('link', [False, True])
+def test_only_regular_files_are_opened(tmp_path, link):
+  fifo, file = tmp_path / 'a.png', tmp_path / 'b.png'
+  os.mkfifo(fifo)
+  Image.fromarray(RGB).save(file)
+  if link:
+    (tmp_path / 'c.png').symlink_to(fifo)
+    (tmp_path / 'd.png').symlink_to(file)
+    fifo, file = tmp_path / 'c.png', tmp_path / 'd.png'
+  for read in (image_header, lambda p: decode_image(p, (6, 4, 3))):
+    with pytest.raises(UnreadableImage, match='not a regular file'):
+      read(fifo)  # opening it would wait for a writer, for ever
+    read(file)
+  with pytest.raises(UnreadableImage, match='it is a folder'):
+    image_header(tmp_path)
+
+
+def test_pictures_of_pillow_are_taken_as_files_are():
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  turned = Image.fromarray(RGB)
+  turned.getexif()[0x0112] = 6
+  data = _png(Image.fromarray(RGB), exif=exif)
+  expected = decode_image(data, (4, 6, 3))
+  chex.assert_trees_all_equal(
+    decode_image(Image.open(io.BytesIO(data)), (4, 6, 3)), expected
+  )
+  chex.assert_trees_all_equal(decode_image(turned, (4, 6, 3)), expected)
+  with pytest.raises(UnreadableImage, match='floating-point'):
+    decode_image(Image.new('F', (4, 4)), (4, 4, 1))

@@ -304,3 +304,10 @@ def test_named_sets_have_a_fingerprint_of_their_splits():
     for fields in ({}, {'pipeline': 'streaming'}, {'split_seed': 1}, {'image_size': 9})
   }
   assert len(prints) == 3
+
+
+def test_class_names_are_kept_as_they_may_be_shown():
+  labels = np.array([0, 1] * 10, np.int32)
+  images = np.zeros((20, 4, 4, 1), np.uint8)
+  given = from_arrays((images, labels), class_names=['a\x1b[31m', 'b\udcff'])
+  assert load(source=given, data='digits').class_names == (r'a\x1b[31m', r'b\xff')

@@ -1,5 +1,7 @@
 """The classification task: loss, metrics, train step, evaluation step."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from jaxvision import config as config_lib
 from jaxvision.data.info import DatasetInfo
+from jaxvision.errors import UserError
 from jaxvision.tasks.classification import in_top_k
 from jaxvision.training.run import Run
 
@@ -159,3 +162,9 @@ def test_weight_decay_applies_to_kernels_only(decayed):
   assert (new['kernel'] < 1).all()
   chex.assert_trees_all_equal(new['bias'], params['bias'])
   chex.assert_trees_all_equal(new['bn'], params['bn'])
+
+
+def test_one_class_is_refused_and_named():
+  info = dataclasses.replace(INFO, class_names=('cat',))
+  with pytest.raises(UserError, match=r'one class only \("cat"\)'):
+    Run.build(config_lib.override(config_lib.base_config(), ['batch_size=16']), info)

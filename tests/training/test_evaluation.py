@@ -1,12 +1,14 @@
 """Evaluation of a split: every example counts once, whatever the batches."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvision import data
 from jaxvision.data.info import DatasetInfo
-from jaxvision.training.evaluation import SplitEvaluator
+from jaxvision.training import evaluation
+from jaxvision.training.evaluation import SplitEvaluator, images_per_batch
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run import Run
 
@@ -40,3 +42,37 @@ def test_split_evaluator_evaluates_every_example_once(
   assert again == found
   np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(labels, test.labels)
+
+
+def _convolved(images):
+  small = images[:, ::2, ::2, :1].astype(jnp.float32)
+  return jax.nn.relu(small * jnp.ones(64)).mean((1, 2))  # 64 channels: 16 times RGB
+
+
+def test_large_images_are_evaluated_in_smaller_batches(monkeypatch):
+  def most(side, function=_convolved):
+    arguments = lambda n: (jax.ShapeDtypeStruct((n, side, side, 3), jnp.uint8),)  # noqa: E731
+    return images_per_batch(function, arguments, (side, side, 3), 500)
+
+  each = 112 * 112 * 64 * 4  # bytes of the largest array for one image
+  assert most(224) == 2**30 // (6 * each)
+  assert most(224, jax.jit(_convolved)) == most(224)
+  # Weights, however large, are no part of it.
+  assert most(224, lambda x: _convolved(x) * jnp.ones((10**7, 64)).mean(0)) == most(224)
+  assert most(20_000) == 1
+  assert most(64) == most(8) == 500
+  monkeypatch.setattr(evaluation.jax, 'default_backend', lambda: 'gpu')
+  assert most(224) == 500
+
+
+@pytest.mark.parametrize('wish', [500, 400])
+def test_a_wish_for_a_batch_size_is_kept(digits_config, wish, monkeypatch):
+  monkeypatch.setattr(evaluation, '_SMALL', 1)
+  monkeypatch.setattr(evaluation, '_HELD_BYTES', 2**20)
+  digits_config.eval_batch_size = wish  # 500 is the default
+  dataset = data.load(digits_config.data)
+  run = Run.build(digits_config, DatasetInfo.of(dataset), mesh=make_mesh(data=1))
+  size = evaluation._batch_size(
+    digits_config, dataset.splits['test'], run.task.eval_step, run.abstract_state()
+  )
+  assert size == 400 if wish == 400 else 1 <= size < 100

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxvision
-from jaxvision import main, weights
+from jaxvision import data, main, weights
 from jaxvision.config import load, override
 from jaxvision.errors import UserError
 from jaxvision.training import pretrained
@@ -146,6 +146,33 @@ def test_adopt_sets_only_the_fields_that_the_config_leaves_open(digits_config):
   assert (kept.mean, kept.std, kept.image_size) == ((0.5,), (0.5,), 8)
   assert kept.crop_fraction == 1
   assert pretrained.adopt(own, Preprocessing()).to_dict() == own.to_dict()
+
+
+@pytest.mark.parametrize(
+  ('fields', 'facts', 'channels'),
+  [
+    ([], Preprocessing((0.1,) * 3, (0.2,) * 3), 3),  # the mean says so
+    ([], Preprocessing(channels=3), 3),
+    ([], Preprocessing((0.1,), (0.2,), channels=1), 1),
+    (['data.channels=1'], Preprocessing(channels=3), 1),
+    (['data.mean=(0.5,)', 'data.std=(0.5,)'], Preprocessing((0.1,) * 3, channels=3), 0),
+    ([], Preprocessing((0.1,) * 4, (0.2,) * 4, channels=4), 0),
+    ([], Preprocessing(), 0),
+  ],
+)
+def test_grey_images_take_the_channels_of_the_weights(
+  digits_config, fields, facts, channels
+):
+  config = override(digits_config, fields)
+  assert pretrained.adopt(config, facts).data.channels == channels
+
+
+def test_grey_images_are_normalised_as_the_weights_want(digits_config):
+  facts = Preprocessing((0.1, 0.2, 0.3), (0.2,) * 3)
+  dataset = data.load(pretrained.adopt(digits_config, facts).data)
+  assert (dataset.image_shape, dataset.mean) == ((8, 8, 3), (0.1, 0.2, 0.3))
+  with pytest.raises(UserError, match=r'have 1 channel: set data.channels=3'):
+    data.load('digits', mean=(0.1, 0.2, 0.3), std=(1.0,) * 3)
 
 
 def test_run_directory_records_the_source_of_the_weights(config, first_run, tmp_path):

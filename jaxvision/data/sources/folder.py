@@ -1,8 +1,10 @@
 """Image folders: ROOT/{train,test}/CLASS/*.png, or ROOT/CLASS/* without a test split."""
 
+import collections
 import dataclasses
 import functools
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +21,14 @@ from jaxvision.data.decode import (
   decode_image,
   image_header,
 )
+from jaxvision.data.image_files import describe_others, find_in, subfolders
+from jaxvision.data.sources.folder_layout import EXPECTED, check_depth, read_layout
 from jaxvision.data.sources.source import DatasetSource, Decoding, OpenedDataset
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, printable
 
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
-TEST_FOLDERS = ('test', 'validation', 'valid', 'val')  # the first that is there
+_ONE_CLASS = 'images'  # the name of the class of images without class folders
 
-_LAYOUT = 'ROOT/{train,test}/CLASS/*.png|jpg|jpeg|webp|bmp, or ROOT/CLASS/*'
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,20 +69,24 @@ class _Listing:
   """Files of every pool in order, found without opening one.
 
   Attributes:
-    classes: names of the class folders.
+    root: the folder that the paths are relative to.
+    classes: names of the classes.
     paths: pool -> paths relative to the root.
     labels: pool -> int32 [n].
     stamp: names, sizes and modification times of all files.
     content: names and sizes of all files, which stay the same in another place.
     origin: see `OpenedDataset`.
+    not_used: one line on what lies there and is not read; '' where all is.
   """
 
+  root: Path
   classes: tuple[str, ...]
   paths: Mapping[str, tuple[str, ...]]
   labels: Mapping[str, np.ndarray]
   stamp: str
   content: str
   origin: str
+  not_used: str
 
 
 def locate(root: str, decoding: Decoding) -> DatasetSource:
@@ -91,23 +98,42 @@ def locate(root: str, decoding: Decoding) -> DatasetSource:
       otherwise.
 
   Raises:
-    UserError: no such folder; no images; fewer than two classes; a class without
-      training images; a test class that train lacks.
+    UserError: no such folder; no images; a class without training images; a test class
+      that train lacks; a layout that can be read in two ways.
   """
   folder = Path(root).expanduser()
   listing = _list(folder)
+  if listing.not_used:
+    _tell(f'{printable(folder)}: {listing.not_used}')
   settings = (
-    f'{folder.resolve()} {decoding.image_size} {decoding.channels} '
+    f'{listing.root.resolve()} {decoding.image_size} {decoding.channels} '
     f'{decoding.skip_unreadable}{decoding.resizing.key}'
   )
-  digest = hashlib.sha256(f'{settings}\n{listing.stamp}'.encode()).hexdigest()[:16]
+  digest = _sha256(f'{settings}\n{listing.stamp}')[:16]
   return DatasetSource(
     name='folder',
     key=f'folder-{_slug(folder)}-{digest}',
     fingerprint=digest,
-    open=functools.partial(_open, folder, listing, digest, decoding),
-    content=hashlib.sha256(listing.content.encode()).hexdigest(),
+    open=functools.partial(_open, listing, digest, decoding),
+    content=_sha256(listing.content),
   )
+
+
+def list_images(root: str) -> list[Path]:
+  """Returns the paths of all image files of a folder set, those of every split."""
+  listing = _list(Path(root).expanduser())
+  return [listing.root / path for pool in listing.paths.values() for path in pool]
+
+
+@functools.cache
+def _tell(line: str) -> None:
+  """Logs a line once, however often a set is opened in this process."""
+  _log.info('%s', line)
+
+
+def _sha256(text: str) -> str:
+  # A path may hold bytes that are not UTF-8; the digest is of the bytes.
+  return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()
 
 
 def _slug(folder: Path) -> str:
@@ -118,108 +144,81 @@ def _slug(folder: Path) -> str:
 def _list(folder: Path) -> _Listing:
   if not folder.is_dir():
     what = 'is a file, not a folder' if folder.exists() else 'is not there'
-    raise UserError(f'data.root: {folder} {what} (expected {_LAYOUT})')
-  train, test, origin = folder, None, f'{folder}/CLASS'
-  if _subfolders(folder / 'train'):
-    train, origin = folder / 'train', f'{folder}/train'
-    test = next((folder / t for t in TEST_FOLDERS if _subfolders(folder / t)), None)
-    if test:
-      origin += f', test = {test}'
-  elif _subfolders(folder / 'test') and not (set(_subfolders(folder)) - {'test'}):
-    raise UserError(f'data.root: {folder} has test/ but no train/ with class folders')
-  classes = _subfolders(train)
-  paths, labels = {}, {}
+    raise UserError(f'data.root: {folder} {what} ({EXPECTED})')
+  layout = read_layout(folder)
+  root, train = layout.root, layout.pools['train']
   files: list[tuple[str, int, int]] = []
-  for pool, base in {'train': train, 'test': test}.items():
-    if base is None:
-      continue
-    if unknown := sorted(set(_subfolders(base)) - set(classes)):
+  others: collections.Counter[str] = collections.Counter()
+  nested: collections.Counter[str] = collections.Counter()
+  paths, labels = {}, {}
+  for pool, base in layout.pools.items():
+    unknown = set(subfolders(base)) - set(layout.classes)
+    if layout.classes and unknown:
       raise UserError(
-        f'data.root: class "{unknown[0]}" is in {base} but not in {train}'
+        f'data.root: class "{min(unknown)}" is in {base} but not in {train}'
       )
-    paths[pool], labels[pool] = _files(folder, base, classes, files)
-  _check(folder, train, test, classes, labels)
-  stamp = '\n'.join(f'{path} {size} {time}' for path, size, time in files)
-  content = '\n'.join(f'{path} {size}' for path, size, _ in files)
-  return _Listing(tuple(classes), paths, labels, stamp, content, origin)
-
-
-def _subfolders(folder: Path) -> list[str]:
-  """Returns the sorted names of the folders in `folder`, without hidden ones."""
-  try:
-    with os.scandir(folder) as entries:
-      names = [e.name for e in entries if e.is_dir()]
-  except (FileNotFoundError, NotADirectoryError):
-    return []
-  except OSError as error:
-    raise UserError(f'data.root: cannot list {folder}: {error.strerror}') from error
-  return sorted(n for n in names if not n.startswith(('.', '__MACOSX')))
-
-
-def _files(
-  root: Path, base: Path, classes: list[str], files: list[tuple[str, int, int]]
-) -> tuple[tuple[str, ...], np.ndarray]:
-  """Lists the images of every class under `base`, sorted.
-
-  Appends (path, bytes, modification time) of each to `files`.
-  """
-  paths, labels = [], []
-  for label, name in enumerate(classes):
-    if not (base / name).is_dir():
-      continue
-    try:
-      with os.scandir(base / name) as entries:
-        found = sorted(
-          (e.name, e.stat().st_size, e.stat().st_mtime_ns)
-          for e in entries
-          if e.name.lower().endswith(EXTENSIONS)
-          and not e.name.startswith('.')
-          and e.is_file()
-        )
-    except OSError as error:
-      raise UserError(
-        f'data.root: cannot list {base / name}: {error.strerror}'
-      ) from error
-    prefix = (base / name).relative_to(root)
-    paths += [str(prefix / file) for file, _, _ in found]
-    labels += [label] * len(found)
-    files += [(str(prefix / file), size, time) for file, size, time in found]
-  return tuple(paths), np.asarray(labels, np.int32)
+    first, direct = len(files), False
+    labels_of_pool: list[int] = []
+    for label, name in enumerate(layout.classes or ('.',)):
+      if not (base / name).is_dir():
+        continue
+      found = find_in(base / name)
+      others += found.others
+      prefix = (base / name).relative_to(root)
+      files += [(str(prefix / f.path), f.size, f.time) for f in found.images]
+      labels_of_pool += [label] * len(found.images)
+      below = sum(f.nested for f in found.images)
+      nested[name] += below
+      direct |= below < len(found.images)
+    paths[pool] = tuple(path for path, _, _ in files[first:])
+    labels[pool] = np.asarray(labels_of_pool, np.int32)
+    if paths[pool]:
+      check_depth(base, layout.classes, direct)
+  _check(layout.pools, layout.classes, labels)
+  origin = f'{train}/CLASS' if train == root and layout.classes else str(train)
+  if 'test' in layout.pools:
+    origin += f', test = {layout.pools["test"]}'
+  within = [f'{name} {n}' for name, n in nested.items() if n and layout.classes]
+  line = describe_others(others, layout.not_used)
+  if within:
+    line += '; ' * bool(line) + printable(
+      f'images in sub-folders count for their class: {", ".join(within)}'
+    )
+  return _Listing(
+    root=root,
+    classes=layout.classes or (_ONE_CLASS,),
+    paths=paths,
+    labels=labels,
+    stamp='\n'.join(f'{path} {size} {time}' for path, size, time in files),
+    content='\n'.join(f'{path} {size}' for path, size, _ in files),
+    origin=printable(origin),
+    not_used=line,
+  )
 
 
 def _check(
-  folder: Path,
-  train: Path,
-  test: Path | None,
-  classes: list[str],
-  labels: Mapping[str, np.ndarray],
+  pools: Mapping[str, Path], classes: Sequence[str], labels: Mapping[str, np.ndarray]
 ) -> None:
-  if not len(labels['train']):
-    raise UserError(f'data.root: no images in {train} (expected {_LAYOUT})')
-  if len(classes) < 2:
-    raise UserError(
-      f'data.root: {train} has one class only ("{classes[0]}"): classification needs '
-      f'two or more (expected {_LAYOUT})'
-    )
+  train = pools['train']
+  for pool, base in pools.items():
+    if not len(labels[pool]):
+      raise UserError(f'data.root: no images in {base} ({EXPECTED})')
   counts = np.bincount(labels['train'], minlength=len(classes))
+  rarest = int(np.argmin(counts))
+  name = classes[rarest] if classes else _ONE_CLASS
   if not counts.all():
-    empty = classes[int(np.argmin(counts))]
     raise UserError(
-      f'data.root: class "{empty}" has no images in {train / empty}: add some or '
-      'remove the folder'
+      f'data.root: class "{name}" has no images in {train / name}: add some or remove '
+      'the folder'
     )
-  if test is not None and not len(labels['test']):
-    raise UserError(f'data.root: no images in {test} (expected {_LAYOUT})')
-  if test is None and counts.min() < 2:
-    single = classes[int(np.argmin(counts))]
+  if 'test' not in pools and counts.min() < 2:
     raise UserError(
-      f'data.root: class "{single}" has one image, too few for a train and a test '
-      f'split: add some, or make {folder}/test'
+      f'data.root: class "{name}" has one image, too few for a train and a test split: '
+      f'add some, or make test/ beside train/ ({EXPECTED})'
     )
 
 
 def _open(
-  folder: Path,
   listing: _Listing,
   fingerprint: str,
   decoding: Decoding,
@@ -229,10 +228,10 @@ def _open(
   """Returns the set; reads the header of every file where the shape is not known."""
   del labels  # the listing has them
   if image_shape is None:
-    image_shape = _shape(folder, listing, decoding)
+    image_shape = _shape(listing, decoding)
   pools = {
     pool: FolderSource(
-      str(folder), paths, listing.labels[pool], image_shape, decoding.resizing
+      str(listing.root), paths, listing.labels[pool], image_shape, decoding.resizing
     )
     for pool, paths in listing.paths.items()
   }
@@ -241,8 +240,9 @@ def _open(
   )
 
 
-def _shape(folder: Path, listing: _Listing, decoding: Decoding) -> tuple[int, int, int]:
+def _shape(listing: _Listing, decoding: Decoding) -> tuple[int, int, int]:
   """Returns the shape to decode to, from the headers of the files."""
+  folder = listing.root
   image_size, channels = decoding.image_size, decoding.channels
   if image_size and channels:
     return image_size, image_size, channels

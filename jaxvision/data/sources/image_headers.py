@@ -10,7 +10,7 @@ from jaxvision.data.dataset import Source, SubsetSource
 from jaxvision.data.decode import UnreadableImage, image_header
 from jaxvision.data.scan import in_order
 from jaxvision.data.sources import folder
-from jaxvision.data.sources.source import Decoding
+from jaxvision.errors import printable
 
 _CHUNK = 256  # files per task
 
@@ -22,7 +22,7 @@ class Headers:
   Attributes:
     heights, widths: int64 [n], pixels, after the EXIF orientation is applied.
     grey: bool [n].
-    unreadable: paths of the files whose header could not be read.
+    unreadable: paths of the files whose header could not be read, as they may be shown.
   """
 
   heights: np.ndarray
@@ -54,28 +54,16 @@ def read_headers(paths: Sequence[str | Path]) -> Headers:
     heights=table[:, 0],
     widths=table[:, 1],
     grey=table[:, 2].astype(bool),
-    unreadable=tuple(str(p) for p, header in zip(paths, headers) if header is None),
+    unreadable=tuple(
+      printable(p) for p, header in zip(paths, headers) if header is None
+    ),
   )
 
 
-def folder_files(root: str, image_shape: tuple[int, int, int]) -> list[Path]:
-  """Lists all image files of a folder set, those of every split.
-
-  Args:
-    root: the folder, as in `data.root`.
-    image_shape: shape of its images, which need not be read from the files then.
-  """
-  opened = folder.locate(root, Decoding(skip_unreadable=True)).open(image_shape)
-  base = Path(root).expanduser()
-  return [base / path for pool in opened.pools.values() for path in _paths(pool)]
-
-
-def _paths(pool: Source) -> Sequence[str]:
-  return pool.paths if isinstance(pool, folder.FolderSource) else ()
-
-
 def file_names(splits: Mapping[str, Source]) -> dict[str, list[str]]:
-  """Returns the path of each example of splits of files, relative to their root.
+  """Returns the path of each example of splits of files, as it may be shown.
+
+  The paths are relative to the root of the set.
 
   Args:
     splits: the splits of a folder set that streams; other sources have no names.
@@ -89,5 +77,5 @@ def file_names(splits: Mapping[str, Source]) -> dict[str, list[str]]:
     while isinstance(source, SubsetSource):
       indices, source = source.indices[indices], source.source
     if isinstance(source, folder.FolderSource):
-      names[split] = [source.paths[i] for i in indices.tolist()]
+      names[split] = [printable(source.paths[i]) for i in indices.tolist()]
   return names

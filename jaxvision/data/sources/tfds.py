@@ -141,9 +141,12 @@ def locate(name: str, data_dir: str, decoding: Decoding, cache: Path) -> Dataset
   parts = _parse(name)
   directory = _prepared(data_directory(data_dir), parts)
   key = '-'.join(filter(None, parts)).replace('*', 'x')
-  if decoding.image_size == _stored_side(directory, cache / key):
-    # The same images as without: they are decoded and kept only once.
+  # The same images as without: they are decoded and kept only once.
+  side, channels = _stored_shape(directory, cache / key)
+  if decoding.image_size == side:
     decoding = dataclasses.replace(decoding, image_size=0)
+  if decoding.channels == channels:
+    decoding = dataclasses.replace(decoding, channels=0)
   key += f'-{decoding.image_size}px' if decoding.image_size else ''
   key += f'-{decoding.channels}ch' if decoding.channels else ''
   key += '-readable' if decoding.skip_unreadable else ''
@@ -158,8 +161,10 @@ def locate(name: str, data_dir: str, decoding: Decoding, cache: Path) -> Dataset
   )
 
 
-def _stored_side(directory: Path | None, cached: Path) -> int | None:
-  """Returns the side of the images of a set where all are squares of one size."""
+def _stored_shape(
+  directory: Path | None, cached: Path
+) -> tuple[int | None, int | None]:
+  """Returns (side, channels) of the images of a set, the side where all have it."""
   if directory is None:
     shape = _read_json(cached / 'index.json').get('image_shape', ())
   else:
@@ -167,8 +172,11 @@ def _stored_side(directory: Path | None, cached: Path) -> int | None:
     for key in ('featuresDict', 'features', 'image', 'image', 'shape'):
       node = node.get(key) or {}
     shape = node.get('dimensions', ())
+  if len(shape) != 3:
+    return None, None
   sides = {int(side) for side in shape[:2] if str(side).isdigit()}
-  return sides.pop() if len(sides) == 1 and len(shape) == 3 else None
+  channels = int(shape[2]) if str(shape[2]).isdigit() else 0
+  return sides.pop() if len(sides) == 1 else None, channels or None
 
 
 def prepare(name: str, data_dir: str = '') -> str:
@@ -301,6 +309,8 @@ def _open(
     pools[pool] = TfdsSource(
       str(directory), split, count, image_shape, known, decoding.resizing
     )
+    if labels is None:
+      _check_labels(name, pools[pool])
     if split != pool:
       origin += f', {pool} = split "{split}"'
   return OpenedDataset(
@@ -311,6 +321,19 @@ def _open(
     origin=origin,
     fingerprint=_fingerprint(directory),
   )
+
+
+def _check_labels(name: str, source: TfdsSource) -> None:
+  """Raises UserError where examples are not labelled, which TFDS marks by -1."""
+  missing = int((source.labels < 0).sum())
+  if missing:
+    which = (
+      'no labels' if missing == len(source) else f'no label for {missing:,} images'
+    )
+    raise UserError(
+      f'split "{source.split}" of data set "{name}" has {which} of {len(source):,}: '
+      'classification needs one for each image, so choose another set or config of it'
+    )
 
 
 def _image_feature(name: str, features: Any) -> Any:

@@ -207,6 +207,26 @@ def test_a_set_with_train_alone_is_split(data_dir):
   assert np.bincount(dataset.splits['test'].labels).tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize('pipeline', ['resident', 'streaming'])
+def test_a_split_without_labels_is_told_as_such(data_dir, fresh_cache, pipeline):
+  _prepared(data_dir, 'none/1.0.0', {'train': _examples(6, unlabelled=True)})
+  with pytest.raises(UserError, match='"train" of data set "none" has no labels of 6'):
+    load('none', pipeline=pipeline)
+  some = _examples(12) + _examples(3, unlabelled=True)
+  _prepared(data_dir, 'some/1.0.0', {'train': _examples(6), 'test': some})
+  with pytest.raises(UserError, match='"test" .* no label for 3 images of 15'):
+    load('some', pipeline=pipeline)
+  assert not list(fresh_cache.glob('*'))
+
+
+def test_the_channels_that_it_has_are_no_other_set(data_dir, fresh_cache):
+  _prepared(data_dir, 'shapes/1.0.0', {'train': _examples(6), 'test': _examples(3)})
+  load('shapes')
+  load('shapes', channels=3)
+  assert len(list(fresh_cache.iterdir())) == 1
+  assert load('shapes', channels=1).image_shape == (6, 5, 1)
+
+
 def test_versions_and_configs_are_found_by_name(data_dir):
   test = {'test': _examples(3)}
   _prepared(data_dir, 'shapes/1.0.0', {'train': _examples(3), **test})
