@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -89,11 +90,18 @@ def to_host(leaf: Any) -> np.ndarray:
   return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
-def is_finite(leaf: np.ndarray) -> bool:
-  """Whether an array of any dtype has neither NaN nor infinity."""
-  if not jax.dtypes.issubdtype(leaf.dtype, np.inexact):
-    return True
-  return bool(np.isfinite(leaf).all())
+def diverged(name: str, leaf: np.ndarray) -> bool:
+  """Whether a leaf of a state, of any dtype, shows that training has diverged.
+
+  That is NaN or infinity. Optimisers may begin with infinity, as the least loss so far,
+  and what a metric has gathered says nothing of the weights.
+  """
+  known = jax.dtypes.issubdtype(leaf.dtype, np.inexact)
+  if not known or name.startswith('metrics/'):
+    return False
+  if 'opt_state' in name:
+    return bool(np.isnan(leaf).any())
+  return not np.isfinite(leaf).all()
 
 
 def storable(leaf: np.ndarray) -> np.ndarray | None:
@@ -253,12 +261,14 @@ def _kind(leaf: Any, dtype: str | None = None) -> str:
 
 def _place(value: np.ndarray, wanted: jax.ShapeDtypeStruct) -> jax.Array:
   if _is_key(wanted):
-    keys = jax.random.wrap_key_data(value, impl=jax.random.key_impl(wanted))
+    keys = jax.random.wrap_key_data(
+      value, impl=jax.random.key_impl(jnp.empty(0, wanted.dtype))
+    )
     return jax.device_put(keys, wanted.sharding)
   if value.dtype != wanted.dtype:
     value = value.view(wanted.dtype)  # stored as bits
   if wanted.sharding is None:
-    return jax.numpy.asarray(value)
+    return jnp.asarray(value)
   return jax.make_array_from_callback(
     value.shape, wanted.sharding, lambda index: value[index]
   )
@@ -280,8 +290,6 @@ def unreadable(error: BaseException, checkpoint: Path) -> str | None:
   """
   cause: BaseException | None = error
   while cause is not None:
-    if isinstance(cause, MemoryError) or 'RESOURCE_EXHAUSTED' in str(cause):
-      return 'out of memory'
     number = cause.errno if isinstance(cause, OSError) else None
     # TensorStore wraps the system's error in its own words.
     wrapped = re.search(r'OS error (\d+)', str(cause))
@@ -289,6 +297,8 @@ def unreadable(error: BaseException, checkpoint: Path) -> str | None:
       number = int(wrapped[1])
     if number is not None and number not in _BY_CONTENT:
       return os.strerror(number)
+    if isinstance(cause, MemoryError) or 'RESOURCE_EXHAUSTED' in str(cause):
+      return 'out of memory'
     cause = cause.__cause__ or cause.__context__
   try:  # TensorStore may have passed over what the system said
     for file in checkpoint.rglob('*'):

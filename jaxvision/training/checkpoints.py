@@ -17,6 +17,7 @@ import fcntl
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -132,13 +133,16 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps that have a checkpoint, oldest first."""
-    if not self.directory.is_dir():
+    try:
+      return sorted(
+        int(path.name)
+        for path in self.directory.iterdir()
+        if re.fullmatch('0|[1-9][0-9]*', path.name) and path.is_dir()
+      )
+    except FileNotFoundError:
       return []
-    return sorted(
-      int(path.name)
-      for path in self.directory.iterdir()
-      if path.name.isascii() and path.name.isdigit() and path.is_dir()
-    )
+    except OSError as error:
+      raise UserError(f'{self.directory} cannot be read ({error.strerror})') from error
 
   def best_step(self) -> int | None:
     """Returns the step with the best measure, or None before any evaluation.
@@ -203,7 +207,7 @@ class Checkpoints:
     record = {**record, 'step': step, 'metrics': metrics}
     if jax.process_count() == 1:
       host = jax.tree.map(files.to_host, state)
-      if not all(files.is_finite(leaf) for leaf in jax.tree.leaves(host)):
+      if any(files.diverged(*named) for named in files.named_leaves(host).items()):
         return False
       record['leaves'] = files.describe_leaves(host)
       state = jax.tree.map(files.storable, host)
@@ -222,9 +226,9 @@ class Checkpoints:
     """Waits until everything is on disk; raises what the writer ran into."""
     if self._writer is None:
       return
+    under_way, self._under_way = self._under_way, None
     self._writer.wait_until_finished()
-    if self._under_way is not None:
-      self._under_way = None
+    if under_way is not None:
       self._delete_old()
 
   def _delete_old(self) -> None:
@@ -240,21 +244,15 @@ class Checkpoints:
       return
     for step in self.steps()[: -self._keep]:
       here, away = self.directory / str(step), self.directory / f'.deleted-{step}'
-      if step == best or self._is_damaged(step):
+      if step == best:
         continue
-      with contextlib.suppress(_GoneError, BlockingIOError):
+      with contextlib.suppress(_GoneError, _DamagedError, UserError, BlockingIOError):
+        self._record(step)  # else it may be the best
         with _held(here, fcntl.LOCK_EX | fcntl.LOCK_NB):
           # Renamed first: a process killed now leaves no half checkpoint.
           here.rename(away)
         shutil.rmtree(away)
         self._records.pop(step, None)
-
-  def _is_damaged(self, step: int) -> bool:
-    try:
-      self._record(step)
-    except _DamagedError:
-      return True
-    return False
 
   def restore(
     self, abstract: PyTree, which: int | Literal['last', 'best'] = 'last'
@@ -274,18 +272,18 @@ class Checkpoints:
     """
     damaged: dict[int, str] = {}
     while True:
-      steps = self.steps()
-      step = self._choose(which, steps, damaged)
-      if step is None:
-        break
       try:
+        step = self._choose(which, damaged)
+        if step is None:
+          break
         found = self._read(step, abstract)
       except _GoneError:
         continue  # there is a newer one
       except _DamagedError as error:
-        damaged[step] = str(error)
         if which != 'last':
-          raise self._instead(which, step, error) from error
+          what = f'checkpoint {which}' + (f' (step {step})' if which == 'best' else '')
+          raise self._instead(f'{what} is damaged ({error})') from error
+        damaged[step] = str(error)
         continue
       for number, why in damaged.items():
         self._set_aside(number, why)
@@ -298,16 +296,17 @@ class Checkpoints:
       )
     return None
 
-  def _choose(
-    self, which: int | str, steps: list[int], damaged: Collection[int]
-  ) -> int | None:
+  def _choose(self, which: int | str, damaged: Collection[int]) -> int | None:
     """Returns the step to read next; None if there is none left."""
+    steps = self.steps()
     if which == 'best':
       for step in steps:
         try:
           self._record(step)
         except _DamagedError as error:
-          raise self._instead('best, or may be', step, error) from error
+          raise self._instead(
+            f'checkpoint best is not known: that of step {step} is damaged ({error})'
+          ) from error
       which = self.best_step() or 'last'
     left = [step for step in steps if step not in damaged]
     if which == 'last':
@@ -320,20 +319,17 @@ class Checkpoints:
       leaves = files.read_state(path, record)
     return files.fit(leaves, abstract, record, path), record
 
-  def _instead(self, which: int | str, step: int, error: Exception) -> UserError:
-    """Returns what to say of a damaged checkpoint that was asked for by name."""
-    called = '' if which == step else f', the {which},'
-    message = (
-      f'{self.directory}: checkpoint of step {step}{called} is damaged ({error})'
-    )
-    for other in self.steps()[::-1]:
+  def _instead(self, problem: str) -> UserError:
+    """Returns what to say of a damaged checkpoint that was asked for by its name."""
+    for step in self.steps()[::-1]:
       with contextlib.suppress(_GoneError, _DamagedError, UserError):
-        with self._reading(other) as path:
+        with self._reading(step) as path:
           files.read_state(path, files.read_record(path))
         return UserError(
-          f'{message}; that of step {other} is whole: take it with --checkpoint=last'
+          f'{self.directory}: {problem}; that of step {step} is whole: take it with '
+          '--checkpoint=last'
         )
-    return UserError(f'{message}, and no other is whole: train the run anew')
+    return UserError(f'{self.directory}: {problem}, and no other is whole')
 
   def _set_aside(self, step: int, why: str) -> None:
     told = f'checkpoint of step {step} is damaged and passed over ({why})'
