@@ -297,8 +297,10 @@ def unreadable(error: BaseException, checkpoint: Path) -> str | None:
       number = int(wrapped[1])
     if number is not None and number not in _BY_CONTENT:
       return os.strerror(number)
-    if isinstance(cause, MemoryError) or 'RESOURCE_EXHAUSTED' in str(cause):
+    if isinstance(cause, MemoryError):
       return 'out of memory'
+    if 'RESOURCE_EXHAUSTED' in str(cause):  # memory or files
+      return reason(cause)
     cause = cause.__cause__ or cause.__context__
   try:  # TensorStore may have passed over what the system said
     for file in checkpoint.rglob('*'):
