@@ -292,7 +292,7 @@ def unreadable(error: BaseException, checkpoint: Path) -> str | None:
   while cause is not None:
     number = cause.errno if isinstance(cause, OSError) else None
     # TensorStore wraps the system's error in its own words.
-    wrapped = re.search(r'OS error (\d+)', str(cause))
+    wrapped = re.search(r"os_error_code='(\d+)'", str(cause))
     if number is None and wrapped:
       number = int(wrapped[1])
     if number is not None and number not in _BY_CONTENT:
