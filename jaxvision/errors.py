@@ -68,6 +68,9 @@ def closest(name: str, candidates: Iterable[str]) -> str:
   return f', did you mean "{near[0]}"?' if near else ''
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def disk_problem(error: BaseException | None) -> str | None:
   """Returns the one line for a full or forbidden disk, wherever in the chain it is."""
   room = 'make room, or choose another directory with --workdir=DIR'
@@ -75,12 +78,12 @@ def disk_problem(error: BaseException | None) -> str | None:
     if isinstance(error, OSError):
       where = printable(error.filename or 'the workdir')
       what = f'{os.strerror(error.errno or 0)}: {where}'
-      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+      if error.errno in _NO_ROOM:
         return f'{what}: {room}'
       if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f'{what}: change its permissions, or choose another directory'
     # TensorStore, which writes the checkpoints, wraps the system's words in its own.
-    for reason in ('No space left on device', 'Disk quota exceeded'):
+    for reason in map(os.strerror, _NO_ROOM):
       if reason in str(error):
         return f'{reason}: {room}'
     error = error.__cause__ or error.__context__

@@ -62,6 +62,8 @@ def test_unwritable_workdir_and_full_disk(call, tmp_path):
   wrapped = ValueError('async save failed')
   wrapped.__cause__ = problem
   assert 'No space left' in command_line.disk_problem(wrapped)
+  wrapped = ValueError("Failed to write: File too large [os_error_code='27']")
+  assert 'make room' in command_line.disk_problem(wrapped)
   assert command_line.disk_problem(ValueError('a fault of ours')) is None
 
 

@@ -151,7 +151,7 @@ def match(weights: Weights, run: Run) -> LoadedWeights:
 
 
 def match_again(start: PretrainedStart, run: Run) -> LoadedWeights:
-  """Returns the weights that a run began with whose checkpoints are all damaged.
+  """Returns the weights of a run that was killed while it wrote its first checkpoint.
 
   Raises:
     UserError: the source has changed.

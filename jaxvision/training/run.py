@@ -195,33 +195,22 @@ class Run:
     """
     directory = self.directory
     assert directory, 'a run without a directory has no checkpoints'
-    nothing = UserError(f'{directory.path} has no trained weights yet: train it first')
-    if not directory.checkpoints.is_dir():
-      raise nothing
     checkpoints = Checkpoints(
       directory.checkpoints, best=self.task.best, read_only=True
     )
     try:
+      wanted: Any = int(which) if which.isascii() and which.isdigit() else which
       steps = checkpoints.steps()
-      if not steps:
-        raise nothing
-      step = None
-      if which == 'best':
-        step = checkpoints.best_step()
-      elif which != 'last':
-        step = int(which) if which.isdigit() else -1
-        if step not in steps:
-          raise UserError(
-            f'{directory.path} has no checkpoint "{which}": take last, best, or one of '
-            f'the steps {", ".join(map(str, steps))}'
-          )
-      restored = checkpoints.restore(self.checkpoint_tree(), step)
+      if steps and wanted not in ('last', 'best', *steps):
+        raise UserError(
+          f'{directory.path} has no checkpoint "{which}": take last, best, or one of '
+          f'the steps {", ".join(map(str, steps))}'
+        )
+      restored = checkpoints.restore(self.checkpoint_tree(), wanted)
     finally:
       checkpoints.close()
     if restored is None:
-      raise UserError(
-        f'{directory.path}: no checkpoint is whole: {checkpoints.warnings[-1]}'
-      )
+      raise UserError(f'{directory.path} has no trained weights yet: train it first')
     for warning in checkpoints.warnings:
       warn(warning)
     tree, record = restored

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxvision
+from jaxvision.errors import UserError
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.run_directory import read_history
 
@@ -145,6 +146,20 @@ def test_damaged_checkpoint_is_skipped_with_a_warning(
   assert 'checkpoint of step 12 is damaged' in caplog.text
   assert 'resumed at step 8' in capsys.readouterr().out
   assert (workdir / 'checkpoints' / 'damaged-12').is_dir()
+  chex.assert_trees_all_equal(final_state(workdir), final_state(good))
+
+
+def test_run_without_a_whole_checkpoint_stops(digits_config, good, tmp_path):
+  workdir = shutil.copytree(good, tmp_path / 'run')
+  before = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
+  for step in before:
+    lose_the_record(workdir / 'checkpoints' / step)
+  for _ in range(2):
+    with pytest.raises(UserError, match='no checkpoint is whole.*--overwrite'):
+      jaxvision.train(digits_config, workdir, quiet=True)
+    after = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
+    assert after == before
+  jaxvision.train(digits_config, workdir, quiet=True, overwrite=True)
   chex.assert_trees_all_equal(final_state(workdir), final_state(good))
 
 
