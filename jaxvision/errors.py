@@ -34,6 +34,15 @@ def shown(value: object, length: int = 60) -> str:
   return f'{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}'
 
 
+def quoted(name: object) -> str:
+  """Returns a name in double quotes, in one line, cut in the middle where it is long.
+
+  >>> quoted('resnet19')
+  '"resnet19"'
+  """
+  return f'"{shown(str(name))[1:-1]}"'
+
+
 def closest(name: str, candidates: Iterable[str]) -> str:
   """Returns ', did you mean "x"?' for the candidate nearest to `name`, or ''.
 

@@ -62,7 +62,7 @@ def _dcgan(
   sides(size)  # refuses here what would fail in the first trace
   if class_head != 'projection' and not conditional:
     raise UserError(
-      f'model.class_head {class_head} of "dcgan" is of a GAN of classes: set '
+      f'config: model.class_head {class_head} of "dcgan" is of a GAN of classes: set '
       'model.conditional'
     )
   classes = num_classes if conditional else 0
@@ -116,8 +116,8 @@ def create_gan(
     >>> create_gan('dcgan', (32, 32, 3), 10, minibatch='stdev')
     Traceback (most recent call last):
     ...
-    jaxvision.errors.UserError: model.minibatch of "dcgan" must be one of "none", \
-"discrimination", "stddev", got 'stdev', did you mean "stddev"?
+    jaxvision.errors.UserError: config: model.minibatch of "dcgan" must be one of \
+"none", "discrimination", "stddev", got 'stdev', did you mean "stddev"?
   """
   defaults = gan_fields(name)
   height, width, channels = image_shape
@@ -144,5 +144,5 @@ def gan_fields(name: str) -> dict[str, Any]:
     >>> gan_fields('dcgan')['upsample']
     'transposed'
   """
-  parameters = inspect.signature(look_up('GAN', name, GANS)).parameters.values()
+  parameters = inspect.signature(look_up('model.name', name, GANS)).parameters.values()
   return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
