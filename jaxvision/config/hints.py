@@ -1,8 +1,9 @@
 """What a field that there is not was meant to be."""
 
 import difflib
+from typing import Any
 
-from jaxvision.config.schema import FIELDS
+from jaxvision.config.schema import FIELDS, Field
 from jaxvision.errors import UserError
 
 # What other libraries call a field, and fields of models, too far in spelling to be found.
@@ -65,3 +66,15 @@ def unknown(path: str) -> UserError:
   found = meant(path)
   near = f', did you mean "{found}"?' if found else ' (train --help-config lists all)'
   return UserError(f'config: there is no field "{name}"{near}')
+
+
+def kind_of(path: str) -> type | None:
+  """Returns the type of the field at a path, or None where there is no such field.
+
+  >>> kind_of('seed'), kind_of('sede')
+  (<class 'int'>, None)
+  """
+  node: Any = FIELDS
+  for key in path.split('.'):
+    node = node.get(key) if isinstance(node, dict) else None
+  return type(node.default) if isinstance(node, Field) else None

@@ -37,12 +37,13 @@ def plain(path: str, value: Any) -> Any:
   if isinstance(value, str):
     return _text(path, value)
   if isinstance(value, numbers.Integral):
+    value = int(value)
     if abs(value) > _LARGEST_INT:
       raise UserError(
         f'config: {path} must be at most {_LARGEST_INT} and at least '
         f'-{_LARGEST_INT}, not {shown(value)}'
       )
-    return int(value)
+    return value
   if isinstance(value, numbers.Real):
     try:
       number = float(value)
