@@ -218,7 +218,17 @@ def put(config: ConfigDict, path: str, value: Any) -> None:
     node[key] = value
 
 
+# What a model is given by itself, and how it is set.
+_GIVEN = {
+  'num_classes': 'it is the number of classes of the data',
+  'dtype': 'set dtype, of all that is computed',
+}
+
+
 def _cross_checks(config: ConfigDict) -> None:
+  for field, instead in _GIVEN.items():
+    if field in config.model:
+      raise UserError(f'config: model.{field} is no field to set: {instead}')
   if config.batch_size % config.grad_accumulation:
     raise UserError(
       f'config: batch_size {config.batch_size} does not divide into '

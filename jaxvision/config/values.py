@@ -170,6 +170,4 @@ def check_option(where: str, value: Any, default: Any, strict: bool = True) -> N
   else:
     return
   if not good:
-    raise UserError(
-      f'config: {where} must be {wanted} such as {default!r}, not {shown(value)}'
-    )
+    raise UserError(f'config: {where} must be {wanted}, not {shown(value)}')

@@ -27,15 +27,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # The largest whole number of a field: beyond, it is a slip of the hand.
-_MOST = {'stages': 4}
+_MOST = {'stages': 4, 'depths': 100, 'convs': 100, 'strides': 100, 'expansions': 1000}
 _LARGEST = 65_536
 _LONGEST = 100  # numbers in a tuple
-
-# What every model takes, and no config sets as a field of it.
-_ELSEWHERE = {
-  'dtype': 'set dtype',
-  'num_classes': 'it is the number of classes of the data',
-}
 
 _Entry = TypeVar('_Entry')
 
@@ -75,8 +69,6 @@ def check_fields(
   for field in values:
     if field not in defaults:
       hint = closest(field, defaults) or f'; its fields: {", ".join(defaults)}'
-      if field in _ELSEWHERE:
-        hint = f': {_ELSEWHERE[field]}'
       raise UserError(f'config: model "{name}" has no field "{field}"{hint}')
   return {
     field: _checked(f'config: model.{field} of "{name}"', field, value, defaults[field])
@@ -114,15 +106,14 @@ def _checked(where: str, field: str, value: Any, default: Any) -> Any:
       return int(value)
     expected = f'a whole number from {least} to {most:,}'
   elif isinstance(default, tuple):
+    most = _MOST.get(field, _LARGEST)
     if (
       isinstance(value, (tuple, list))
       and 0 < len(value) <= _LONGEST
-      and all(_is_int(item) and 1 <= item <= _LARGEST for item in value)
+      and all(_is_int(item) and 1 <= item <= most for item in value)
     ):
       return tuple(int(item) for item in value)
-    expected = (
-      f'up to {_LONGEST} whole numbers from 1 to {_LARGEST:,} such as {default}'
-    )
+    expected = f'up to {_LONGEST} whole numbers from 1 to {most:,} such as {default}'
   else:  # a rate: the only kind of float field there is
     if isinstance(value, jax.Array):
       return value  # an argument of a compiled program, checked before it came to it

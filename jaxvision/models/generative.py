@@ -120,6 +120,7 @@ def create_gan(
 "none", "discrimination", "stddev", got 'stdev', did you mean "stddev"?
   """
   defaults = gan_fields(name)
+  fields = check_fields(name, fields, defaults)
   height, width, channels = image_shape
   if height != width:
     raise UserError(
@@ -130,7 +131,7 @@ def create_gan(
     (int(height), int(width), int(channels)),
     check_num_classes(num_classes),
     check_dtype(dtype),
-    **check_fields(name, fields, defaults),
+    **fields,
   )
 
 
@@ -144,5 +145,7 @@ def gan_fields(name: str) -> dict[str, Any]:
     >>> gan_fields('dcgan')['upsample']
     'transposed'
   """
-  parameters = inspect.signature(look_up('model.name', name, GANS)).parameters.values()
+  parameters = inspect.signature(
+    look_up('model.name of task gan', name, GANS)
+  ).parameters.values()
   return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

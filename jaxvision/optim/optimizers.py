@@ -344,6 +344,10 @@ def _own(rule: _Rule, decayed: Any) -> optax.GradientTransformation:
   options = {key: value for key, value in offered.items() if key in takes}
   if not anything:
     _check_options(rule.name, rule.options, {'learning_rate'}, takes)
+  if 'learning_rate' in rule.options:
+    raise UserError(
+      'config: set optimizer.learning_rate instead of optimizer.options.learning_rate'
+    )
   options |= rule.options
   made = parts_lib.call(
     'optimizer.name', make, learning_rate=rule.learning_rate, **options

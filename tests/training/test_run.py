@@ -9,6 +9,7 @@ import jaxvision
 from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.data.info import DatasetInfo
+from jaxvision.errors import UserError
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run import Run
 from jaxvision.training.step import Compiler
@@ -110,3 +111,26 @@ def test_numbers_are_no_part_of_a_checkpoint(digits_config, digits):
     digits_config.optimizer.learning_rate
   )
   assert state.order_seed.tolist() == [digits_config.seed, 0]
+
+
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
+    ({'model__hidden': 65_536}, ['model.name digits_cnn', 'GiB of memory']),
+    ({'batch_size': 1024}, ['batch of 1,024 images', 'batch_size']),
+  ],
+)
+def test_what_fits_no_memory_is_told_before_compiling(
+  fields, words, digits_config, digits, monkeypatch
+):
+  config = _config(digits_config, parallel__data=1)
+  info = DatasetInfo.of(digits)
+  monkeypatch.setattr('jaxvision.training.runtime.memory_bytes', lambda: 2**17)
+  if 'model__hidden' not in fields:  # the state fits, and a batch does not
+    monkeypatch.setattr('jaxvision.training.run._check_state_memory', lambda run: None)
+  else:
+    Run.build(_config(config, model__features=(1, 1), model__hidden=1), info)
+  with pytest.raises(UserError) as error:
+    Run.build(_config(config, **fields), info)
+  for word in words:
+    assert word in str(error.value)
