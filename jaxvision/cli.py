@@ -110,6 +110,7 @@ COMMANDS = {
     'Measure how fast a config trains here; keeps no run.',
     'needed',
     reads=(
+      *_RUN,
       *_NETWORK,
       *('batch_size', 'steps', 'epochs', 'label_smoothing', 'ema_decay', 'lookahead.'),
       *('init.', 'freeze', 'grad_accumulation', 'grad_clip', 'loss.', 'metrics'),

@@ -93,6 +93,7 @@ GANS: dict[str, Callable[..., GAN]] = {'dcgan': _dcgan}
 def create_gan(
   name: str,
   image_shape: tuple[int, int, int],
+  /,  # no names that a field may have
   num_classes: int,
   dtype: str = 'float32',
   **fields: Any,

@@ -159,40 +159,40 @@ quick = settings(
 paths = st.sampled_from(PATHS)
 
 
-@settings(quick, max_examples=250)
+@settings(quick, max_examples=150)
 @given(paths, VALUES)
 def test_any_value_is_valid_or_refused(path, value):
   fuzz_values(path, value)
 
 
-@settings(quick, max_examples=250)
+@settings(quick, max_examples=150)
 @given(paths, TEXTS)
 def test_any_text_is_valid_or_refused(path, text):
   fuzz_texts(path, text)
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=50)
 @given(paths, VALUES)
 def test_a_run_of_any_value_is_built_or_refused(path, value):
   fuzz_runs(path, value)
 
 
-MANY = 40  # values for each field
+def try_many(fuzz, path, examples=40):
+  """Tries values for one field; returns how many."""
+  values = []
+
+  @settings(quick, max_examples=examples)
+  @given(TEXTS if fuzz is fuzz_texts else VALUES)
+  def one(value):
+    values.append(value)
+    fuzz(path, value)
+
+  one()
+  return len(values)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('fuzz', [fuzz_values, fuzz_texts, fuzz_runs])
 def test_every_field_takes_many_values(fuzz):
-  tried_values = 0
-
-  for path in PATHS:
-
-    @settings(quick, max_examples=MANY)
-    @given(TEXTS if fuzz is fuzz_texts else VALUES)
-    def one(value, path=path):
-      nonlocal tried_values
-      tried_values += 1
-      fuzz(path, value)
-
-    one()
-  print(f'{fuzz.__name__}: {len(PATHS)} fields, {tried_values} values')
+  count = sum(try_many(fuzz, path) for path in PATHS)
+  print(f'{fuzz.__name__}: {len(PATHS)} fields, {count} values')
