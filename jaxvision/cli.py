@@ -5,11 +5,18 @@ which is imported once the options and the config are known to be right.
 """
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 
 from jaxvision import __version__
-from jaxvision.errors import UserError, closest
+from jaxvision.arguments import (
+  Command,
+  check_override,
+  check_read,
+  check_values,
+  standing_alone,
+  unknown_option,
+)
+from jaxvision.errors import UserError, closest, quoted
 
 _OVERRIDES = """
 Any field of the config is set by --config.KEY=VALUE, such as --config.seed=1
@@ -18,25 +25,30 @@ lists every field.
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-  """One command.
-
-  Attributes:
-    module: of `jaxvision.commands`.
-    help: one sentence.
-    config: what --config is to it: 'needed', 'optional', or 'none'.
-    workdir: whether it takes --workdir.
-    overrides: whether --config.KEY=VALUE is for the command itself to apply: there may
-      be no --config file.
-  """
-
-  module: str
-  help: str
-  config: str = 'optional'
-  workdir: bool = False
-  overrides: bool = False
-
+# The default workdir, in which the command looks for a run, is named after the config.
+_RUN = ('name',)
+_NETWORK = (
+  'task',
+  'seed',
+  'dtype',
+  'deterministic',
+  'data.',
+  'augment.',
+  'model.',
+  'gan.',
+)
+# What `eval` reads where it evaluates weights that come from elsewhere.
+_WEIGHTS = (
+  *(
+    'task',
+    'dtype',
+    'deterministic',
+    'batch_size',
+    'eval_batch_size',
+    'init.pretrained',
+  ),
+  *('data.', 'evaluation.', 'model.', 'loss.', 'metrics', 'augment.custom'),
+)
 
 COMMANDS = {
   'train': Command(
@@ -51,11 +63,17 @@ COMMANDS = {
     '--config.init.pretrained=SOURCE, evaluate weights as they are.',
     workdir=True,
     overrides=True,
+    reads=(*_RUN, 'data.', 'eval_batch_size', 'evaluation.'),
   ),
   'predict': Command(
-    'predict', 'Classify image files, and all images in folders.', workdir=True
+    'predict',
+    'Classify image files, and all images in folders.',
+    workdir=True,
+    reads=_RUN,
   ),
-  'sample': Command('sample', 'Draw images with the generator of a GAN.', workdir=True),
+  'sample': Command(
+    'sample', 'Draw images with the generator of a GAN.', workdir=True, reads=_RUN
+  ),
   'distance': Command(
     'distance',
     'Measure one folder of images against another: FID and related measures.',
@@ -76,21 +94,41 @@ COMMANDS = {
     'explore',
     'Show what is in a data set: classes, samples, channels, duplicates, augmentation.',
     'needed',
+    reads=(*_RUN, *_NETWORK),
   ),
   'export': Command(
     'export',
     "Write the weights of a run as safetensors, ResNets in PyTorch's names; of a GAN its "
     'generator.',
     workdir=True,
+    reads=_RUN,
   ),
   'summary': Command(
     'summary', "Print the model's layers, shapes, parameters and FLOPs.", workdir=True
   ),
   'benchmark': Command(
-    'benchmark', 'Measure how fast a config trains here; keeps no run.', 'needed'
+    'benchmark',
+    'Measure how fast a config trains here; keeps no run.',
+    'needed',
+    reads=(
+      *_RUN,
+      *_NETWORK,
+      *('batch_size', 'steps', 'epochs', 'label_smoothing', 'ema_decay', 'lookahead.'),
+      *('init.', 'freeze', 'grad_accumulation', 'grad_clip', 'loss.', 'metrics'),
+      *(
+        'optimizer.',
+        'schedule.',
+        'steps_per_dispatch',
+        'log_every_steps',
+        'parallel.',
+      ),
+    ),
   ),
   'prepare': Command(
-    'prepare', 'Download and prepare TFDS sets, and decode them once.', overrides=True
+    'prepare',
+    'Download and prepare TFDS sets, and decode them once.',
+    overrides=True,
+    reads=('data.',),
   ),
 }
 
@@ -289,8 +327,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   """Returns the parsed options and the config overrides ('data.name=cifar10', ...).
 
   Raises:
-    UserError: an unknown command or option, or a config where none is taken.
+    UserError: an unknown command or option, an empty one, a config where none is taken,
+      or an override of a field that the command does not read.
   """
+  arguments = list(arguments)
+  for argument, following in zip(arguments, [*arguments[1:], '-']):
+    check_override(argument, following)
   overrides = [
     a.removeprefix('--config.') for a in arguments if a.startswith('--config.')
   ]
@@ -300,17 +342,27 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     rest = ['train', *rest]
   elif not rest:
     rest = ['train'] if overrides else ['--help']
-  elif not first.startswith('-') and first not in COMMANDS:
+  elif first not in COMMANDS and not first.startswith('-'):
+    hint = closest(first, COMMANDS) or standing_alone('train', COMMANDS['train'], first)
     raise UserError(
-      f'there is no command "{first}"{closest(first, COMMANDS)} (commands: '
-      f'{", ".join(COMMANDS)})'
+      f'there is no command {quoted(first)}{hint} (commands: {", ".join(COMMANDS)})'
     )
-  options = _parsers().parse_args(rest)
+  options, unknown = _parsers().parse_known_args(rest)
   command = COMMANDS[options.command]
+  if hasattr(options, 'inputs'):  # argparse leaves those behind a second option
+    options.inputs += [a for a in unknown if not a.startswith('-')]
+    unknown = [a for a in unknown if a.startswith('-')]
+  if unknown:
+    raise unknown_option(options, command, unknown[0])
+  check_values(options)
   if command.config == 'none' and overrides:
     raise UserError(
       f'{options.command}: takes no config, and so no --config.{overrides[0]}'
     )
+  foreign = options.command == 'eval' and any(
+    override.startswith('init.pretrained=') for override in overrides
+  )
+  check_read(options, overrides, _WEIGHTS if foreign else command.reads)
   if command.config == 'needed' and not options.config:
     raise UserError(
       f'{options.command}: name a config with --config=FILE, such as '

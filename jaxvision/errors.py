@@ -56,6 +56,31 @@ class TrainingDiverged(Exception):
   """The loss became NaN or infinite; the last good checkpoint stays."""
 
 
+def shown(value: object, length: int = 60) -> str:
+  """Returns a value for a message: its `repr` in one line, cut in the middle if long.
+
+  >>> shown('float61'), shown('a' * 99, 20)
+  ("'float61'", "'aaaaaaaa...aaaaaaa'")
+  """
+  try:
+    text = ' '.join(repr(value).split())
+  except ValueError:  # Python writes out no whole number of more than 4,300 digits
+    return 'a whole number of more than 4,300 digits'
+  if len(text) <= length:
+    return text
+  kept = length - 3
+  return f'{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}'
+
+
+def quoted(name: object) -> str:
+  """Returns a name in double quotes, in one line, cut in the middle where it is long.
+
+  >>> quoted('resnet19')
+  '"resnet19"'
+  """
+  return f'"{shown(str(name))[1:-1]}"'
+
+
 def closest(name: str, candidates: Iterable[str]) -> str:
   """Returns ', did you mean "x"?' for the candidate nearest to `name`, or ''.
 

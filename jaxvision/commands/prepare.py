@@ -18,6 +18,8 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     raise UserError(
       'prepare: name the TFDS sets, such as cifar10, or give --config=FILE'
     )
+  if options.inputs and any(o.startswith('data.name=') for o in options.overrides):
+    raise UserError('prepare: give NAMEs or --config.data.name, and not both')
   if config is None:
     config = config_lib.override(config_lib.base_config(), options.overrides)
   for name in names:

@@ -8,6 +8,7 @@ from jaxvision import config as config_lib
 from jaxvision import data, models
 from jaxvision.commands.workdir import workdir_of
 from jaxvision.data.info import DatasetInfo
+from jaxvision.errors import UserError
 from jaxvision.training import pretrained
 from jaxvision.training.opening import open_run
 from jaxvision.training.parts import resolve_parts
@@ -17,6 +18,8 @@ from jaxvision.training.run_directory import RunDirectory
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   """Prints the model of a config, or that of a run."""
+  if config is not None and options.workdir:
+    raise UserError('summary: give --config=FILE or --workdir=DIR, and not both')
   if config is None:
     print(describe(open_run(RunDirectory(workdir_of(options, config)))))
     return 0

@@ -84,8 +84,8 @@ def train(
   config, parts = with_parts(config, parts, data)
   runtime.start(config, say)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
-  directory.check(config, overwrite)
   resolved = parts_lib.resolve_parts(config, {**parts, 'data': data})
+  directory.check(config, overwrite)
   if not overwrite:
     parts_lib.check_unchanged(directory, config, resolved)
   adopted, start = pretrained.begin(config, None if overwrite else directory)

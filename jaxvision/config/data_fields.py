@@ -19,13 +19,14 @@ DATA_FIELDS: dict[str, Any] = {
     'a data set or arrays, file.py:function.',
   ),
   'dir': Field(
-    '', 'TFDS directory; empty: $TFDS_DATA_DIR, then the default.', free=True
+    '', 'TFDS directory; empty: $TFDS_DATA_DIR, then the default.', free=True, path=True
   ),
-  'root': Field('', 'Directory of the images of data.name=folder.'),
+  'root': Field('', 'Directory of the images of data.name=folder.', path=True),
   'cache_dir': Field(
     '',
     'Directory of decoded sets; empty: $JAXVISION_CACHE, then ~/.cache/jaxvision.',
     free=True,
+    path=True,
   ),
   'train_fraction': Field(
     1.0,
@@ -43,10 +44,12 @@ DATA_FIELDS: dict[str, Any] = {
   'split_seed': Field(
     0,
     'Seed of the splits, apart from `seed`, so that runs of several seeds share them.',
-    **at_least(0),
+    **at_least(0, 2**32 - 1),
   ),
   'examples_per_class': Field(
-    0, 'Training images of each class, drawn by `split_seed`; 0: all.', **at_least(0)
+    0,
+    'Training images of each class, drawn by `split_seed`; 0: all.',
+    **at_least(0, 2**31),
   ),
   'balanced': Field(
     False,
@@ -57,7 +60,7 @@ DATA_FIELDS: dict[str, Any] = {
     0,
     'Height and width to resize to, in pixels; 0: of the pretrained weights, else as '
     'stored.',
-    **at_least(0),
+    **at_least(0, 8192),
   ),
   'crop_fraction': Field(
     0.0,
@@ -80,12 +83,12 @@ DATA_FIELDS: dict[str, Any] = {
     (),
     'Mean of each channel, in units of [0, 1]; empty: that of the pretrained weights, '
     'else measured on the training split.',
-    **all_numbers(0),
+    **all_numbers(0, 1),
   ),
   'std': Field(
     (),
     'Standard deviation of each channel, in units of [0, 1]; empty: as for data.mean.',
-    **all_numbers(0),
+    **all_numbers(1e-6, 1),
   ),
   'pipeline': Field(
     'auto',
@@ -93,22 +96,26 @@ DATA_FIELDS: dict[str, Any] = {
     **one_of('auto', 'resident', 'streaming'),
   ),
   'resident_limit_mb': Field(
-    2048, 'Largest set (decoded, MB) that auto keeps on the device.', **at_least(0)
+    2048,
+    'Largest set (decoded, MB) that auto keeps on the device.',
+    **at_least(0, 1_000_000_000),
   ),
   'workers': Field(
     -1,
     'Processes that decode a streamed set; -1: by the number of cores, 0: threads.',
     free=True,
-    **at_least(-1),
+    **at_least(-1, 256),
   ),
   'skip_unreadable': Field(
     False, 'Skip and count unreadable images instead of stopping.'
   ),
   'synthetic_examples': Field(
-    1024, 'Number of training images of data.name=synthetic.', **at_least(2)
+    1024,
+    'Number of training images of data.name=synthetic.',
+    **at_least(2, 10_000_000),
   ),
   'synthetic_classes': Field(
-    10, 'Number of classes of data.name=synthetic.', **at_least(2)
+    10, 'Number of classes of data.name=synthetic.', **at_least(2, 100_000)
   ),
 }
 
@@ -125,6 +132,7 @@ EVALUATION_FIELDS: dict[str, Any] = {
     'downloaded), the file of these weights, or the workdir of a classifier; empty: '
     'none.',
     free=True,
+    path=True,
   ),
   'reference': Field(
     'test',
@@ -133,14 +141,17 @@ EVALUATION_FIELDS: dict[str, Any] = {
     **one_of('test', 'train', 'validation'),
   ),
   'samples': Field(
-    10_000, 'Images generated for the measures at the end.', free=True, **at_least(2)
+    10_000,
+    'Images generated for the measures at the end.',
+    free=True,
+    **at_least(2, 100_000_000),
   ),
   'samples_while_training': Field(
     2_000,
     'Images generated for the measures while a GAN trains; 0: none.',
     free=True,
-    valid=lambda v: v == 0 or v >= 2,
-    limits='0 or at least 2',
+    valid=lambda v: v == 0 or 2 <= v <= 100_000_000,
+    limits='0, or at least 2 and at most 100,000,000',
   ),
   'resizer': Field(
     'clean',
@@ -154,6 +165,7 @@ EVALUATION_FIELDS: dict[str, Any] = {
     'Workdir of a classifier of the classes that a GAN draws; empty: that of '
     'evaluation.features, if it is one.',
     free=True,
+    path=True,
   ),
 }
 
@@ -168,17 +180,17 @@ AUGMENT_FIELDS: dict[str, Any] = {
     (),
     'Smallest and largest share of the area of a random resized crop, such as '
     '(0.08, 1); empty: off.',
-    **interval(1, may_be_empty=True),
+    **interval(1e-6, 1, may_be_empty=True),
   ),
   'resized_crop_ratio': Field(
     (0.75, 4 / 3),
     'Smallest and largest ratio of width to height of a random resized crop.',
-    **interval(float('inf')),
+    **interval(0.001, 1000),
   ),
   'crop_padding': Field(
     0,
     'Pixels of padding on each side before a random crop of the original size; 0: off.',
-    **at_least(0),
+    **at_least(0, 8192),
   ),
   'crop_mode': Field(
     'reflect',
@@ -188,7 +200,7 @@ AUGMENT_FIELDS: dict[str, Any] = {
   'cutout': Field(
     0,
     'Side in pixels of a square that is set to the mean colour; 0: off.',
-    **at_least(0),
+    **at_least(0, 8192),
   ),
   'cutout_mode': Field(
     'clipped',
@@ -197,13 +209,13 @@ AUGMENT_FIELDS: dict[str, Any] = {
   ),
   'rotation': Field(0.0, 'Largest random rotation in degrees.', **between(0, 180)),
   'brightness': Field(
-    0.0, 'Strength of brightness jitter, as in torchvision.', **at_least(0)
+    0.0, 'Strength of brightness jitter, as in torchvision.', **at_least(0, 100)
   ),
   'contrast': Field(
-    0.0, 'Strength of contrast jitter, as in torchvision.', **at_least(0)
+    0.0, 'Strength of contrast jitter, as in torchvision.', **at_least(0, 100)
   ),
   'saturation': Field(
-    0.0, 'Strength of saturation jitter, as in torchvision.', **at_least(0)
+    0.0, 'Strength of saturation jitter, as in torchvision.', **at_least(0, 100)
   ),
   'hue': Field(
     0.0, 'Largest shift of the hue, in turns of the colour wheel.', **between(0, 0.5)

@@ -16,6 +16,7 @@ class Field:
     limits: the same in words, for the error message.
     free: whether it may change between the parts of a resumed run, because it says
       where and how a run happens and not what it computes.
+    path: whether it names a file or a folder: `~` is expanded, and a URL refused.
     traced: whether a compiled program can take it as an argument, so that runs that
       differ in it share the program.
   """
@@ -25,6 +26,7 @@ class Field:
   valid: Callable[[Any], bool] = lambda _: True
   limits: str = ''
   free: bool = False
+  path: bool = False
   traced: bool = False
 
 

@@ -14,20 +14,24 @@ A config file is a Python file with a docstring that makes the claim and a funct
 Everything here works without JAX, so that a mistake shows before any work begins.
 """
 
-import ast
-import difflib
+import contextlib
+import importlib
 import json
-import numbers
+import linecache
+import re
 import runpy
+import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from jaxvision.config.hints import unknown
 from jaxvision.config.schema import FIELDS, Field, Groups, Open
-from jaxvision.errors import UserError, closest
+from jaxvision.config.values import parse, plain, typed
+from jaxvision.errors import UserError, closest, shown
 
 
 def _defaults(fields: Mapping[str, Any]) -> ConfigDict:
@@ -94,69 +98,34 @@ def documentation() -> str:
   return '\n'.join(lines)
 
 
+_GROUP: dict[str, Any] = {'match': Field('', 'Pattern of the paths of parameters.')}
+
+
 def _known(path: str) -> tuple[Field | dict[str, Any] | None, bool]:
   """Returns the field or part at `path`, and whether an open part may take it."""
   node: Any = FIELDS
   keys = path.split('.')
   for i, key in enumerate(keys):
     if not isinstance(node, dict) or key not in node:
-      left = len(keys) - i
-      if isinstance(node, Groups):  # GROUP.FIELD, or GROUP.options.OPTION
-        return None, left == 2 or (left == 3 and keys[i + 1] == 'options')
-      return None, isinstance(node, Open) and left == 1
+      left = keys[i:]
+      if not isinstance(node, Open) or not all(map(str.isidentifier, left)):
+        return None, False
+      if not isinstance(node, Groups):
+        return None, len(left) == 1
+      if len(left) == 1:  # GROUP, which has GROUP.FIELD and GROUP.options.OPTION
+        return _GROUP, False
+      if left[1] == 'options':
+        return (Open(), False) if len(left) == 2 else (None, len(left) == 3)
+      return None, len(left) == 2
     node = node[key]
   return node, False
 
 
-# What other libraries call a field, too far in spelling to be found by it.
-_SYNONYMS = {
-  'lr': 'optimizer.learning_rate',
-  'wd': 'optimizer.weight_decay',
-  'opt': 'optimizer.name',
-  'arch': 'model.name',
-  'dataset': 'data.name',
-  'num_epochs': 'epochs',
-  'num_workers': 'data.workers',
-}
-
-
-def _unknown(path: str) -> UserError:
-  names = [name for name, _ in walk(FIELDS)]
-  last = path.rsplit('.', 1)[-1]
-  if last in _SYNONYMS:
-    return UserError(
-      f'config: there is no field "{path}", did you mean "{_SYNONYMS[last]}"?'
-    )
-  # The last part alone, as in --config.learning_rate.
-  whole = {name.rsplit('.', 1)[-1]: name for name in names}
-  near = f', did you mean "{whole[path]}"?' if path in whole else closest(path, names)
-  if not near:
-    hits = difflib.get_close_matches(last, whole, n=1)
-    near = f', did you mean "{whole[hits[0]]}"?' if hits else ''
-  return UserError(f'config: there is no field "{path}"{near}')
-
-
-def _typed(path: str, value: Any, default: Any) -> Any:
-  """Returns `value` as the type of `default`, or raises UserError."""
-  kind = type(default)
-  if isinstance(value, bool) or kind is bool:
-    good = isinstance(value, bool) and kind is bool
-  elif kind is float:
-    good = isinstance(value, numbers.Real)
-  elif kind is int:
-    good = isinstance(value, numbers.Integral)
-  elif kind is tuple:
-    good = isinstance(value, Sequence) and not isinstance(value, str)
-  else:
-    good = isinstance(value, kind)
-  if not good:
-    raise UserError(
-      f'config: {path} takes a value of type {kind.__name__} such as {default!r}, '
-      f'not {value!r}'
-    )
-  if kind is float and value != value:
-    raise UserError(f'config: {path} is not a number (NaN)')
-  return kind(value)
+def _is_group(path: str, part: dict[str, Any], value: Any) -> UserError:
+  return UserError(
+    f'config: {path} is a group of fields, of which each is set by itself, such as '
+    f'{path}.{next(iter(part), "NAME")}, not {shown(value)}'
+  )
 
 
 def validate(config: ConfigDict) -> ConfigDict:
@@ -191,21 +160,39 @@ def thaw(config: ConfigDict) -> ConfigDict:
 def _complete(config: ConfigDict) -> ConfigDict:
   """Does what `validate` does, field by field: fields may still contradict others."""
   full = base_config()
-  for path, value in walk(config):
+  for path, value in _given(config):
     field, is_open = _known(path)
     if isinstance(field, dict):
-      if isinstance(field, Open) and not value:
+      if value == {} and field is not _GROUP:
         continue
-      raise UserError(
-        f'config: {path} is a group of fields (such as {path}.{next(iter(field))}), '
-        f'not {value!r}'
-      )
+      raise _is_group(path, field, value)
     if field is None and not is_open:
-      raise _unknown(path)
-    if field is not None:
-      value = _possible(path, _typed(path, value, field.default), field)
-    put(full, path, value)
+      raise unknown(path)
+    put(full, path, plain(path, value) if field is None else typed(path, value, field))
   return full
+
+
+def _given(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Does what `walk` does with the config of a user, and yields empty groups as {}."""
+  where = prefix[:-1] or 'it'
+  try:
+    keys = list(config)
+  except TypeError:  # they are sorted, and not all of them are strings
+    raise UserError(
+      f'config: {where} has a name of a field that is no string: write names in quotes'
+    ) from None
+  if not keys and prefix:
+    yield prefix[:-1], {}
+  for key in keys:
+    if not isinstance(key, str):
+      raise UserError(
+        f'config: {where} has a field named {shown(key)}: a name must be a string'
+      )
+    value = config[key]
+    if isinstance(value, Mapping | ConfigDict):
+      yield from _given(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key, value
 
 
 def put(config: ConfigDict, path: str, value: Any) -> None:
@@ -216,7 +203,7 @@ def put(config: ConfigDict, path: str, value: Any) -> None:
   """
   field, is_open = _known(path)
   if field is None and not is_open:
-    raise _unknown(path)
+    raise unknown(path)
   *parents, key = path.split('.')
   node = config
   for part in parents:
@@ -231,7 +218,17 @@ def put(config: ConfigDict, path: str, value: Any) -> None:
     node[key] = value
 
 
+# What a model is given by itself, and how it is set.
+_GIVEN = {
+  'num_classes': 'it is the number of classes of the data',
+  'dtype': 'set dtype, of all that is computed',
+}
+
+
 def _cross_checks(config: ConfigDict) -> None:
+  for field, instead in _GIVEN.items():
+    if field in config.model:
+      raise UserError(f'config: model.{field} is no field to set: {instead}')
   if config.batch_size % config.grad_accumulation:
     raise UserError(
       f'config: batch_size {config.batch_size} does not divide into '
@@ -244,8 +241,6 @@ def _cross_checks(config: ConfigDict) -> None:
     )
   if bool(config.data.mean) != bool(config.data.std):
     raise UserError('config: set data.mean and data.std together, or neither')
-  if any(s == 0 for s in config.data.std):
-    raise UserError('config: data.std must be above 0')
   if config.data.name == 'folder' and not config.data.root:
     raise UserError(
       'config: data.name is folder: say which with --config.data.root=DIR '
@@ -257,7 +252,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
   """Reads a config file, applies overrides and validates the result.
 
   Args:
-    path: a Python file with `get_config()`.
+    path: a Python file with `get_config()`, or the config.json of a run.
     overrides: 'data.name=cifar10' each, as after `--config.`; a bare name sets a
       boolean to True.
 
@@ -265,6 +260,8 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
     UserError: the file is missing or raises, or a field is wrong.
   """
   path = Path(path)
+  if path.suffix == '.json':
+    return override(_of_a_run(path), overrides)
   config = call(path, 'get_config', 'config file')
   if not isinstance(config, ConfigDict):
     raise UserError(
@@ -277,8 +274,22 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
   return override(config, overrides)
 
 
+def _of_a_run(path: Path) -> ConfigDict:
+  """Returns the config that the config.json of a run holds."""
+  if not path.is_file():
+    raise UserError(f'config file {path} is not there')
+  try:
+    return from_json(path.read_text('utf-8'))
+  except ValueError as error:
+    raise UserError(
+      f'config file {path} is not the config.json of a run: {shown(str(error), 200)}'
+    ) from error
+
+
 def call(path: Path, function: str, kind: str) -> Any:
   """Runs a Python file and returns what one of its functions returns.
+
+  It may import the files beside it.
 
   Args:
     path: of the file.
@@ -290,38 +301,70 @@ def call(path: Path, function: str, kind: str) -> Any:
   """
   if not path.is_file():
     near = ''
-    if path.parent.is_dir():
+    if path.is_dir():
+      near = ': it is a folder'
+      if (path / 'config.json').is_file():
+        near += f' with a run in it: go on with that by --workdir={path}'
+    elif path.parent.is_dir():
       near = closest(path.name, [p.name for p in path.parent.glob('*.py')])
     raise UserError(f'{kind} {path} is not there{near}')
   try:
-    found = runpy.run_path(str(path)).get(function)
-    if not callable(found):
-      raise UserError(f'{kind} {path} defines no function {function}()')
-    return found()
+    with _importable(path.resolve().parent):
+      found = runpy.run_path(str(path)).get(function)
+      if not callable(found):
+        raise UserError(f'{kind} {path} defines no function {function}()')
+      return found()
   except UserError:
     raise
   except (Exception, SystemExit) as error:
     raise UserError(_raised(path, error, kind)) from error
 
 
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+  """Lets a file import those beside it; files of another folder may have their names."""
+  before = set(sys.modules)
+  sys.path.insert(0, str(folder))
+  importlib.invalidate_caches()
+  try:
+    yield
+  finally:
+    with contextlib.suppress(ValueError):
+      sys.path.remove(str(folder))
+    for name in set(sys.modules) - before:
+      file = getattr(sys.modules[name], '__file__', None)
+      if file and Path(file).parent == folder:
+        del sys.modules[name]
+
+
 def _raised(path: Path, error: BaseException, kind: str) -> str:
-  """Returns 'FILE:LINE: what' for an exception that a file raised."""
-  line = next(
-    (
-      f.lineno
-      for f in reversed(traceback.extract_tb(error.__traceback__))
-      if f.filename == str(path)
-    ),
-    getattr(error, 'lineno', None),
-  )
-  where = f'{path}:{line}' if line else str(path)
+  """Returns 'FILE:LINE: what' for an exception that a file or one beside it raised."""
+  frames = traceback.extract_tb(error.__traceback__)
+  near = (str(path.parent), str(path.resolve().parent))
+  mine = [f for f in frames if str(Path(f.filename).parent) in near]
+  file, line = (mine[-1].filename, mine[-1].lineno) if mine else (str(path), None)
+  if isinstance(error, SyntaxError):
+    file, line = error.filename or file, error.lineno
+  where = f'{file}:{line}' if line else file
   text = ' '.join(str(error).split())
-  if isinstance(error, AttributeError | KeyError) and 'config is locked' in text:
-    name = text.split('"')[1]
-    matches = [p for p, _ in walk(FIELDS)]
-    near = closest(name, {p.rsplit('.', 1)[-1] for p in matches} | set(matches))
-    return f'{kind} {where}: there is no field "{name}"{near}'
-  return f'{kind} {where}: {type(error).__name__}: {text}'
+  # What ml_collections says of a field that there is not: the name in quotes.
+  name = re.search(r'\w+', text)
+  if (
+    isinstance(error, AttributeError | KeyError)
+    and 'ml_collections' in frames[-1].filename
+    and name
+  ):
+    key = text.split('"')[1] if 'config is locked' in text else name[0]
+    said = str(unknown(_path_in_source(file, line, key)))
+    return f'{kind} {where}: {said.removeprefix("config: ")}'
+  return f'{kind} {where}: {type(error).__name__}: {text[:250]}'
+
+
+def _path_in_source(file: str, line: int | None, key: str) -> str:
+  """Returns 'data.lr' for the key lr where the line of the source has config.data.lr."""
+  source = linecache.getline(file, line) if line else ''
+  found = re.search(rf'\w+\.((?:\w+\.)*{re.escape(key)})\b', source)
+  return found[1] if found else key
 
 
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
@@ -340,41 +383,14 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
         f'--config.{path}.{next(iter(field), "NAME")}=VALUE'
       )
     if field is None and not is_open:
-      raise _unknown(path)
+      raise unknown(path)
     if not equals:
       if field is not None and not isinstance(field.default, bool):
         raise UserError(f'config: --config.{path} needs a value: --config.{path}=VALUE')
       text = 'True'
-    value = _parse(path, text, field)
-    put(config, path, value)
+    put(config, path, parse(path, text, field))
   _cross_checks(config)
   return config
-
-
-def _parse(path: str, text: str, field: Field | None) -> Any:
-  """Reads the text of a command line as the field's type."""
-  if field is not None and isinstance(field.default, str):
-    return _possible(path, text, field)
-  lowered = {'true': True, 'false': False}.get(text.lower())
-  if lowered is not None:
-    value: Any = lowered
-  else:
-    try:
-      value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError):
-      value = text
-  if field is None:
-    return value
-  if isinstance(field.default, tuple) and not isinstance(value, tuple | list):
-    value = (value,)
-  return _possible(path, _typed(path, value, field.default), field)
-
-
-def _possible(path: str, value: Any, field: Field) -> Any:
-  """Returns a value, or raises UserError where the field cannot have it."""
-  if not field.valid(value):
-    raise UserError(f'config: {path} must be {field.limits}, not {value!r}')
-  return value
 
 
 def to_json(config: ConfigDict) -> str:
@@ -389,13 +405,10 @@ def from_json(text: str) -> ConfigDict:
   >>> from_json(to_json(config)) == config
   True
   """
-
-  def tuples(node):
-    if isinstance(node, dict):
-      return {k: tuples(v) for k, v in node.items()}
-    return tuple(tuples(v) for v in node) if isinstance(node, list) else node
-
-  return validate(ConfigDict(tuples(json.loads(text))))
+  found = json.loads(text)
+  if not isinstance(found, dict):
+    raise ValueError(f'it holds {shown(found)} and no fields')
+  return validate(ConfigDict(found))
 
 
 def decisive(config: ConfigDict) -> dict[str, Any]:
@@ -412,7 +425,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
   """Returns 'path: old -> new' for each field that changes what a run computes."""
   before, after = decisive(old), decisive(new)
   return [
-    f'{path}: {before.get(path)!r} -> {after.get(path)!r}'
+    f'{path}: {shown(before.get(path))} -> {shown(after.get(path))}'
     for path in sorted(before.keys() | after.keys())
     if before.get(path) != after.get(path)
   ]

@@ -233,7 +233,7 @@ def _is_installed(file: str) -> bool:
   return path.startswith((_HERE, *_INSTALLED)) or 'site-packages' in path
 
 
-def call(what: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def call(what: str, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
   """Calls a user's function; what it raises becomes a UserError with its file and line.
 
   Where nothing in the user's files raised, as for a missing argument, it is the line that

@@ -11,14 +11,29 @@ from jaxvision.config.data_fields import (
   EVALUATION_FIELDS,
 )
 from jaxvision.config.field import Field, Groups, Open
-from jaxvision.config.limits import above_zero, all_strings, at_least, between, one_of
+from jaxvision.config.limits import (
+  above_zero,
+  all_strings,
+  at_least,
+  between,
+  file_name,
+  one_of,
+)
 
 __all__ = ['FIELDS', 'Field', 'Groups', 'Open']
+
+# What int32 counts: the steps of a run, on a device.
+_STEPS = 2**31 - 1
 
 # Contract names (scripts set them by hand) are never renamed. Order is the order of
 # `config.json` and of the table of `jaxvision train --help-config`.
 FIELDS: dict[str, Any] = {
-  'name': Field('', 'Name of the run; empty: the stem of the config file.'),
+  'name': Field(
+    '',
+    'Name of the run; empty: the stem of the config file.',
+    free=True,
+    **file_name(),
+  ),
   'task': Field(
     'classification',
     'What is trained: classification, multilabel, regression or gan, or a class of your '
@@ -38,17 +53,21 @@ FIELDS: dict[str, Any] = {
   'batch_size': Field(
     128,
     'Images per optimiser step, over all devices; in a GAN for each of `gan.d_steps`.',
-    **at_least(1),
+    **at_least(1, 1_000_000),
   ),
   'eval_batch_size': Field(
     500,
     'Images per evaluation step, over all devices; while it is 500, fewer where large '
     'images would take over a gigabyte on a CPU.',
-    **at_least(1),
+    **at_least(1, 1_000_000),
   ),
-  'steps': Field(0, 'Optimiser steps to train; 0: from `epochs`.', **at_least(0)),
+  'steps': Field(
+    0, 'Optimiser steps to train; 0: from `epochs`.', **at_least(0, _STEPS)
+  ),
   'epochs': Field(
-    10.0, 'Passes over the training split, where `steps` is 0.', **above_zero()
+    10.0,
+    'Passes over the training split, where `steps` is 0.',
+    **above_zero(1_000_000),
   ),
   'dtype': Field(
     'float32',
@@ -76,7 +95,7 @@ FIELDS: dict[str, Any] = {
       **one_of('bce', 'hinge', 'least_squares', 'wasserstein'),
     ),
     'd_steps': Field(
-      1, 'Steps of the discriminator to one of the generator.', **at_least(1)
+      1, 'Steps of the discriminator to one of the generator.', **at_least(1, 1000)
     ),
     'd_learning_rate': Field(
       0.0,
@@ -114,7 +133,7 @@ FIELDS: dict[str, Any] = {
       0,
       'Steps between pulls of the weights to their slow average, which evaluation '
       'uses; 0: none.',
-      **at_least(0),
+      **at_least(0, _STEPS),
     ),
     'decay': Field(
       0.95**5,
@@ -129,6 +148,7 @@ FIELDS: dict[str, Any] = {
       'Weights to start from: a .safetensors or .pth file in the names of torchvision or '
       'timm, a Hugging Face repository (ORGANISATION/NAME, and @REVISION), or another '
       "run's workdir; empty: random.",
+      path=True,
     ),
     'skip': Field(
       (),
@@ -146,7 +166,7 @@ FIELDS: dict[str, Any] = {
   'grad_accumulation': Field(
     1,
     'Parts that a batch is split into; their gradients are added up before the step.',
-    **at_least(1),
+    **at_least(1, 1_000_000),
   ),
   'grad_clip': Field(
     0.0,
@@ -154,9 +174,11 @@ FIELDS: dict[str, Any] = {
     traced=True,
     **at_least(0),
   ),
-  'log_every_steps': Field(100, 'Steps between log points.', free=True, **at_least(1)),
+  'log_every_steps': Field(
+    100, 'Steps between log points.', free=True, **at_least(1, _STEPS)
+  ),
   'eval_every_steps': Field(
-    0, 'Steps between evaluations; 0: once an epoch.', free=True, **at_least(0)
+    0, 'Steps between evaluations; 0: once an epoch.', free=True, **at_least(0, _STEPS)
   ),
   'report': Field(
     True, 'Write the report at the end of the run; `eval` writes it later.', free=True
@@ -164,7 +186,7 @@ FIELDS: dict[str, Any] = {
   'steps_per_dispatch': Field(
     0,
     'Steps in one compiled call; 0: 1 on CPU, up to `log_every_steps` on others.',
-    **at_least(0),
+    **at_least(0, 1_000_000),
   ),
   'deterministic': Field(
     False, 'Use deterministic kernels only (GPU), so that two runs agree bit for bit.'
@@ -174,7 +196,7 @@ FIELDS: dict[str, Any] = {
     'Steps, after the first few, to trace with the profiler into WORKDIR/profile; 0: '
     'none.',
     free=True,
-    **at_least(0),
+    **at_least(0, 1_000_000),
   ),
   'data': DATA_FIELDS,
   'evaluation': EVALUATION_FIELDS,
@@ -276,11 +298,11 @@ FIELDS: dict[str, Any] = {
       'Learning rate over the run: constant, cosine, step, one_cycle, linear, or a '
       'function of your own, (peak, total_steps) -> optax schedule.',
     ),
-    'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **at_least(0)),
+    'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **at_least(0, _STEPS)),
     'warmup_epochs': Field(
       0.0,
       'Epochs of linear warm-up, where schedule.warmup_steps is 0.',
-      **at_least(0),
+      **at_least(0, 1_000_000),
     ),
     'start_factor': Field(
       0.0,
@@ -316,22 +338,31 @@ FIELDS: dict[str, Any] = {
   },
   'checkpoint': {
     'every_steps': Field(
-      0, 'Steps between checkpoints; 0: at every evaluation.', free=True, **at_least(0)
+      0,
+      'Steps between checkpoints; 0: at every evaluation.',
+      free=True,
+      **at_least(0, _STEPS),
     ),
     'keep': Field(
-      2, 'Newest checkpoints kept, besides the best.', free=True, **at_least(1)
+      2,
+      'Newest checkpoints kept, besides the best.',
+      free=True,
+      **at_least(1, 1_000_000),
     ),
   },
   'parallel': {
     'data': Field(
       -1,
       'Number of devices that share each batch; -1: all that parallel.fsdp leaves.',
-      valid=lambda v: v == -1 or v >= 1,
-      limits='-1 or at least 1',
+      valid=lambda v: v == -1 or 1 <= v <= 100_000,
+      limits='-1 or from 1 to 100,000',
       free=True,
     ),
     'fsdp': Field(
-      1, 'Number of devices that share each large parameter.', free=True, **at_least(1)
+      1,
+      'Number of devices that share each large parameter.',
+      free=True,
+      **at_least(1, 100_000),
     ),
   },
 }

@@ -109,7 +109,8 @@ def create(
     >>> create('resnet19', num_classes=10)
     Traceback (most recent call last):
     ...
-    jaxvision.errors.UserError: unknown model "resnet19", did you mean "resnet18"?
+    jaxvision.errors.UserError: config: there is no model.name "resnet19", did you \
+mean "resnet18"?
   """
   defaults = _defaults(name)
   return MODELS[name](
@@ -142,8 +143,8 @@ def defaults(name: str) -> dict[str, Any]:
 # Under a second name, because `create` has an argument called `fields`.
 def _defaults(name: str) -> dict[str, Any]:
   if name in GANS:
-    raise UserError(f'model "{name}" is a GAN: set task to "gan"')
-  constructor = look_up('model', name, MODELS)
+    raise UserError(f'config: model.name "{name}" is a GAN: set task to "gan"')
+  constructor = look_up('model.name', name, MODELS)
   bound: dict[str, Any] = {}
   if isinstance(constructor, functools.partial):
     constructor, bound = constructor.func, constructor.keywords

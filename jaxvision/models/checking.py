@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError, closest, quoted, shown
 from jaxvision.models import dcgan
 from jaxvision.models.layers import ACTIVATIONS
 
@@ -26,21 +26,27 @@ _CHOICES: dict[str, tuple[str, ...]] = {
   'class_head': dcgan.CLASS_HEADS,
 }
 
+# The largest whole number of a field: beyond, it is a slip of the hand.
+_MOST = {'stages': 4, 'depths': 100, 'convs': 100, 'strides': 100, 'expansions': 1000}
+_LARGEST = 65_536
+_LONGEST = 100  # numbers in a tuple
+
 _Entry = TypeVar('_Entry')
 
 
 def look_up(kind: str, name: str, table: Mapping[str, _Entry]) -> _Entry:
   """Returns `table[name]`, or raises a `UserError` that names the nearest `kind`.
 
-  >>> look_up('model', 'resnet19', {'resnet20': 1})
+  >>> look_up('model.name', 'resnet19', {'resnet20': 1})
   Traceback (most recent call last):
   ...
-  jaxvision.errors.UserError: unknown model "resnet19", did you mean "resnet20"?
+  jaxvision.errors.UserError: config: there is no model.name "resnet19", did you mean \
+"resnet20"?
   """
   if name not in table:
     hint = closest(name, table) if isinstance(name, str) else ''
     hint = hint or f'; known: {", ".join(table)}'
-    raise UserError(f'unknown {kind} "{name}"{hint}')
+    raise UserError(f'config: there is no {kind} {quoted(name)}{hint}')
   return table[name]
 
 
@@ -50,7 +56,7 @@ def check_fields(
   """Returns `values` in the types of `defaults`.
 
   A list is as good as a tuple, an int as a float. A whole number is at least 1, or 0
-  where that is the default.
+  where that is the default, and at most 65,536.
 
   Args:
     name: the model's.
@@ -63,9 +69,9 @@ def check_fields(
   for field in values:
     if field not in defaults:
       hint = closest(field, defaults) or f'; its fields: {", ".join(defaults)}'
-      raise UserError(f'model "{name}" has no field "{field}"{hint}')
+      raise UserError(f'config: model "{name}" has no field "{field}"{hint}')
   return {
-    field: _checked(f'model.{field} of "{name}"', field, value, defaults[field])
+    field: _checked(f'config: model.{field} of "{name}"', field, value, defaults[field])
     for field, value in values.items()
   }
 
@@ -73,7 +79,9 @@ def check_fields(
 def check_num_classes(num_classes: Any) -> int:
   """Returns the number of classes as an int; raises a `UserError` under 1."""
   if not _is_int(num_classes) or num_classes < 1:
-    raise UserError(f'num_classes must be a whole number from 1, got {num_classes!r}')
+    raise UserError(
+      f'num_classes must be a whole number from 1, got {shown(num_classes)}'
+    )
   return int(num_classes)
 
 
@@ -93,18 +101,19 @@ def _checked(where: str, field: str, value: Any, default: Any) -> Any:
       return value
     expected = 'True or False'
   elif isinstance(default, int):
-    least = min(default, 1)
-    if _is_int(value) and value >= least:
+    least, most = min(default, 1), _MOST.get(field, _LARGEST)
+    if _is_int(value) and least <= value <= most:
       return int(value)
-    expected = f'a whole number from {least}'
+    expected = f'a whole number from {least} to {most:,}'
   elif isinstance(default, tuple):
+    most = _MOST.get(field, _LARGEST)
     if (
       isinstance(value, (tuple, list))
-      and value
-      and all(_is_int(item) and item >= 1 for item in value)
+      and 0 < len(value) <= _LONGEST
+      and all(_is_int(item) and 1 <= item <= most for item in value)
     ):
       return tuple(int(item) for item in value)
-    expected = f'whole numbers from 1 such as {default}'
+    expected = f'up to {_LONGEST} whole numbers from 1 to {most:,} such as {default}'
   else:  # a rate: the only kind of float field there is
     if isinstance(value, jax.Array):
       return value  # an argument of a compiled program, checked before it came to it
@@ -113,14 +122,14 @@ def _checked(where: str, field: str, value: Any, default: Any) -> Any:
     ):
       return float(value)
     expected = 'a number from 0 to below 1'
-  raise UserError(f'{where} must be {expected}, got {value!r}')
+  raise UserError(f'{where} must be {expected}, got {shown(value)}')
 
 
 def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
   if value not in choices:
     hint = closest(value, choices) if isinstance(value, str) else ''
     known = ', '.join(f'"{choice}"' for choice in choices)
-    raise UserError(f'{where} must be one of {known}, got {value!r}{hint}')
+    raise UserError(f'{where} must be one of {known}, got {shown(value)}{hint}')
 
 
 def _is_int(value: Any) -> bool:

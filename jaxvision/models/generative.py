@@ -62,7 +62,7 @@ def _dcgan(
   sides(size)  # refuses here what would fail in the first trace
   if class_head != 'projection' and not conditional:
     raise UserError(
-      f'model.class_head {class_head} of "dcgan" is of a GAN of classes: set '
+      f'config: model.class_head {class_head} of "dcgan" is of a GAN of classes: set '
       'model.conditional'
     )
   classes = num_classes if conditional else 0
@@ -93,6 +93,7 @@ GANS: dict[str, Callable[..., GAN]] = {'dcgan': _dcgan}
 def create_gan(
   name: str,
   image_shape: tuple[int, int, int],
+  /,  # no names that a field may have
   num_classes: int,
   dtype: str = 'float32',
   **fields: Any,
@@ -116,10 +117,11 @@ def create_gan(
     >>> create_gan('dcgan', (32, 32, 3), 10, minibatch='stdev')
     Traceback (most recent call last):
     ...
-    jaxvision.errors.UserError: model.minibatch of "dcgan" must be one of "none", \
-"discrimination", "stddev", got 'stdev', did you mean "stddev"?
+    jaxvision.errors.UserError: config: model.minibatch of "dcgan" must be one of \
+"none", "discrimination", "stddev", got 'stdev', did you mean "stddev"?
   """
   defaults = gan_fields(name)
+  fields = check_fields(name, fields, defaults)
   height, width, channels = image_shape
   if height != width:
     raise UserError(
@@ -130,7 +132,7 @@ def create_gan(
     (int(height), int(width), int(channels)),
     check_num_classes(num_classes),
     check_dtype(dtype),
-    **check_fields(name, fields, defaults),
+    **fields,
   )
 
 
@@ -144,5 +146,7 @@ def gan_fields(name: str) -> dict[str, Any]:
     >>> gan_fields('dcgan')['upsample']
     'transposed'
   """
-  parameters = inspect.signature(look_up('GAN', name, GANS)).parameters.values()
+  parameters = inspect.signature(
+    look_up('model.name of task gan', name, GANS)
+  ).parameters.values()
   return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, quoted
 
 _SHOWN_PATHS = 8
 
@@ -50,13 +50,13 @@ def matcher(where: str, pattern: str, known: Iterable[str]) -> Callable[[str], b
     match = re.compile(f'(?:{pattern})(?:/.*)?').fullmatch
   except re.error as error:
     raise UserError(
-      f'config: {where}: "{pattern}" is no regular expression: {error}'
+      f'config: {where}: {quoted(pattern)} is no regular expression: {error}'
     ) from error
   known = list(known)
   if not any(map(match, known)):
     more = ', ...' if len(known) > _SHOWN_PATHS else ''
     raise UserError(
-      f'config: {where}: "{pattern}" matches no parameter; a pattern matches a layer or '
+      f'config: {where}: {quoted(pattern)} matches no parameter; a pattern matches a layer or '
       f'a whole path, such as {", ".join(known[:_SHOWN_PATHS])}{more}'
     )
   return lambda path: match(path) is not None

@@ -157,7 +157,8 @@ class ResidualNet(nn.Module):
     width: channels of the stem.
     stem: 'cifar', a 3x3 convolution, or 'imagenet', a 7x7 convolution and a 3x3 max
       pool, each of stride 2; batch norm and activation follow the convolution.
-    stages: how many of the stages are built, the first ones; more than there are: all.
+    stages: how many of the stages are built, the first ones; 4, where there are fewer:
+      all.
     activation: a key of `layers.ACTIVATIONS`.
     dtype: type of the computation; parameters, features and logits are float32.
   """

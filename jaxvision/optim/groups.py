@@ -8,8 +8,20 @@ from typing import Any
 
 import jax
 
-from jaxvision.errors import UserError
+from jaxvision.config.limits import between
+from jaxvision.errors import UserError, closest, shown
 from jaxvision.models.paths import matcher, paths
+
+_RATE = between(0, 1, open_end=True)
+_NUMBERS = {  # field -> (whether a value is possible, the same in words)
+  'learning_rate': (lambda v: v >= 0, 'at least 0'),
+  'weight_decay': (lambda v: v >= 0, 'at least 0'),
+  'momentum': (_RATE['valid'], _RATE['limits']),
+  'until': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+  'stop': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
+  'start': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
+}
+_FIELDS = ('match', 'name', 'nesterov', 'options', *_NUMBERS)
 
 
 def frozen(params: Any, patterns: Sequence[str]) -> Any:
@@ -84,12 +96,13 @@ def first_steps(
     total_steps: steps of the run.
 
   Raises:
-    UserError: as `frozen` and `labels`.
+    UserError: as `check`, `frozen` and `labels`.
 
   >>> late = {'early': {'match': 'conv', 'start': 0.5}}
   >>> first_steps({'conv': {'bias': 1}, 'head': {'bias': 1}}, ['head'], late, 10)
   {'conv': {'bias': 5}, 'head': {'bias': 10}}
   """
+  check(groups)
   steps = {name: first_step(group, total_steps) for name, group in groups.items()}
   by_group = labels(
     params, {name: group['match'] for name, group in groups.items()}, ''
@@ -99,3 +112,44 @@ def first_steps(
     by_group,
     frozen(params, freeze),
   )
+
+
+def check(groups: Mapping[str, Mapping[str, Any]]) -> None:
+  """Raises UserError where a field of a group is unknown or impossible.
+
+  Args:
+    groups: name -> fields of the group.
+  """
+  for name, group in groups.items():
+    _check_group(f'optimizer.groups.{name}', group)
+
+
+def _check_group(where: str, group: Mapping[str, Any]) -> None:
+  for field, value in group.items():
+    if field not in _FIELDS:
+      raise UserError(
+        f'config: there is no field "{where}.{field}"{closest(field, _FIELDS)} '
+        f'(known: {", ".join(_FIELDS)})'
+      )
+    if field in _NUMBERS:
+      possible, limits = _NUMBERS[field]
+      number = isinstance(value, int | float) and not isinstance(value, bool)
+      if not number or not possible(value):
+        raise UserError(f'config: {where}.{field} must be {limits}, not {shown(value)}')
+  for end in ('until', 'stop'):
+    if group.get(end, 1) <= group.get('start', 0):
+      raise UserError(
+        f'config: {where}.{end} {group[end]} is not after its start '
+        f'{group["start"]}, so that the group would never train'
+      )
+  if not isinstance(group.get('match'), str):
+    raise UserError(
+      f'config: {where}.match must say which parameters: a regular expression for '
+      "their paths, such as '.*/bias'"
+    )
+  if not isinstance(group.get('nesterov', True), bool):
+    raise UserError(f'config: {where}.nesterov must be True or False')
+  if not isinstance(group.get('name', ''), str):
+    raise UserError(
+      f'config: {where}.name must be that of an optimiser, not {shown(group["name"])}'
+    )

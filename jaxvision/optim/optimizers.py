@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxvision.config import parts as parts_lib
-from jaxvision.config.limits import switched_on
-from jaxvision.errors import UserError, closest
+from jaxvision.config.limits import at_least, between, one_of, switched_on
+from jaxvision.config.values import check_option
+from jaxvision.errors import UserError, closest, quoted, shown
 from jaxvision.optim import groups as groups_lib
 from jaxvision.optim.muon import muon
 
@@ -41,6 +41,23 @@ OPTIMIZERS = {
 # These take `optimizer.momentum` and `optimizer.nesterov`; what other optimisers
 # call momentum is another thing with another default, set under `optimizer.options`.
 _WITH_MOMENTUM = ('sgd', 'lars', 'muon')
+
+
+# What options of these names may be, beside of the type of their defaults.
+_RATE = between(0, 1, open_end=True)
+_DTYPE = one_of('float32', 'bfloat16')
+_LIMITS: dict[str, dict[str, Any]] = {
+  **dict.fromkeys(('b1', 'b2', 'b3', 'rho', 'decay', 'decay_rate', 'momentum'), _RATE),
+  **dict.fromkeys(('eps', 'eps_root', 'initial_accumulator_value'), at_least(0, 1000)),
+  **dict.fromkeys(('initial_scale', 'trust_coefficient'), at_least(0, 1000)),
+  **dict.fromkeys(('mu_dtype', 'accumulator_dtype'), _DTYPE),
+  **dict.fromkeys(('dtype_momentum', 'ns_dtype'), _DTYPE),
+  'clipping_threshold': at_least(1e-6, 1e6),
+  'threshold': at_least(0, 1000),
+  'decay_offset': at_least(0, 2**31 - 1),
+  'min_dim_size_to_factor': at_least(1, 2**31 - 1),
+  'ns_steps': at_least(1, 100),
+}
 
 
 def decay_mask(params):
@@ -145,6 +162,7 @@ def make_optimizer(
   )
   parts = [optax.clip_by_global_norm(grad_clip)] if switched_on(grad_clip) else []
   named = {name: dict(group) for name, group in optimizer.groups.items()}
+  groups_lib.check(named)
   last = []
   if optimizer.layer_decay < 1:
     last = [_scale_by_layer(optimizer.layer_decay, layers)]
@@ -191,16 +209,6 @@ def _scale_by_layer(
 # Labels that no group can have: a name in a config is an identifier.
 _BASE, _FROZEN = '*', '-'
 
-_GROUP_NUMBERS = {  # field -> (whether a value is possible, the same in words)
-  'learning_rate': (lambda v: v >= 0, 'at least 0'),
-  'weight_decay': (lambda v: v >= 0, 'at least 0'),
-  'momentum': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
-  'until': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
-  'stop': (lambda v: 0 < v <= 1, 'above 0 and at most 1'),
-  'start': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
-}
-_GROUP_FIELDS = ('match', 'name', 'nesterov', 'options', *_GROUP_NUMBERS)
-
 
 def _group(
   name: str,
@@ -211,7 +219,6 @@ def _group(
   total_steps: int,
 ) -> optax.GradientTransformation:
   """Returns the transformation of one group, or raises UserError."""
-  _check_group(f'optimizer.groups.{name}', group)
   changes: dict[str, Any] = {
     field: float(group[field])
     for field in ('weight_decay', 'momentum')
@@ -240,28 +247,6 @@ def _group(
   return optax.conditionally_mask(inner, lambda step: step >= first)
 
 
-def _check_group(where: str, group: dict[str, Any]) -> None:
-  """Raises UserError where a field of a group is unknown or impossible."""
-  for field, value in group.items():
-    if field not in _GROUP_FIELDS:
-      raise UserError(
-        f'config: there is no field "{where}.{field}"{closest(field, _GROUP_FIELDS)} '
-        f'(known: {", ".join(_GROUP_FIELDS)})'
-      )
-    if field in _GROUP_NUMBERS:
-      possible, limits = _GROUP_NUMBERS[field]
-      number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-      if not number or not possible(value):
-        raise UserError(f'config: {where}.{field} must be {limits}, not {value!r}')
-  if not isinstance(group.get('match'), str):
-    raise UserError(
-      f'config: {where}.match must say which parameters: a regular expression for '
-      "their paths, such as '.*/bias'"
-    )
-  if not isinstance(group.get('nesterov', True), bool):
-    raise UserError(f'config: {where}.nesterov must be True or False')
-
-
 def _single(rule: _Rule, decayed: Any) -> list[optax.GradientTransformation]:
   """Returns one optimiser and its weight decay, over the leaves that `decayed` says."""
   if rule.constructor is not None:
@@ -269,7 +254,7 @@ def _single(rule: _Rule, decayed: Any) -> list[optax.GradientTransformation]:
   name = rule.name
   if name not in OPTIMIZERS:
     raise UserError(
-      f'config: there is no optimizer.name "{name}"{closest(name, OPTIMIZERS)} '
+      f'config: there is no optimizer.name {quoted(name)}{closest(name, OPTIMIZERS)} '
       f'(known: {", ".join(OPTIMIZERS)}, or file.py:function)'
     )
   make = OPTIMIZERS[name]
@@ -312,9 +297,11 @@ _SECTION = ('learning_rate', 'weight_decay', 'momentum', 'nesterov')
 def _check_options(
   name: str, options: dict[str, Any], own: set[str], takes: Any
 ) -> None:
-  """Raises UserError for an option that the optimiser lacks or that has its own field."""
+  """Raises UserError for an option that the optimiser lacks, that it cannot have, or that
+  has its own field.
+  """
   free = [key for key in takes if key not in own]
-  for option in options:
+  for option, value in options.items():
     if option in own and option in _SECTION:
       raise UserError(
         f'config: set optimizer.{option} instead of optimizer.options.{option}'
@@ -322,8 +309,24 @@ def _check_options(
     if option not in free:
       raise UserError(
         f'config: optimizer {name} has no option "{option}"{closest(option, free)} '
-        f'(options: {", ".join(free)})'
+        f'(options: {", ".join(free) or "none"})'
       )
+    _check_option(name, option, value, takes[option].default)
+
+
+def _check_option(name: str, option: str, value: Any, default: Any) -> None:
+  """Raises UserError where an optimiser of the library cannot have the option's value."""
+  where = f'optimizer.options.{option} of {name}'
+  if value is None and (default is None or option == 'clipping_threshold'):
+    return
+  check_option(where, value, default, strict=name in OPTIMIZERS)
+  if name not in OPTIMIZERS or option not in _LIMITS:
+    return
+  possible, limits = _LIMITS[option]['valid'], _LIMITS[option]['limits']
+  if default is None and 'dtype' not in option:
+    check_option(where, value, 0.5)
+  if not possible(value):
+    raise UserError(f'config: {where} must be {limits}, not {shown(value)}')
 
 
 def _own(rule: _Rule, decayed: Any) -> optax.GradientTransformation:
@@ -341,6 +344,10 @@ def _own(rule: _Rule, decayed: Any) -> optax.GradientTransformation:
   options = {key: value for key, value in offered.items() if key in takes}
   if not anything:
     _check_options(rule.name, rule.options, {'learning_rate'}, takes)
+  if 'learning_rate' in rule.options:
+    raise UserError(
+      'config: set optimizer.learning_rate instead of optimizer.options.learning_rate'
+    )
   options |= rule.options
   made = parts_lib.call(
     'optimizer.name', make, learning_rate=rule.learning_rate, **options

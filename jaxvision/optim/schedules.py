@@ -8,7 +8,7 @@ import optax
 from ml_collections import ConfigDict
 
 from jaxvision.config import parts
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError, closest, quoted
 
 SCHEDULES = ('constant', 'cosine', 'step', 'one_cycle', 'linear')
 
@@ -51,7 +51,7 @@ def make_schedule(
     return _own(constructor, peak, total_steps, min(until, stop))
   if schedule.name not in SCHEDULES:
     raise UserError(
-      f'config: there is no schedule.name "{schedule.name}"'
+      f'config: there is no schedule.name {quoted(schedule.name)}'
       f'{closest(schedule.name, SCHEDULES)} (known: {", ".join(SCHEDULES)}, or '
       'file.py:function)'
     )

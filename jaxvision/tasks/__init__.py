@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 from jaxvision.config.parts import describe
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError, closest, quoted
 from jaxvision.tasks.base import Parts, Task, TaskContext, TrainState
 
 # By name, as they are imported when they are used.
@@ -44,7 +44,7 @@ def find(name: str, part: Any = None) -> type[Task]:
     return part
   if name not in TASKS:
     raise UserError(
-      f'config: there is no task "{name}"{closest(name, TASKS)} (known: '
+      f'config: there is no task {quoted(name)}{closest(name, TASKS)} (known: '
       f'{", ".join(TASKS)}, or file.py:Task)'
     )
   module, _, attribute = TASKS[name].partition(':')

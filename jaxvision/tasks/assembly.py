@@ -13,9 +13,14 @@ from clu import metrics as clu_metrics
 from ml_collections import ConfigDict
 
 from jaxvision.config import parts as parts_lib
+from jaxvision.config.limits import above_zero, at_least
+from jaxvision.config.values import check_option
 from jaxvision.data.info import DatasetInfo
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError, closest, quoted, shown
 from jaxvision.tasks.losses import LOSSES
+
+# What the options of the losses may be.
+_LIMITS = {'gamma': at_least(0, 100), 'delta': above_zero(1e6)}
 
 
 def make_loss(
@@ -41,7 +46,7 @@ def make_loss(
   if loss is None:
     if name not in LOSSES:
       raise UserError(
-        f'config: there is no loss.name "{name}"{closest(name, LOSSES)} (known: '
+        f'config: there is no loss.name {quoted(name)}{closest(name, LOSSES)} (known: '
         f'{", ".join(LOSSES)}, or file.py:function)'
       )
     if name not in suitable:
@@ -50,15 +55,22 @@ def make_loss(
         f'{" or ".join(suitable)}, or set task'
       )
     loss = LOSSES[name]
-  takes = list(inspect.signature(loss).parameters)[2:]
+  parameters = inspect.signature(loss).parameters
+  takes = list(parameters)[2:]
   known = [option for option in takes if option != 'label_smoothing']
   if own is not None:
     name = parts_lib.describe(own)
-  for option in options:
+  for option, value in options.items():
     if option not in known:
       raise UserError(
         f'config: loss {name} has no option "{option}"{closest(option, known)} '
         f'(options: {", ".join(known) or "none"})'
+      )
+    where = f'loss.{option} of {name}'
+    check_option(where, value, parameters[option].default, strict=own is None)
+    if own is None and not _LIMITS[option]['valid'](value):
+      raise UserError(
+        f'config: {where} must be {_LIMITS[option]["limits"]}, not {shown(value)}'
       )
   smoothed = 'label_smoothing' in takes
   if config.label_smoothing and not smoothed:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxvision import models
 from jaxvision.config import parts as parts_lib
 from jaxvision.config.parts import PartSource, is_own, source_of
 from jaxvision.errors import UserError, closest
@@ -79,6 +80,8 @@ def resolve_parts(config: ConfigDict, given: Mapping[str, Any] | None = None) ->
       found[field] = parts_lib.resolve(path, name, config.directory)
       if field != 'data' and not callable(found[field]):
         raise UserError(f'config: {path}: {name} is not callable')
+  if not found.get('model'):
+    models.defaults(config.model.name)  # refuses a name that no model has
   own_names(config)  # refuses what is no name of a part of one's own in a list
   augment = given.get('augment') or [
     parts_lib.resolve('augment.custom', name, config.directory)

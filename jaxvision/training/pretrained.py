@@ -127,6 +127,11 @@ def begin(
   A run that has a checkpoint goes on without the file that it began with.
   """
   if not config.init.pretrained:
+    if config.init.skip:
+      raise UserError(
+        'config: init.skip says what of the weights of init.pretrained is left out, and '
+        'init.pretrained is empty: set it, or leave init.skip empty'
+      )
     return config, None
   known = directory.pretrained() if directory else None
   if known and any(directory.checkpoints.glob('[0-9]*')):

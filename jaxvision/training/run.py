@@ -11,6 +11,8 @@
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +39,7 @@ from jaxvision.tasks.base import (
   saved_fields,
   with_numbers,
 )
+from jaxvision.training import runtime
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.logging import warn
 from jaxvision.training.mesh import check_batch, make_mesh, replicated, state_shardings
@@ -108,7 +111,10 @@ class Run:
     if mesh is None:
       mesh = make_mesh(config.parallel.data, config.parallel.fsdp)
       check_batch(mesh, config)
-    return cls(config, info, task, plan, mesh, compiler or Compiler(), directory)
+      _check_batch_memory(plan, info, mesh)
+    run = cls(config, info, task, plan, mesh, compiler or Compiler(), directory)
+    _check_state_memory(run)
+    return run
 
   @property
   def signature(self) -> Any:
@@ -135,6 +141,10 @@ class Run:
 
   def abstract_state(self) -> PyTree:
     """Returns the shapes, dtypes and shardings of the state, without allocating it."""
+    return self._abstract_state
+
+  @functools.cached_property
+  def _abstract_state(self) -> PyTree:
     abstract = jax.eval_shape(self.task.init, jax.random.key(0))
     return jax.tree.map(
       lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
@@ -286,3 +296,35 @@ def first_images(source: Source) -> np.ndarray:
   if images is not None:
     return np.asarray(images[:count])
   return np.stack([source[i][0] for i in range(count)])
+
+
+# What does not fit is told before minutes of compiling and an end by the system, which
+# says nothing. What is held for certain counts: activations, which depend on the
+# compiler, may still be too large.
+
+
+def _check_state_memory(run: Run) -> None:
+  """Raises UserError where the state of a run is larger than a device's memory."""
+  leaves = jax.tree.leaves(run.abstract_state())
+  parts = run.mesh.shape['fsdp']
+  size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves) / parts
+  has = runtime.memory_bytes()
+  if has and size > has:
+    raise UserError(
+      f'config: the state of model.name {run.config.model.name} and its optimizer takes '
+      f'{size / 2**30:,.0f} GiB, and there are {has / 2**30:,.0f} GiB of memory: choose '
+      'smaller numbers for its fields model.*'
+    )
+
+
+def _check_batch_memory(plan: RunPlan, info: DatasetInfo, mesh: Mesh) -> None:
+  """Raises UserError where the images of a step are larger than a device's memory."""
+  size = 4 * plan.images_per_step * math.prod(info.image_shape) / mesh.size
+  has = runtime.memory_bytes()
+  if has and size > has:
+    shape = 'x'.join(map(str, info.image_shape))
+    raise UserError(
+      f'config: a batch of {plan.images_per_step:,} images of {shape} takes '
+      f'{size / 2**30:,.0f} GiB, and there are {has / 2**30:,.0f} GiB of memory: lower '
+      'batch_size or data.image_size'
+    )

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
-from jaxvision.io import write_whole
+from jaxvision.io import local_path, write_whole
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ class RunDirectory:
   """Paths and files of one run; the layout is part of the public contract."""
 
   def __init__(self, path: str | Path):
-    self.path = Path(path)
+    self.path = local_path(path, 'workdir')
     self.config_file = self.path / 'config.json'
     self.dataset_file = self.path / 'dataset.json'
     self.pretrained_file = self.path / 'pretrained.json'

@@ -21,5 +21,6 @@ def test_eval_usage_errors(call, finished, tmp_path):
   assert_refused(call('eval', f'--workdir={finished}', '--checkpoint=7'), '"7"')
   assert_refused(
     call('eval', f'--workdir={finished}', '--config.model.name=resnet20'),
-    'only data.*, eval_batch_size',
+    'takes no --config.model.name',
+    'reads data.*, eval_batch_size, evaluation.*',
   )

@@ -157,8 +157,8 @@ def test_a_class_that_a_split_lacks_is_named(tmp_path, capsys):
   [
     ((), 'explore: name a config with --config=FILE'),
     (('--config=configs/none.py',), 'is not there'),
-    (('--config=configs/digits_cnn.py', 'digits'), 'unrecognized arguments: digits'),
-    (('--config=configs/digits_cnn.py', '--workdir=a'), 'unrecognized arguments'),
+    (('--config=configs/digits_cnn.py', 'digits'), 'takes no argument "digits"'),
+    (('--config=configs/digits_cnn.py', '--workdir=a'), 'has no option "--workdir=a"'),
     (('--config=configs/digits_cnn.py', '--output=README.md'), 'is no directory'),
     (('--config=configs/digits_cnn.py', '--images=-1'), '--images must be'),
     (('--config=configs/digits_cnn.py', '--config.data.name=no such'), 'no such'),

@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import DIGITS, assert_refused
@@ -124,3 +125,38 @@ def test_seeds_are_runs_of_their_own_and_their_spread_is_printed(
   assert output == f'{spread}\n'  # nothing was trained
   assert [run.metrics_file.read_text() for run in runs] == logs
   assert_refused(call(*arguments[:1], '--seeds=-1'), '--seeds must be at least 1')
+
+
+def test_what_is_no_part_of_a_run_may_change_and_the_rest_is_told_in_order(
+  call, tmp_path
+):
+  workdir = f'--workdir={tmp_path / "run"}'
+  short = ['--config.steps=2', '--config.parallel.data=1', '--config.report=False']
+  assert call(DIGITS, workdir, *short)[0] == 0
+  renamed = tmp_path / 'renamed.py'
+  renamed.write_text(Path('configs/digits_cnn.py').read_text())
+  free = ['--config.log_every_steps=1', '--config.eval_every_steps=1']
+  free += ['--config.checkpoint.every_steps=1', '--config.callbacks=']
+  code, output, errors = call(f'--config={renamed}', workdir, *short, *free)
+  assert code == 0, errors
+  assert 'is finished' in output
+  # Without a config the run's own holds, and overrides are of that.
+  code, output, errors = call('train', workdir, '--config.report=False')
+  assert code == 0, errors
+  assert_refused(call('train', workdir, '--config.seed=4'), 'seed: 0 -> 4')
+  # A name that nothing has is told before what differs from the run.
+  assert_refused(
+    call('train', workdir, '--config.model.name=resnet19'), 'did you mean "resnet18"'
+  )
+  assert_refused(
+    call(DIGITS, workdir, *short, '--config.init.skip=head'), 'init.skip', 'workdir'
+  )
+
+
+def test_init_skip_without_weights_is_refused(call, tmp_path):
+  assert_refused(
+    call(DIGITS, f'--workdir={tmp_path / "run"}', '--config.init.skip=head'),
+    'init.skip',
+    'init.pretrained is empty',
+  )
+  assert not (tmp_path / 'run').exists()

@@ -98,3 +98,62 @@ def test_schedule_mistakes():
   for fields in ({'name': 'one_cycle', 'warmup_steps': 3}, {'warmup_steps': 100}):
     with pytest.raises(UserError):
       rates([0], **fields)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'words'),
+  [
+    ('adamw', {'b1': 2}, ['optimizer.options.b1', 'below 1', '2']),
+    ('adamw', {'b1': (0, 9)}, ['optimizer.options.b1', 'a number', '(0, 9)']),
+    ('adamw', {'b1': True}, ['optimizer.options.b1', 'a number']),
+    ('adamw', {'eps': '1e-8x'}, ['optimizer.options.eps', "'1e-8x'"]),
+    ('adamw', {'eps': -1.0}, ['optimizer.options.eps', 'at least 0']),
+    ('adamw', {'nesterov': 'maybe'}, ['optimizer.options.nesterov', 'True or False']),
+    ('adamw', {'mu_dtype': 'float16'}, ['optimizer.options.mu_dtype', 'bfloat16']),
+    ('rmsprop', {'momentum': 'x'}, ['optimizer.options.momentum', 'a number']),
+    ('rmsprop', {'momentum': 1.0}, ['optimizer.options.momentum', 'below 1']),
+    ('adafactor', {'min_dim_size_to_factor': 1.5}, ['min_dim_size', 'whole number']),
+    ('muon', {'ns_steps': 0}, ['optimizer.options.ns_steps', 'at least 1']),
+    ('sgd', {'zzz': 1}, ['no option "zzz"']),
+  ],
+)
+def test_options_have_the_types_and_limits_of_fields(name, options, words):
+  config = base_config().optimizer
+  config.name, config.options = name, options
+  with pytest.raises(UserError) as error:
+    make_optimizer(config, 0.1)
+  message = str(error.value)
+  assert '\n' not in message
+  for word in words:
+    assert word in message
+
+
+@pytest.mark.parametrize(
+  ('name', 'options'),
+  [
+    ('adamw', {'b1': 0, 'mu_dtype': 'bfloat16'}),
+    ('adamw', {'mu_dtype': None}),
+    ('rmsprop', {'momentum': 0.9, 'centered': True}),
+    ('rmsprop', {'momentum': None}),
+    ('adafactor', {'clipping_threshold': None, 'dtype_momentum': 'bfloat16'}),
+    ('lars', {'trust_ratio_mask': False}),
+    ('muon', {'ns_dtype': 'float32', 'ns_steps': 5}),
+  ],
+)
+def test_options_that_optax_takes_are_taken(name, options):
+  config = base_config().optimizer
+  config.name, config.options = name, options
+  params = {'kernel': jnp.ones((3, 4))}
+  make_optimizer(config, 0.1).init(params)
+
+
+def test_defaults_of_optax_are_within_the_limits():
+  import inspect
+
+  from jaxvision.optim.optimizers import _LIMITS
+
+  for make in OPTIMIZERS.values():
+    for name, parameter in inspect.signature(make).parameters.items():
+      number = isinstance(parameter.default, int | float)
+      if name in _LIMITS and number and parameter.default is not None:
+        assert _LIMITS[name]['valid'](parameter.default), (make, name)

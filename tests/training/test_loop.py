@@ -186,7 +186,7 @@ def test_run_writes_its_files_and_its_summary(digits_config, tmp_path):
     ({'model.dropuot': 0.1}, 'did you mean "dropout"'),
     ({'schedule.warmup_steps': 500}, 'leaves none of the'),
     ({'augment.cutout': 30}, 'cutout'),
-    ({'steps': 2**31}, 'more than the'),
+    ({'steps': 2**31 - 1}, 'more than the'),
   ],
 )
 def test_config_mistake_is_one_line_before_any_work(

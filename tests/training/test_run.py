@@ -152,3 +152,26 @@ def test_balanced_needs_images_of_every_class(digits_config):
     Run.build(config, dataclasses.replace(info, class_counts=(16, 0)))
   with pytest.raises(UserError, match='the labels of arrays are no classes'):
     Run.build(config, dataclasses.replace(info, label_kind='multilabel'))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'words'),
+  [
+    ({'model__hidden': 65_536}, ['model.name digits_cnn', 'GiB of memory']),
+    ({'batch_size': 1024}, ['batch of 1,024 images', 'batch_size']),
+  ],
+)
+def test_what_fits_no_memory_is_told_before_compiling(
+  fields, words, digits_config, digits, monkeypatch
+):
+  config = _config(digits_config, parallel__data=1)
+  info = DatasetInfo.of(digits)
+  monkeypatch.setattr('jaxvision.training.runtime.memory_bytes', lambda: 2**17)
+  if 'model__hidden' not in fields:  # the state fits, and a batch does not
+    monkeypatch.setattr('jaxvision.training.run._check_state_memory', lambda run: None)
+  else:
+    Run.build(_config(config, model__features=(1, 1), model__hidden=1), info)
+  with pytest.raises(UserError) as error:
+    Run.build(_config(config, **fields), info)
+  for word in words:
+    assert word in str(error.value)
