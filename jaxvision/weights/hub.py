@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxvision.errors import UserError
+from jaxvision.weights.choosing import one_line
 
-_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
 _NAME = re.compile(r'(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?')
 
 
@@ -64,20 +65,23 @@ def download(name: str, revision: str | None) -> Snapshot:
   file = _weights(name, revision)
   commit = file.parent.name
   config = _get(name, 'config.json', commit)
-  if config is None:
-    return Snapshot(file, None, commit)
+  return Snapshot(file, read_config(config, name) if config else None, commit)
+
+
+def read_config(path: Path, name: str) -> Any:
+  """Returns the parsed config.json of the repository `name`, or of a folder like it."""
   try:
-    return Snapshot(file, json.loads(config.read_text('utf-8')), commit)
-  except ValueError as error:
+    return json.loads(path.read_text('utf-8'))
+  except (ValueError, RecursionError, OSError) as error:
     raise UserError(
-      f'weights {name}: config.json of the repository is no JSON: {error}'
+      f'weights {name}: its config.json is no JSON: {one_line(error)}'
     ) from error
 
 
 def _weights(name: str, revision: str | None) -> Path:
   from huggingface_hub import errors
 
-  first, second = _WEIGHTS
+  first, second = WEIGHTS
   try:
     file = _get(name, first, revision)
   except UserError as error:
