@@ -76,7 +76,7 @@ def load(path: Path, origin: str) -> dict[str, dict[str, Any]]:
       f'weights {origin}: reading it needs PyTorch: pip install torch, or convert the '
       'file to .safetensors where PyTorch is'
     ) from error
-  ignored = [(type(name, (_Ignored,), {}), name) for name in _HARMLESS]
+  ignored: list[Any] = [(type(name, (_Ignored,), {}), name) for name in _HARMLESS]
   try:
     _check_archive(path)
     with warnings.catch_warnings(), torch.serialization.safe_globals(ignored):
