@@ -42,7 +42,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
 def evaluate(
   workdir: str | Path,
   split: str | None = None,
-  checkpoint: str = 'last',
+  checkpoint: str | int = 'last',
   overrides: tuple[str, ...] = (),
   quiet: bool = False,
   data: Any = None,
