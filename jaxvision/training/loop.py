@@ -124,7 +124,6 @@ class TrainLoop:
       TrainingDiverged: a loss is NaN or infinite, or a parameter at a log point.
     """
     plan = self._plan
-    finite = self._compile(parameters_are_finite, state.params)
     saved = self._checkpoints.steps()
     self._last_good = saved[-1] if saved else None
     # Steps and seconds since the last log point, for its images per second.
@@ -139,9 +138,7 @@ class TrainLoop:
       steps, seconds = steps + step - first, seconds + spent
       at_end = step == plan.total_steps
       if step % plan.log_every == 0 or at_end:
-        if not finite(state.params):
-          self._diverged(step, 'a parameter is not finite')
-        self._log(step, metrics, steps * plan.images_per_step / seconds)
+        self._log(step, metrics, steps * plan.images_per_step / seconds, state)
         metrics, steps, seconds = self._trainer.empty_metrics(), 0, 0.0
       measured = None
       if step % plan.eval_every == 0 or at_end:
@@ -188,7 +185,13 @@ class TrainLoop:
       '(grad_clip), and start again with --overwrite'
     )
 
-  def _log(self, step: int, metrics: Any, images_per_second: float) -> None:
+  def _log(
+    self, step: int, metrics: Any, images_per_second: float, state: PyTree
+  ) -> None:
+    # Kept by the run's compiler after the first log point.
+    finite = self._compile(parameters_are_finite, state.params)
+    if not finite(state.params):
+      self._diverged(step, 'a parameter is not finite')
     measures = {
       **as_floats(metrics),
       'learning_rate': self._task.learning_rate(step - 1),
