@@ -42,7 +42,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
 def evaluate(
   workdir: str | Path,
   split: str | None = None,
-  checkpoint: str = 'last',
+  checkpoint: str | int = 'last',
   overrides: tuple[str, ...] = (),
   quiet: bool = False,
   data: Any = None,
@@ -168,7 +168,7 @@ def evaluate_weights(
   loaded = pretrained.match(start.weights, run)
   _check_classes(start.origin.facts.class_names, info)
   say(describe_data(dataset, info))
-  say(pretrained.describe(start.origin, loaded))
+  say(pretrained.describe(start, loaded, run))
   state = pretrained.insert(run.init(), loaded)
   source = dataset.splits[split]
   measured, _ = SplitEvaluator(run, source, dataset.pipeline, state).measure(state)

@@ -21,7 +21,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
 
 
 def export(
-  workdir: str | Path, output: str | Path | None = None, checkpoint: str = 'last'
+  workdir: str | Path, output: str | Path | None = None, checkpoint: str | int = 'last'
 ) -> Path:
   """Writes the weights of a run as safetensors, which PyTorch and `init.pretrained` read.
 

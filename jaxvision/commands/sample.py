@@ -36,7 +36,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
 def generator(
   workdir: str | Path | None = None,
   weights: str | Path | None = None,
-  checkpoint: str = 'last',
+  checkpoint: str | int = 'last',
 ) -> GeneratorRun:
   """Returns the generator of a run, or out of a file that `export` wrote of one.
 

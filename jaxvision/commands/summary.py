@@ -9,7 +9,7 @@ from jaxvision import data, models
 from jaxvision.commands.workdir import workdir_of
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
-from jaxvision.training import pretrained
+from jaxvision.training import pretrained, runtime
 from jaxvision.training.opening import open_run
 from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run import Run
@@ -23,6 +23,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   if config is None:
     print(describe(open_run(RunDirectory(workdir_of(options, config)))))
     return 0
+  runtime.check_environment()
   config, _ = pretrained.begin(config_lib.freeze(config))
   parts = resolve_parts(config)
   dataset = data.load(config.data, source=parts.data)

@@ -103,7 +103,7 @@ def train(
   loaded = None
   if start and start.weights:
     loaded = pretrained.match(start.weights, run)
-    say(pretrained.describe(start.origin, loaded))
+    say(pretrained.describe(start, loaded, run))
   if not overwrite:
     check_same_data(directory, info)
   terminal = Terminal(run.plan.images_per_step, quiet)

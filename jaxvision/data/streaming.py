@@ -19,6 +19,7 @@ from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_box
 from jaxvision.data.dataset import Example, Source, read_crops, read_many
 from jaxvision.data.decode import BoxOf
 from jaxvision.data.order import balanced_index, class_members, example_index
+from jaxvision.data.spawning import check_main_guard
 
 Batch = dict[str, np.ndarray]
 
@@ -190,6 +191,8 @@ class Stream:
     if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which nobody parsed
       flags.FLAGS.mark_as_parsed()
     self.workers = worker_count(workers)
+    if self.workers:
+      check_main_guard()
     self._threads = None if self.workers else ThreadPoolExecutor(_thread_count())
     order.threads = self._threads
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFERED_BATCHES)

@@ -12,13 +12,15 @@ from jaxvision import models
 from jaxvision import weights as weights_lib
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError, closest
+from jaxvision.training import runtime
 from jaxvision.training.mesh import make_mesh
+from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.sampler import Drawing, Generator, Sampler, make_generator
 from jaxvision.training.step import Compiler
 from jaxvision.weights import Weights
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class GeneratorRun:
   """A generator with its weights.
 
@@ -31,6 +33,7 @@ class GeneratorRun:
     info: what is known of the run's data; None out of a file.
     step: of the weights; None out of a file.
     state: of the run; None out of a file.
+    workdir: of the run; None out of a file.
   """
 
   generator: Generator
@@ -41,6 +44,7 @@ class GeneratorRun:
   info: DatasetInfo | None = None
   step: int | None = None
   state: Any = None
+  workdir: str | None = None
 
   def sample(
     self,
@@ -86,6 +90,22 @@ class GeneratorRun:
     sampler = self._sampler(min(rows * columns, 256))
     return sampler.interpolation(self.variables, rows, columns, seed)
 
+  def history(self) -> list[dict[str, Any]]:
+    """Returns the log points of the run: 'step', 'split' and measures; [] of a file."""
+    return RunDirectory(self.workdir).history() if self.workdir else []
+
+  def __repr__(self) -> str:
+    shapes = jax.tree.leaves(self.variables)
+    names, more = self.class_names, ', ...' if len(self.class_names) > 10 else ''
+    labels = (
+      f'by class ({", ".join(names[:10])}{more})' if self.generator.classes else ''
+    )
+    return (
+      f'{type(self).__name__} of {self.origin}\n'
+      f'  {sum(leaf.size for leaf in shapes):,} parameters of the generator\n'
+      f'  draws {labels or "without classes"}'
+    )
+
   def _sampler(self, batch_size: int) -> Sampler:
     drawing = Drawing(self.generator, make_mesh(data=1), Compiler())
     return Sampler(drawing, self.variables, batch_size)
@@ -113,6 +133,7 @@ def load_generator(path: str | Path) -> GeneratorRun:
   Raises:
     UserError: no such file, or one of something else.
   """
+  runtime.check_environment()
   found = weights_lib.read(str(path))
   if found.model not in models.GANS:
     raise UserError(

@@ -11,7 +11,7 @@ from jaxvision.training.run_directory import RunDirectory
 
 
 def load_run(
-  workdir: str | Path, checkpoint: str = 'last', mesh: Mesh | None = None
+  workdir: str | Path, checkpoint: str | int = 'last', mesh: Mesh | None = None
 ) -> Any:
   """Returns the run in a directory: ready to predict, or to draw if it is a GAN.
 
@@ -25,7 +25,8 @@ def load_run(
     `Task.load` of a task of your own returns.
 
   Raises:
-    UserError: no run, no whole checkpoint, or no such checkpoint.
+    UserError: no run, no whole checkpoint, no such checkpoint, or one whose weights
+      are NaN or infinite.
   """
   directory = RunDirectory(workdir)
   run = open_run(directory, mesh)
@@ -33,7 +34,9 @@ def load_run(
   return run.task.load(state, step, str(directory.path))
 
 
-def load_run_that(verb: str, workdir: str | Path, checkpoint: str = 'last') -> Any:
+def load_run_that(
+  verb: str, workdir: str | Path, checkpoint: str | int = 'last'
+) -> Any:
   """Returns `load_run`, or raises UserError where the run cannot `predict` or `sample`.
 
   Args:

@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxvision.data.augment import normalize
 from jaxvision.data.decode import decode_image
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, closest
 from jaxvision.models.features_and_logits import features_and_logits
+from jaxvision.models.grad_cam import grad_cam
 from jaxvision.training import runtime
 from jaxvision.training.evaluation import images_per_batch
+from jaxvision.training.run_directory import RunDirectory
 
 _NO_LISTS = (bytes, bytearray, Mapping, Set)  # without an order, or of other things
 
@@ -111,6 +114,84 @@ class Predictor:
     """
     info = self.info
     return decode_image(image, info.image_shape, info.crop_fraction, info.interpolation)
+
+  def logits(self, images: Any, batch_size: int | None = None) -> np.ndarray:
+    """Returns the outputs of the network before they become probabilities.
+
+    Args:
+      images, batch_size: as for `predict`.
+
+    Returns:
+      float32 [n, K].
+
+    Raises:
+      UserError: as for `predict`.
+    """
+    found = self._batched('logits', self._logits, images, batch_size)
+    empty = np.zeros((0, len(self.task.output_names)), np.float32)
+    return empty if found is None else found
+
+  def grad_cam(
+    self,
+    images: Any,
+    label: str | int | None = None,
+    batch_size: int | None = None,
+  ) -> np.ndarray:
+    """Returns where in each image the network sees a class, see `models.grad_cam`.
+
+    Args:
+      images, batch_size: as for `predict`.
+      label: name or number of the class; None: the most probable one of each image.
+
+    Returns:
+      float32 [n, H, W] of the size that the network takes, from 0 to 1.
+
+    Raises:
+      UserError: as for `predict`; there is no such class; or the network has no maps.
+    """
+    number = None if label is None else self._number(label)
+
+    def maps(variables: Any, images: jax.Array) -> jax.Array:
+      images = self._normal(images)
+      if number is None:
+        labels = self.task.apply(variables, images).argmax(-1)
+      else:
+        labels = jnp.full(len(images), number)
+      return grad_cam(self.task.model, variables, images, labels)
+
+    found = self._batched(f'grad_cam {number}', maps, images, batch_size)
+    shape = (0, *self.info.image_shape[:2])
+    return np.zeros(shape, np.float32) if found is None else found
+
+  def history(self) -> list[dict[str, Any]]:
+    """Returns the log points of the run: 'step', 'split' and the measures of each."""
+    return RunDirectory(self.origin).history()
+
+  def __repr__(self) -> str:
+    names, info = self.task.output_names, self.info
+    count = sum(self.task.count_parameters(self.state.params).values())
+    more = ', ...' if len(names) > 10 else ''
+    return (
+      f'{type(self).__name__} of {self.origin}, step {self.step}\n'
+      f'  model: {self.config.model.name}, {count:,} parameters, trained on {info.name}\n'
+      f'  images: uint8 [n, {", ".join(map(str, info.image_shape))}], or files\n'
+      f'  outputs: {len(names)} ({", ".join(names[:10])}{more})'
+    )
+
+  def _number(self, label: str | int) -> int:
+    names = self.task.output_names
+    if label in names:
+      return names.index(str(label))
+    if str(label).isdigit() and int(label) < len(names):
+      return int(label)
+    raise UserError(
+      f'there is no class "{label}"{closest(str(label), names)} (names, or 0 to '
+      f'{len(names) - 1})'
+    )
+
+  def _logits(self, variables: Any, images: jax.Array) -> jax.Array:
+    outputs = self.task.apply(variables, self._normal(images))
+    return outputs.astype(jnp.float32)
 
   def _probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
     return self.task.probabilities(self.task.apply(variables, self._normal(images)))

@@ -5,9 +5,11 @@ and a flag `train` to logits, float32 [B, num_classes]. Its parameters are in th
 collection 'params' and always float32; running statistics of batch norm, if it has
 any, are in 'batch_stats'; dropout draws from the key named 'dropout'.
 
-Residual networks are cut before their classifier by two methods: `features`, images to
-float32 [B, D], and `classify`, features to logits, as in
-`model.apply(variables, images, method='features')`.
+`features_and_logits` gives what goes into the classifier of any of them, `grad_cam` where
+in an image it sees a class. Residual networks are cut before their classifier by two
+methods: `features`, images to float32 [B, D], and `classify`, features to logits, as in
+`model.apply(variables, images, method='features')`; in plain ones `features` is the field
+of the channels.
 
 `create_gan` makes the two networks of a GAN from a table of their own, `GANS`.
 
@@ -35,7 +37,9 @@ from jaxvision.models.checking import (
   check_num_classes,
   look_up,
 )
+from jaxvision.models.features_and_logits import features_and_logits
 from jaxvision.models.generative import GAN, GANS, create_gan, gan_fields
+from jaxvision.models.grad_cam import grad_cam
 from jaxvision.models.order import layer_order
 
 __all__ = [
@@ -46,8 +50,10 @@ __all__ = [
   'create',
   'create_gan',
   'defaults',
+  'features_and_logits',
   'fields',
   'gan_fields',
+  'grad_cam',
   'layer_order',
 ]
 

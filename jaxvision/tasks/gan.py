@@ -341,6 +341,7 @@ class GanTask(Task):
       info=self.info,
       step=step,
       state=state,
+      workdir=origin,
     )
 
   def summaries(self) -> Sequence[Any]:

@@ -18,7 +18,11 @@ from jaxvision.training.callbacks import CallbackList
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.evaluation import RunEvaluator, as_floats
 from jaxvision.training.run import Run
-from jaxvision.training.step import ResidentTrainer, StreamingTrainer
+from jaxvision.training.step import (
+  ResidentTrainer,
+  StreamingTrainer,
+  parameters_are_finite,
+)
 
 # Dispatches that may be under way: enough to hide Python, few enough that a signal or
 # a diverged loss is noticed within a step or two.
@@ -99,7 +103,7 @@ class TrainLoop:
     callbacks: CallbackList,
     timer: RunTimer,
   ):
-    self._task, self._plan = run.task, run.plan
+    self._task, self._plan, self._compile = run.task, run.plan, run.compile
     self._trainer, self._evaluator = trainer, evaluator
     self._checkpoints, self._callbacks, self._timer = checkpoints, callbacks, timer
     self._last_good: int | None = None
@@ -117,7 +121,7 @@ class TrainLoop:
       stop: ends the run at the next dispatch, with a checkpoint.
 
     Raises:
-      TrainingDiverged: a loss is NaN or infinite.
+      TrainingDiverged: a loss is NaN or infinite, or a parameter at a log point.
     """
     plan = self._plan
     saved = self._checkpoints.steps()
@@ -134,7 +138,7 @@ class TrainLoop:
       steps, seconds = steps + step - first, seconds + spent
       at_end = step == plan.total_steps
       if step % plan.log_every == 0 or at_end:
-        self._log(step, metrics, steps * plan.images_per_step / seconds)
+        self._log(step, metrics, steps * plan.images_per_step / seconds, state)
         metrics, steps, seconds = self._trainer.empty_metrics(), 0, 0.0
       measured = None
       if step % plan.eval_every == 0 or at_end:
@@ -181,7 +185,13 @@ class TrainLoop:
       '(grad_clip), and start again with --overwrite'
     )
 
-  def _log(self, step: int, metrics: Any, images_per_second: float) -> None:
+  def _log(
+    self, step: int, metrics: Any, images_per_second: float, state: PyTree
+  ) -> None:
+    # Kept by the run's compiler after the first log point.
+    finite = self._compile(parameters_are_finite, state.params)
+    if not finite(state.params):
+      self._diverged(step, 'a parameter is not finite')
     measures = {
       **as_floats(metrics),
       'learning_rate': self._task.learning_rate(step - 1),

@@ -17,6 +17,7 @@ from jaxvision.training.opening import open_run
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.weights import LoadedWeights, Preprocessing, Weights
+from jaxvision.weights.choosing import shown
 from jaxvision.weights.tensors import fingerprint
 
 
@@ -52,17 +53,19 @@ def read(source: str) -> tuple[WeightsSource, Weights]:
   """Returns the weights that `init.pretrained` names.
 
   Args:
-    source: a file, a repository, or the directory of a run of ours, whose last
-      checkpoint counts.
+    source: a file, a folder with one, a repository, or the directory of a run of
+      ours, whose last checkpoint counts.
 
   Raises:
     UserError: there are no weights, or they cannot be read.
   """
   path = Path(source).expanduser()
-  if path.is_dir():
-    found = _of_run(RunDirectory(path))
+  directory = RunDirectory(path)
+  # A run may hold an exported file too.
+  if path.is_dir() and (directory.dataset() or not weights_lib.in_folder(path)):
+    found = _of_run(directory)
   else:
-    found = weights_lib.read(str(path) if path.exists() else source)
+    found = weights_lib.read(source)
   return WeightsSource(
     source, found.origin, found.sha256, found.revision, found.preprocessing
   ), found
@@ -190,12 +193,23 @@ def insert(state: Any, loaded_weights: LoadedWeights) -> Any:
   )
 
 
-def describe(origin: WeightsSource, loaded_weights: LoadedWeights) -> str:
-  """Returns a line about what was taken from where."""
-  fresh = sorted({name.split('/')[1] for name in loaded_weights.fresh})
+def describe(start: PretrainedStart, loaded: LoadedWeights, run: Run) -> str:
+  """Returns a line about what was taken from where, and what images are normalised by."""
+  origin, weights = start
+  fresh = sorted({name.split('/')[1] for name in loaded.fresh})
+  key = weights.key if weights and f'#{weights.key}' not in origin.name else ''
+  left_out = ', '.join(map(shown, weights.left_out[:3])) if weights else ''
+  normal = (run.info.mean, run.info.std)
+  mean, std = (' '.join(f'{x:.4g}' for x in values) for values in normal)
+  whose = 'config' if run.config.data.mean else 'data set'
+  if normal == (origin.facts.mean, origin.facts.std):
+    whose = 'weights'
   return (
-    f'pretrained: {origin.name}, {len(loaded_weights.loaded)} arrays'
+    f'pretrained: {origin.name}, {len(loaded.loaded)} arrays'
+    + (f' under {shown(key)}' if key else '')
     + (f' of revision {origin.revision}' if origin.revision else '')
     + f', sha256 {origin.sha256[:12]}'
     + (f'; at random: {", ".join(fresh)}' if fresh else '')
+    + (f'; left out: {left_out}' if left_out else '')
+    + f'; images are normalised by mean {mean}, std {std}, of the {whose}'
   )

@@ -46,6 +46,7 @@ from jaxvision.training.mesh import check_batch, make_mesh, replicated, state_sh
 from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.step import Compiler, ResidentTrainer, StreamingTrainer
+from jaxvision.weights.tensors import check_finite
 
 _INIT_IMAGES = 5000  # as the speed runs take: plenty for a few statistics
 
@@ -194,15 +195,17 @@ class Run:
     """Returns the state out of a checkpoint, with the numbers of this run."""
     return self.with_numbers(self.abstract_state().replace(**tree['state']))
 
-  def restore(self, which: str = 'last') -> tuple[PyTree, int]:
+  def restore(self, which: str | int = 'last') -> tuple[PyTree, int]:
     """Returns (state, its step) of a checkpoint; changes nothing on disk.
 
     Args:
       which: 'last', 'best', or a step.
 
     Raises:
-      UserError: there is no such checkpoint, or none that is whole.
+      UserError: there is no such checkpoint, or none that is whole; or a weight in it
+        is NaN or infinite.
     """
+    which = str(which)
     directory = self.directory
     assert directory, 'a run without a directory has no checkpoints'
     checkpoints = Checkpoints(
@@ -224,6 +227,8 @@ class Run:
     for warning in checkpoints.warnings:
       warn(warning)
     tree, record = restored
+    where = f'{directory.path}: checkpoint of step {record["step"]}'
+    _check_finite(tree['state'], where)
     return self.from_checkpoint(tree), record['step']
 
   # Its steps.
@@ -287,6 +292,23 @@ def _check_classes(info: DatasetInfo) -> None:
       raise UserError(
         f'config: data.balanced: class "{name}" of {info.name} has no training images'
       )
+
+
+def _check_finite(fields: dict[str, PyTree], where: str) -> None:
+  """Raises UserError if a number in a state, but for its optimiser's, is not finite."""
+  if jax.process_count() > 1:  # no host has all of it
+    return
+  for name in sorted(fields.keys() - {'opt_state'}, key=lambda n: (n != 'params', n)):
+    leaves = jax.tree_util.tree_leaves_with_path(fields[name])
+    check_finite(
+      {
+        f'{name}/{jax.tree_util.keystr(path, simple=True, separator="/")}': np.asarray(
+          leaf
+        )
+        for path, leaf in leaves
+      },
+      where,
+    )
 
 
 def first_images(source: Source) -> np.ndarray:

@@ -30,7 +30,8 @@ def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) ->
     say: prints the line about the devices.
 
   Raises:
-    UserError: XLA computes wrong numbers on this CPU, whatever its options.
+    UserError: JAX cannot use the backend that the environment names, or is set up as
+      no run can use it; or XLA computes wrong numbers on this CPU, whatever its options.
   """
   configure(config.deterministic)
   for warning in (missing_accelerator(), reductions_off()):
@@ -49,6 +50,9 @@ def configure(deterministic: bool) -> None:
   """Sets XLA's flags and the persistent compile cache; call before the first device.
 
   The cache is $JAX_COMPILATION_CACHE_DIR, else `xla` beside the decoded data sets.
+
+  Raises:
+    UserError: see `check_environment`.
   """
   if deterministic and '--xla_gpu_deterministic_ops' not in os.environ.get(
     'XLA_FLAGS', ''
@@ -60,6 +64,43 @@ def configure(deterministic: bool) -> None:
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'xla'))
     # The default of a second would leave out the small programs of a short run.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
+  check_environment()
+
+
+# What other projects set for all of JAX, and no run works with: the option's name, which in
+# capitals is the variable's; the values; why not.
+_FOREIGN_SETTINGS: tuple[tuple[str, tuple[Any, ...], str], ...] = (
+  ('jax_enable_x64', (True,), 'parameters and programs are of 32 bits'),
+  ('jax_disable_jit', (True,), 'training steps are compiled ahead'),
+  ('jax_numpy_rank_promotion', ('raise',), 'arrays are broadcast'),
+  ('jax_numpy_dtype_promotion', ('strict',), 'numbers are promoted'),
+  ('jax_transfer_guard', ('disallow', 'disallow_explicit'), 'data are moved'),
+)
+
+
+def check_environment() -> None:
+  """Raises UserError where JAX is set up, by the environment or in code, as none works.
+
+  Starts the backend.
+  """
+  for option, values, why in _FOREIGN_SETTINGS:
+    value = getattr(jax.config, option, None)
+    if value in values:
+      name = option.upper()
+      raise UserError(
+        f'{name}={value} is set for JAX, and no run works with it ({why}): unset it in '
+        f'the environment, or take back jax.config.update("{option}", ...)'
+      )
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # JAX asserts that there is one
+    wanted = os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms
+    reason = ' '.join(str(error).split()).partition(' (set ')[0][:160]
+    reason = reason or 'it finds no such device'
+    raise UserError(
+      f'JAX cannot start on JAX_PLATFORMS={wanted or ""} ({reason}): install what it '
+      'names, or choose another, as in JAX_PLATFORMS=cpu'
+    ) from error
 
 
 def missing_accelerator() -> str | None:

@@ -78,6 +78,14 @@ def step_key(state: PyTree) -> jax.Array:
   return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
 
+def parameters_are_finite(params: PyTree) -> jax.Array:
+  """Returns whether every parameter is finite, bool.
+
+  The loss may be finite where they are not: where a maximum of 0 and NaN is 0.
+  """
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+
+
 def from_host(batch: streaming.Batch, sharding: jax.sharding.Sharding) -> Batch:
   """Returns this host's share of a batch as part of the global one on the devices."""
   return {

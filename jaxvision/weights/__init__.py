@@ -5,10 +5,18 @@ a Hugging Face repository; `load` puts the weights into the variables of a model
 the names and layouts here; `save` writes variables such that PyTorch's ResNets load them.
 """
 
-from jaxvision.weights.files import read
+from jaxvision.weights.files import in_folder, read
 from jaxvision.weights.loading import LoadedWeights, load
 from jaxvision.weights.preprocessing import Preprocessing
 from jaxvision.weights.saving import save
 from jaxvision.weights.tensors import Weights
 
-__all__ = ['LoadedWeights', 'Preprocessing', 'Weights', 'load', 'read', 'save']
+__all__ = [
+  'LoadedWeights',
+  'Preprocessing',
+  'Weights',
+  'in_folder',
+  'load',
+  'read',
+  'save',
+]

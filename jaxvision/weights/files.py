@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from jaxvision.errors import UserError
-from jaxvision.weights import hub
+from jaxvision.weights import choosing, hub, pytorch
+from jaxvision.weights.choosing import one_line, shown
 from jaxvision.weights.preprocessing import Preprocessing, of_names, of_timm
 from jaxvision.weights.tensors import Weights
 
@@ -22,20 +21,23 @@ METADATA_KEY = 'jaxvision'
 _TORCH = ('.pth', '.pt', '.bin', '.th', '.tar', '.ckpt')
 _SUFFIXES = ('.safetensors', *_TORCH)
 
-# Where training scripts put the weights in what they save.
-_WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
-
-# The prefixes that DataParallel, torch.compile and Lightning add to every name.
-_PREFIXES = ('module.', '_orig_mod.', 'model.')
-
-# The number of steps of batch norm, which only a momentum of None, unused in ResNets, needs.
-_IGNORED = 'num_batches_tracked'
-
+# By the names of dtypes in safetensors files, and in PyTorch.
 _FLOATS = {
   'F16': np.float16,
   'BF16': ml_dtypes.bfloat16,
   'F32': np.float32,
   'F64': np.float64,
+}
+_TORCH_FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
+
+# Integers and bools under other names, such as num_batches_tracked, are no weights.
+_WEIGHTS = ('weight', 'bias', 'kernel', 'running_mean', 'running_var')
+
+# What lies where weights should, by how it begins.
+_STRANGERS = {
+  b'version https://git-lfs': 'is a pointer of Git LFS: get the file with git lfs pull',
+  b'<!DOCTYPE': 'is a web page: download the file itself',
+  b'<html': 'is a web page: download the file itself',
 }
 
 
@@ -44,169 +46,209 @@ def read(source: str) -> Weights:
 
   Args:
     source: a .safetensors file; a PyTorch checkpoint, which is read with
-      `weights_only=True`, so that only tensors and plain values are loaded; or, if there
-      is no such path, a Hugging Face repository ORGANISATION/NAME, where @REVISION
-      chooses a branch, tag or commit. Without a network a repository that was read
-      before comes from the cache.
+      `weights_only=True`, so that only tensors and plain values are loaded; a folder with
+      one of them, as a hub has it; or, if there is no such path, a Hugging Face
+      repository ORGANISATION/NAME, where @REVISION chooses a branch, tag or commit.
+      Without a network a repository that was read before comes from the cache. Of a file
+      with several sets of weights, '#KEY' at the end chooses one: a key of the
+      checkpoint ('#ema') or what the names begin with ('#teacher').
 
   Returns:
-    The weights. A state dict within a checkpoint is found, a prefix that all names
-    share is removed, and the counters of batch norm are left out. The preprocessing is
-    that of the repository's config.json or of our own metadata, or follows from the names
-    (`preprocessing.of_names`).
+    The weights. A state dict within a checkpoint is found, what wrappers put before
+    the names of the network is removed, and buffers of integers and the weights of a loss
+    are left out. The preprocessing is that of the repository's config.json or of our own
+    metadata, or follows from the names (`preprocessing.of_names`).
 
   Raises:
-    UserError: there is no such source, or it holds no such weights.
+    UserError: there is no such source, or it holds no such weights, or several.
   """
-  path = Path(source).expanduser()
+  path, key = Path(source).expanduser(), None
+  if not path.exists() and '#' in source:
+    source, _, key = source.rpartition('#')
+    path = Path(source).expanduser()
   if path.is_file():
-    return _read_file(path, str(source), Preprocessing())
+    return _read_file(path, source, key, Preprocessing())
   if path.is_dir():
-    raise UserError(
-      f'weights {source}: is a directory without a run in it; give a run, a file '
-      f'({", ".join(_SUFFIXES)}) or a Hugging Face repository (ORGANISATION/NAME)'
-    )
-  repository = None if path.suffix in _SUFFIXES else hub.parse(source)
+    file, config = _of_folder(path)
+    return _read_file(file, str(file), key, of_timm(config))
+  repository = None if path.suffix.lower() in _SUFFIXES else hub.parse(source)
   if repository is None:
     raise UserError(
       f'weights {source}: there is no such file, and it is no Hugging Face repository '
       '(ORGANISATION/NAME or ORGANISATION/NAME@REVISION)'
     )
   snapshot = hub.download(*repository)
-  return _read_file(snapshot.file, source, of_timm(snapshot.config), snapshot.revision)
+  known = of_timm(snapshot.config)
+  return _read_file(snapshot.file, source, key, known, snapshot.revision)
+
+
+def in_folder(folder: Path) -> list[Path]:
+  """Returns the files of weights in a folder: the hub's where it is a copy of one."""
+  for name in hub.WEIGHTS:
+    if (folder / name).is_file():
+      return [folder / name]
+  return sorted(
+    path
+    for path in folder.iterdir()
+    if path.suffix.lower() in _SUFFIXES and path.is_file()
+  )
+
+
+def _of_folder(folder: Path) -> tuple[Path, Any]:
+  """Returns the file of weights in a folder and its config.json, None if none."""
+  files = in_folder(folder)
+  if len(files) != 1:
+    names = ', '.join(shown(path.name) for path in files[:3])
+    what = f'has {len(files)} files of weights ({names})' if files else 'has no weights'
+    raise UserError(
+      f'weights {folder}: is a directory without a run in it and {what}; give a run, a '
+      f'file ({", ".join(_SUFFIXES)}) or a Hugging Face repository (ORGANISATION/NAME)'
+    )
+  config = folder / 'config.json'
+  known = hub.read_config(config, str(folder)) if config.is_file() else None
+  return files[0], known
 
 
 def _read_file(
-  path: Path, origin: str, known: Preprocessing, revision: str | None = None
+  path: Path,
+  origin: str,
+  key: str | None,
+  known: Preprocessing,
+  revision: str | None = None,
 ) -> Weights:
   """Reads a file that exists; `known` is its preprocessing as far as it is known."""
-  if path.suffix not in _SUFFIXES:
+  if path.suffix.lower() not in _SUFFIXES:
     raise UserError(
       f'weights {origin}: the name must end in {", ".join(_SUFFIXES)}, which says the format'
     )
   try:
-    data = path.read_bytes()
+    with path.open('rb') as file:
+      start = file.read(64)
+      file.seek(0)
+      sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
   except OSError as error:
     raise UserError(f'weights {origin}: {error.strerror}') from error
-  if not data:
+  if not start:
     raise UserError(f'weights {origin}: the file is empty')
+  for beginning, problem in _STRANGERS.items():
+    if start.lstrip().startswith(beginning):
+      raise UserError(f'weights {origin}: {problem}')
   own: dict[str, Any] = {}
-  if path.suffix == '.safetensors':
-    tensors, own = _safetensors(data, origin)
+  if path.suffix.lower() == '.safetensors':
+    found, dtypes, own = _safetensors(path, origin)
+    chosen, prefix = choosing.choose({'': found}, {'': 1}, key, origin)
+    arrays: Mapping[str, Any] = _floats(found, dtypes, origin)
   else:
-    tensors = _checkpoint(path, origin)
-  if not tensors:
-    raise UserError(f'weights {origin}: the file holds no tensor')
-  tensors = dict(sorted(_without_prefixes(tensors).items()))
-  model = own.get('model')
+    chosen, prefix, arrays = _checkpoint(path, origin, key)
+  names = choosing.network(arrays, origin, prefix)
+  tensors = {new: arrays[name] for name, new in names.items()}
+  tensors = dict(sorted(tensors.items()))
   if own:
     # We wrote this file, and what was not known then is not guessed now.
     known = Preprocessing.of_json(own)
   else:
     known = known.or_else(of_names(tensors))
-  sha256 = hashlib.sha256(data).hexdigest()
-  fields = own.get('fields')
-  fields = fields if isinstance(fields, dict) else None
-  return Weights(tensors, origin, sha256, revision, known, model, fields)
+  model, fields = own.get('model'), own.get('fields')
+  left_out = () if prefix else tuple(name for name in arrays if name not in names)
+  return Weights(
+    tensors,
+    f'{origin}#{key}' if key else origin,
+    sha256,
+    revision,
+    known,
+    model if isinstance(model, str) else None,
+    fields if isinstance(fields, dict) else None,
+    chosen,
+    left_out,
+  )
 
 
 def _safetensors(
-  data: bytes, origin: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Returns the tensors of a safetensors file and our own metadata, {} if none."""
+  path: Path, origin: str
+) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Any]]:
+  """Returns arrays and dtypes of a safetensors file and our own metadata, {} if none."""
   import safetensors
 
+  data = path.read_bytes()
+  found, dtypes = {}, {}
   try:
     entries = safetensors.deserialize(data)
-  except safetensors.SafetensorError as error:
+    # The package has validated the header.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
+    for name, entry in entries:
+      dtypes[name] = entry['dtype']
+      array = np.frombuffer(entry['data'], _FLOATS.get(entry['dtype'], np.uint8))
+      if entry['dtype'] in _FLOATS:
+        array = array.reshape(entry['shape']).astype(np.float32, copy=False)
+      found[name] = array
+  except (safetensors.SafetensorError, ValueError, RecursionError) as error:
     raise UserError(
-      f'weights {origin}: is no safetensors file, or a damaged one: {_one_line(error)}'
+      f'weights {origin}: is no safetensors file, or a damaged one: {one_line(error)}'
     ) from error
-  # The package has validated the header.
-  header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
-  tensors = {}
-  for name, entry in entries:
-    if name.endswith(_IGNORED):
-      continue
-    if entry['dtype'] not in _FLOATS:
-      raise _no_float(origin, name, entry['dtype'])
-    array = np.frombuffer(entry['data'], _FLOATS[entry['dtype']])
-    tensors[name] = array.reshape(entry['shape']).astype(np.float32, copy=False)
-  try:
-    own = json.loads((header.get('__metadata__') or {}).get(METADATA_KEY, '{}'))
-  except ValueError:
-    own = {}
-  return tensors, own if isinstance(own, dict) else {}
+  own = parsed((header.get('__metadata__') or {}).get(METADATA_KEY, '{}'))
+  return found, dtypes, own if isinstance(own, dict) else {}
 
 
-def _checkpoint(path: Path, origin: str) -> dict[str, np.ndarray]:
-  """Returns the tensors of a PyTorch checkpoint; no code in it is run."""
-  import pickle
+def parsed(text: str) -> Any:
+  """Returns parsed JSON, None if it is none, or nested deeper than Python reads."""
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError):
+    return None
 
-  try:
-    import torch
-  except ImportError as error:
+
+def _checkpoint(
+  path: Path, origin: str, key: str | None
+) -> tuple[str, str | None, dict[str, np.ndarray]]:
+  """Returns the key of the state dict taken, the prefix to take, and the arrays."""
+  found = pytorch.load(path, origin)
+  sizes = {
+    name: sum(
+      tensor.numel()
+      for tensor in tensors.values()
+      if pytorch.dtype_of(tensor) in _TORCH_FLOATS
+    )
+    for name, tensors in found.items()
+  }
+  if not found:
+    raise UserError(f'weights {origin}: the file holds no tensor')
+  chosen, prefix = choosing.choose(found, sizes, key, origin)
+  # A tensor may repeat one number without end, in a file of a hundred bytes.
+  if sizes[chosen] > path.stat().st_size:
     raise UserError(
-      f'weights {origin}: reading it needs PyTorch: pip install torch, or convert the '
-      'file to .safetensors where PyTorch is'
-    ) from error
+      f'weights {origin}: is damaged: its tensors are larger than the file'
+    )
+  dtypes = {name: pytorch.dtype_of(tensor) for name, tensor in found[chosen].items()}
+  floats = _floats(found[chosen], dtypes, origin)
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      content = torch.load(path, map_location='cpu', weights_only=True)
-  except pickle.UnpicklingError as error:
-    culprit = re.search(r'GLOBAL (\S{1,80}) ', str(error))
-    what = f'code ({culprit[1]})' if culprit else 'what may be code'
-    raise UserError(
-      f'weights {origin}: refused: it holds {what} beside tensors, and none of it was '
-      'run. Save the weights alone, torch.save(model.state_dict(), ...), or as '
-      '.safetensors'
-    ) from error
-  # The reader raises errors of many kinds for other and damaged files.
-  except Exception as error:
-    if 'TorchScript' in str(error):
-      problem = 'is a TorchScript program, not weights: save its state_dict()'
+    return chosen, prefix, {n: pytorch.to_numpy(tensor) for n, tensor in floats.items()}
+  except (RuntimeError, TypeError, MemoryError) as error:
+    raise UserError(f'weights {origin}: is damaged: {one_line(error)}') from error
+
+
+def _floats(
+  tensors: Mapping[str, Any], dtypes: Mapping[str, str], origin: str
+) -> dict[str, Any]:
+  """Returns the tensors that may be weights, without buffers of integers and bools."""
+  kept, others = {}, []
+  for name, tensor in tensors.items():
+    if any('\ud800' <= c <= '\udfff' for c in name):
+      raise UserError(f'weights {origin}: is damaged: {shown(name)} is no text')
+    if dtypes[name] in (*_FLOATS, *_TORCH_FLOATS):
+      kept[name] = tensor
+    elif name.rpartition('.')[2] in _WEIGHTS:
+      raise _no_float(origin, name, dtypes[name])
     else:
-      problem = f'is no PyTorch checkpoint, or a damaged one: {_one_line(error)}'
-    raise UserError(f'weights {origin}: {problem}') from error
-  tensors = {}
-  for name, value in _state_dict(content, torch.Tensor).items():
-    name = str(name)
-    if not isinstance(value, torch.Tensor) or name.endswith(_IGNORED):
-      continue
-    if value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-      raise _no_float(origin, name, str(value.dtype).removeprefix('torch.'))
-    tensors[name] = value.detach().to(torch.float32).numpy()
-  return tensors
-
-
-def _state_dict(content: Any, tensor: type) -> Mapping[Any, Any]:
-  """Returns the mapping that holds the tensors."""
-  if not isinstance(content, Mapping):
-    return {}
-  if not any(isinstance(value, tensor) for value in content.values()):
-    for key in _WRAPPERS:
-      if isinstance(content.get(key), Mapping):
-        return _state_dict(content[key], tensor)
-  return content
-
-
-def _without_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  for prefix in _PREFIXES:
-    if all(name.startswith(prefix) for name in tensors):
-      return _without_prefixes(
-        {name.removeprefix(prefix): value for name, value in tensors.items()}
-      )
-  return tensors
+      others.append(name)
+  if others and not kept:
+    raise _no_float(origin, others[0], dtypes[others[0]])
+  if not kept:
+    raise UserError(f'weights {origin}: the file holds no tensor')
+  return kept
 
 
 def _no_float(origin: str, name: str, dtype: str) -> UserError:
   return UserError(
-    f'weights {origin}: {name} is {dtype}; weights must be floating point of 16, 32 or '
-    '64 bits'
+    f'weights {origin}: {shown(name)} is {dtype}; weights must be floating point of 16, '
+    '32 or 64 bits'
   )
-
-
-def _one_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:200]

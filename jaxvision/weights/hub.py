@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxvision.errors import UserError
+from jaxvision.weights.choosing import one_line
 
-_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+_log = logging.getLogger(__name__)
+
+WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+_PATIENCE = 5  # seconds to wait for an answer of the hub
 _NAME = re.compile(r'(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?')
 
 
@@ -59,66 +63,89 @@ def download(name: str, revision: str | None) -> Snapshot:
       f'weights {name}: there is no such file here, and reading them from Hugging Face '
       "needs huggingface_hub: pip install 'jaxvision[hub]'"
     )
+  _log.info('looking up %s on Hugging Face', name)
+  problem = _out_of_reach()
   # `file` lies in .../snapshots/COMMIT/. Its commit is what the config is taken of, so
   # that the two belong together even if the repository changes in between.
-  file = _weights(name, revision)
+  file = _weights(name, revision, problem)
   commit = file.parent.name
-  config = _get(name, 'config.json', commit)
-  if config is None:
-    return Snapshot(file, None, commit)
+  config = _get(name, 'config.json', commit, problem)
+  if config is None and problem and not _is_known_to_lack(name, 'config.json', commit):
+    raise _not_cached(name, 'config.json', problem)
+  return Snapshot(file, read_config(config, name) if config else None, commit)
+
+
+def _out_of_reach() -> str | None:
+  """Returns why the hub cannot be reached, None if it can, after seconds at most.
+
+  The package itself tries each file five times before it looks into the cache.
+  """
+  from huggingface_hub import constants, get_session
+
+  if constants.HF_HUB_OFFLINE:
+    return 'HF_HUB_OFFLINE is set'
   try:
-    return Snapshot(file, json.loads(config.read_text('utf-8')), commit)
-  except ValueError as error:
+    get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+  except Exception as error:  # of the HTTP package, which has changed with versions
+    return _reason(error)
+  return None
+
+
+def read_config(path: Path, name: str) -> Any:
+  """Returns the parsed config.json of the repository `name`, or of a folder like it."""
+  try:
+    return json.loads(path.read_text('utf-8'))
+  except (ValueError, RecursionError, OSError) as error:
     raise UserError(
-      f'weights {name}: config.json of the repository is no JSON: {error}'
+      f'weights {name}: its config.json is no JSON: {one_line(error)}'
     ) from error
 
 
-def _weights(name: str, revision: str | None) -> Path:
-  from huggingface_hub import errors
+def _weights(name: str, revision: str | None, problem: str | None) -> Path:
+  for filename in WEIGHTS:
+    file = _get(name, filename, revision, problem)
+    if file is not None:
+      return file
+  if problem:
+    raise _not_cached(name, WEIGHTS[0], problem, revision)
+  raise UserError(f'weights {name}: the repository has neither {" nor ".join(WEIGHTS)}')
 
-  first, second = _WEIGHTS
-  try:
-    file = _get(name, first, revision)
-  except UserError as error:
-    # Out of reach, and not in the cache; but then the other one may be.
-    if not isinstance(error.__cause__, errors.LocalEntryNotFoundError):
-      raise
-    file = _get(name, second, revision, only_cache=True)
-    if file is None:
-      raise
-    return file
-  file = file or _get(name, second, revision)
-  if file is None:
-    raise UserError(f'weights {name}: the repository has neither {first} nor {second}')
-  return file
+
+def _where(name: str, revision: str | None) -> str:
+  return f'weights {name}' + (f'@{revision}' if revision else '')
+
+
+def _not_cached(
+  name: str, filename: str, problem: str, revision: str | None = None
+) -> UserError:
+  return UserError(
+    f'{_where(name, revision)}: {filename} is not in the cache of Hugging Face, and the '
+    f'hub cannot be reached ({problem}); read it once with a network, or give a file'
+  )
 
 
 def _get(
-  name: str, filename: str, revision: str | None, only_cache: bool = False
+  name: str, filename: str, revision: str | None, problem: str | None
 ) -> Path | None:
   """Returns where a file of a repository lies, or None if the repository has it not.
 
-  With `only_cache`, None also stands for a file that the cache has not.
+  Where there is a `problem` with the hub, None stands for a file that the cache has not.
   """
   import huggingface_hub
   from huggingface_hub import errors
 
-  where = f'weights {name}' + (f'@{revision}' if revision else '')
+  where = _where(name, revision)
   try:
     with _quiet():
       return Path(
         huggingface_hub.hf_hub_download(
-          name, filename, revision=revision, local_files_only=only_cache
+          name, filename, revision=revision, local_files_only=bool(problem)
         )
       )
   except errors.LocalEntryNotFoundError as error:
-    if only_cache or _is_known_to_lack(name, filename, revision):
+    if problem:
       return None
-    raise UserError(
-      f'{where}: {filename} is not in the cache of Hugging Face, and the hub cannot be '
-      f'reached ({_reason(error)}); read it once with a network, or give a file'
-    ) from error
+    raise _not_cached(name, filename, _reason(error), revision) from error
   except errors.GatedRepoError as error:
     raise UserError(
       f'{where}: access is restricted: accept its terms on its page, then log in with '

@@ -25,6 +25,7 @@ from jaxvision.errors import UserError
 from jaxvision.models.inception import NUM_FEATURES, NUM_LOGITS, SIZE, InceptionV3
 from jaxvision.models.paths import path_of
 from jaxvision.weights import files
+from jaxvision.weights.tensors import check_finite
 
 URL = (
   'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/'
@@ -84,7 +85,7 @@ def load(source: str = '') -> tuple[dict[str, Any], str]:
   Raises:
     UserError: the file is not there and cannot be downloaded; it is no file of
       weights; its name ends, as PyTorch's do, in a hyphen and the first eight digits
-      of a SHA-256 that it has not; a tensor is missing or of another shape.
+      of a SHA-256 that it has not; a tensor is missing, of another shape or not finite.
   """
   path = Path(source).expanduser() if source else _published()
   if not path.is_file():
@@ -109,6 +110,7 @@ def _variables(tensors: Mapping[str, np.ndarray], origin: str) -> dict[str, Any]
     if path.endswith('/kernel') and path != 'head/kernel'
   }
   _check(tensors, kernels, origin)
+  check_finite(tensors, f'weights {origin}')
   params: dict[str, Any] = {
     'head': {'kernel': np.ascontiguousarray(tensors['fc.weight'].T)},
     'head_bias': tensors['fc.bias'],

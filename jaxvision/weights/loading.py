@@ -10,7 +10,8 @@ import numpy as np
 from jaxvision.errors import UserError
 from jaxvision.models.paths import matcher, path_of
 from jaxvision.weights import advice, naming
-from jaxvision.weights.tensors import Weights
+from jaxvision.weights.choosing import shown
+from jaxvision.weights.tensors import Weights, check_finite
 
 _SHOWN = 3  # names of each kind in a message
 
@@ -67,7 +68,7 @@ def load(
 
   Raises:
     UserError: a tensor or a variable has no counterpart or another shape; a pattern
-      matches nothing; or `skip` leaves nothing to load.
+      matches nothing; `skip` leaves nothing to load; or a weight is NaN or infinite.
   """
   leaves, tree = jax.tree_util.tree_flatten_with_path(variables)
   here = {path_of(path): leaf for path, leaf in leaves}
@@ -105,6 +106,9 @@ def load(
       f'config: init.skip leaves nothing of {weights.origin} to be loaded'
     )
   loaded = tuple(name for name in here if name in given)
+  check_finite(
+    {given[name]: arrays[name] for name in loaded}, f'weights {weights.origin}'
+  )
   values = [
     np.ascontiguousarray(arrays[name], np.float32) if name in arrays else leaf
     for name, leaf in here.items()
@@ -166,7 +170,7 @@ def _message(
     path = ours.partition('/')[2]
     theirs = None if is_ours else given.get(ours) or naming.to_theirs(ours, style)
     notes = ', '.join([path, *more] if theirs else more)
-    return (theirs or path) + (f' ({notes})' if notes else '')
+    return shown(theirs or path) + (f' ({notes})' if notes else '')
 
   def shapes(ours: str) -> str:
     tensor = weights.tensors[given[ours]]
@@ -178,7 +182,7 @@ def _message(
   parts = [
     _listed(mismatch.misshapen, 'of another shape', shapes),
     _listed(mismatch.missing, 'missing in it', both),
-    _listed(mismatch.unexpected, 'not in the model', lambda name: name),
+    _listed(mismatch.unexpected, 'not in the model', shown),
   ]
   return (
     f'weights {weights.origin} do not fit the model: '

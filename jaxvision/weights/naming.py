@@ -66,7 +66,7 @@ STYLES = ('torchvision', 'cifar')
 
 @functools.cache
 def _pattern(template: str) -> re.Pattern[str]:
-  return re.compile(re.sub(r'\\{(\w)\\}', r'(?P<\1>\\d+)', re.escape(template)))
+  return re.compile(re.sub(r'\\{(\w)\\}', r'(?P<\1>\\d{1,4})', re.escape(template)))
 
 
 def _renamed(name: str, source: str, target: str, shift: int) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxvision.weights import naming
 
+_LARGEST = 1e6  # of a number in a file that we believe
 _INTERPOLATIONS = ('bilinear', 'bicubic')
 
 
@@ -61,7 +62,7 @@ class Preprocessing:
     given = given if isinstance(given, dict) else {}
     return cls(
       mean=_numbers(given.get('mean')),
-      std=_numbers(given.get('std')),
+      std=_positive(given.get('std')),
       image_size=_whole(given.get('image_size')),
       crop_fraction=_fraction(given.get('crop_fraction')),
       interpolation=_interpolation(given.get('interpolation')),
@@ -125,7 +126,7 @@ def of_timm(config: Any) -> Preprocessing:
   names = _strings(given.get('label_names'))
   return Preprocessing(
     mean=_numbers(given.get('mean')),
-    std=_numbers(given.get('std')),
+    std=_positive(given.get('std')),
     image_size=_whole(size[1]) if size[1] == size[2] else None,
     crop_fraction=_fraction(given.get(f'{test}crop_pct')),
     interpolation=_interpolation(given.get('interpolation')),
@@ -134,12 +135,18 @@ def of_timm(config: Any) -> Preprocessing:
 
 
 def _is_number(value: Any) -> bool:
-  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+  good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return good and abs(value) < _LARGEST  # NaN is not
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:
   good = isinstance(value, list) and value and all(map(_is_number, value))
   return tuple(map(float, value)) if good else None
+
+
+def _positive(value: Any) -> tuple[float, ...] | None:
+  found = _numbers(value)
+  return found if found and min(found) > 0 else None
 
 
 def _strings(value: Any) -> tuple[str, ...] | None:

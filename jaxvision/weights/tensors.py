@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvision.errors import UserError
 from jaxvision.models.paths import path_of
 from jaxvision.weights.preprocessing import Preprocessing
 
@@ -17,14 +18,16 @@ class Weights:
   """Tensors of a file, a repository or a run.
 
   Attributes:
-    tensors: name -> float32 array, in the names and layouts of their source, without a
-      prefix that all names had ('module.', '_orig_mod.', 'model.').
+    tensors: name -> float32 array, in the names and layouts of their source, without
+      what wrappers put before them ('module.', 'backbone.').
     origin: where they are from, for messages and records.
     sha256: SHA-256 of the file, in hexadecimal; None if there is no file.
     revision: commit of the repository, or None.
     preprocessing: what is known of the images they were trained on.
     model: name of the model in our table, if the file has it.
     fields: the fields that this model was made with, likewise.
+    key: of the state dict in the file that they were, such as 'state_dict'; '': the file.
+    left_out: names of tensors beside the network, such as the class weights of a loss.
   """
 
   tensors: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
@@ -34,6 +37,8 @@ class Weights:
   preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
   model: str | None = None
   fields: Mapping[str, Any] | None = None
+  key: str = ''
+  left_out: tuple[str, ...] = ()
 
   @classmethod
   def of_variables(
@@ -66,6 +71,25 @@ def fingerprint(tensors: Mapping[str, np.ndarray], kind: str = '') -> str:
     digest.update(name.encode())
     digest.update(np.ascontiguousarray(tensors[name]).data)
   return digest.hexdigest()
+
+
+def check_finite(tensors: Mapping[str, np.ndarray], origin: str) -> None:
+  """Raises UserError if a number in an array is NaN or infinite.
+
+  A network with such weights may still return numbers: on some devices the maximum of
+  0 and NaN is 0.
+
+  Args:
+    tensors: name -> array.
+    origin: where they are from, for the message.
+  """
+  for name, array in tensors.items():
+    count = array.size - np.count_nonzero(np.isfinite(array))
+    if count:
+      raise UserError(
+        f'{origin}: {name} is not finite: {count} of its {array.size} numbers are NaN or '
+        'infinite, as after training that diverged; take another checkpoint'
+      )
 
 
 def named(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

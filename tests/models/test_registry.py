@@ -73,6 +73,33 @@ def test_logits_parameters_and_statistics_are_float32_in_any_dtype(name, dtype):
   assert set(variables) <= {'params', 'batch_stats'}
 
 
+# The first, and so the smallest, of each class of networks.
+CLASSES_OF_MODELS = {
+  getattr(constructor, 'func', constructor): name
+  for name, constructor in reversed(models.MODELS.items())
+}
+
+
+@pytest.mark.parametrize('name', CLASSES_OF_MODELS.values())
+def test_features_and_maps_of_every_model(name):
+  model = models.create(name, CLASSES)
+  images = jax.ShapeDtypeStruct((2, *image_shape(name)), jnp.float32)
+
+  def trace(images):
+    variables = model.init(jax.random.key(0), images, train=False)
+    labels = jnp.zeros(2, jnp.int32)
+    return (
+      models.features_and_logits(model, variables, images),
+      models.grad_cam(model, variables, images, labels),
+      variables['params']['head']['kernel'],
+    )
+
+  (features, logits), maps, head = jax.eval_shape(trace, images)
+  assert features.shape == (2, head.shape[0])
+  assert logits.shape == (2, CLASSES)
+  assert maps.shape == (2, *image_shape(name)[:2])
+
+
 @pytest.mark.parametrize('name', ['small_filters_cnn', 'mnist_cnn', 'resnet20'])
 def test_bfloat16_is_what_the_layers_compute_in(name, fill):
   logits = {}

@@ -5,6 +5,7 @@ import logging
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -139,6 +140,27 @@ def test_diverged_run_keeps_its_last_good_checkpoint(digits_config, tmp_path):
   run = jaxvision.load_run(tmp_path / 'bad')
   chex.assert_tree_all_finite(run.state.params)
   assert not (tmp_path / 'bad' / 'summary.json').exists()
+
+
+@jax.custom_jvp
+def zeros_with_gradients_of_nan(outputs):
+  return jnp.zeros_like(outputs)
+
+
+@zeros_with_gradients_of_nan.defjvp
+def _(outputs, tangents):
+  return jnp.zeros_like(outputs[0]), tangents[0] * jnp.nan
+
+
+def finite_loss(outputs, targets):
+  """As where the maximum of 0 and NaN is 0."""
+  return zeros_with_gradients_of_nan(outputs.sum(-1))
+
+
+def test_parameter_that_is_nan_beside_a_finite_loss_is_told(digits_config, tmp_path):
+  digits_config.checkpoint.every_steps = 100
+  with pytest.raises(TrainingDiverged, match='by step 5: a parameter is not finite'):
+    jaxvision.train(digits_config, tmp_path / 'run', quiet=True, loss=finite_loss)
 
 
 def test_run_writes_its_files_and_its_summary(digits_config, tmp_path):

@@ -13,10 +13,12 @@ import pytest
 import jaxvision
 from jaxvision import data, main, weights
 from jaxvision.config import load, override
+from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.training import pretrained
+from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.weights import Preprocessing
+from jaxvision.weights import Preprocessing, Weights
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +77,9 @@ def test_exported_weights_evaluate_as_their_run(
   for source in (path, first_run[0]):
     arguments = ['--config=configs/digits_cnn.py', f'--config.init.pretrained={source}']
     assert main.main(['eval', *arguments]) == 0
-    assert f'accuracy {first_run[1]["test_accuracy"]:.2%}' in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f'accuracy {first_run[1]["test_accuracy"]:.2%}' in output
+    assert 'normalised by mean 0.4, std 0.5, of the weights' in output
   config.init.pretrained = str(path)
   result = jaxvision.evaluate_weights(config, quiet=True)
   assert result['accuracy'] == pytest.approx(first_run[1]['test_accuracy'], abs=1e-7)
@@ -209,3 +213,35 @@ def test_bad_pretrained_input_is_one_line_before_any_work(
   for word in words:
     assert word in error
   assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  ('facts', 'given', 'whose'),
+  [
+    (Preprocessing((0.1,), (0.2,)), (), 'mean 0.1, std 0.2, of the weights'),
+    (Preprocessing((0.1,), (0.2,)), (0.5,), 'mean 0.5, std 0.5, of the config'),
+    (Preprocessing(), (), 'of the data set'),
+  ],
+)
+def test_the_normalisation_taken_and_what_is_left_out_are_told(
+  facts, given, whose, digits_config
+):
+  config = override(digits_config, [f'data.mean={given}', f'data.std={given}'])
+  adopted = pretrained.adopt(config, facts)
+  run = Run.build(adopted, DatasetInfo.of(data.load(adopted.data)))
+  found = Weights({}, 'a.pth', 'ab', key='ema', left_out=('criterion.weight',))
+  origin = pretrained.WeightsSource('a.pth', 'a.pth', 'ab', None, facts)
+  start = pretrained.PretrainedStart(origin, found)
+  line = pretrained.describe(start, weights.LoadedWeights({}, ('x',), (), ()), run)
+  assert whose in line
+  assert 'under ema' in line
+  assert 'left out: criterion.weight' in line
+
+
+def test_a_run_with_an_exported_file_beside_it_is_a_run(first_run, tmp_path):
+  folder = shutil.copytree(first_run[0], tmp_path / 'run')
+  jaxvision.export(folder)
+  assert '(step 60)' in pretrained.read(str(folder))[0].name
+  for name in ('dataset.json', 'config.json'):
+    (folder / name).unlink()
+  assert pretrained.read(str(folder))[0].name == str(folder / 'model.safetensors')

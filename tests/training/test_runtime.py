@@ -5,8 +5,13 @@ import os
 import subprocess
 
 import jax
+import pytest
 
+from jaxvision.config import load
+from jaxvision.errors import UserError
 from jaxvision.training import runtime
+
+CONFIG = 'configs/digits_cnn.py'
 
 
 def test_missing_accelerator_warns_of_a_gpu_build_without_a_gpu(monkeypatch):
@@ -50,3 +55,48 @@ def test_facts_name_the_machine_and_the_commit(pytestconfig):
   assert (facts['git_commit'] or '').removesuffix('+dirty') == head
   assert runtime.peak_memory_bytes() > 10**7
   assert runtime.memory_bytes() > runtime.peak_memory_bytes()
+
+
+@pytest.mark.parametrize(
+  ('option', 'value'),
+  [
+    ('jax_enable_x64', True),
+    ('jax_disable_jit', True),
+    ('jax_numpy_rank_promotion', 'raise'),
+    ('jax_numpy_dtype_promotion', 'strict'),
+    ('jax_transfer_guard', 'disallow'),
+  ],
+)
+def test_settings_of_other_projects_are_named(option, value):
+  runtime.check_environment()
+  before = getattr(jax.config, option)
+  jax.config.update(option, value)
+  try:
+    with pytest.raises(UserError, match=option.upper()) as error:
+      runtime.start(load(CONFIG))
+  finally:
+    jax.config.update(option, before)
+  assert len(str(error.value).splitlines()) == 1
+  runtime.check_environment()
+
+
+@pytest.mark.parametrize('error', [RuntimeError('none\nat all'), AssertionError()])
+def test_backend_that_does_not_start_is_one_line(error, monkeypatch):
+  def devices():
+    raise error
+
+  monkeypatch.setattr(jax, 'devices', devices)
+  monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+  with pytest.raises(UserError, match='JAX_PLATFORMS=cuda') as told:
+    runtime.check_environment()
+  assert len(str(told.value).splitlines()) == 1
+
+
+def test_command_on_a_backend_that_is_not_there_is_one_line(command):
+  process = command('summary', f'--config={CONFIG}', JAX_PLATFORMS='cuda')
+  output, _ = process.communicate(timeout=120)
+  if process.returncode == 0:
+    pytest.skip('there is a GPU here')
+  assert process.returncode == 2, output
+  assert output.splitlines()[-1].startswith('error: JAX cannot start on')
+  assert 'Traceback' not in output

@@ -145,7 +145,7 @@ def train(digits_config, tmp_path, monkeypatch):
     loop = GuardedLoop(run, trainer, NoEvaluator(), NoCheckpoints(), callbacks, timer)
     metrics = trainer.empty_metrics()
     # What a log point computes is compiled at the first one: not a matter of the steps.
-    loop._log(1, trainer.empty_metrics(), 1.0)
+    loop._log(1, trainer.empty_metrics(), 1.0, state)
     try:
       with (
         counted_reads(monkeypatch) as shapes,
@@ -156,6 +156,8 @@ def train(digits_config, tmp_path, monkeypatch):
     finally:
       trainer.close()
     assert step == int(state.step) == STEPS
+    # At the log point before the steps, and at the one behind them.
+    assert compiler.calls.pop('parameters_are_finite') == 2
     return compiler, compilations, shapes
 
   return take
@@ -172,20 +174,21 @@ def train(digits_config, tmp_path, monkeypatch):
 def test_resident_steps_take_the_fewest_dispatches(train, steps_per_dispatch, calls):
   compiler, compilations, shapes = train(steps_per_dispatch)
   assert compiler.calls == calls
-  assert compiler.programs == (1 if steps_per_dispatch == 1 else 2)
+  assert compiler.programs == (2 if steps_per_dispatch == 1 else 3)
   assert compilations == []
-  # One loss for each dispatch, and the sums of the metrics at the one log point.
+  # One loss for each dispatch, and at the one log point the sums of the metrics and
+  # whether the parameters are finite.
   at_the_log_point = len(shapes) - sum(calls.values())
-  assert 0 <= at_the_log_point <= 4, shapes
+  assert 0 <= at_the_log_point <= 5, shapes
   assert set(shapes) == {()}
 
 
 def test_streamed_steps_take_one_dispatch_each(train):
   compiler, compilations, shapes = train(pipeline='streaming')
   assert compiler.calls == {'train_step_on': STEPS}
-  assert compiler.programs == 1
+  assert compiler.programs == 2
   assert compilations == []
-  assert 0 <= len(shapes) - STEPS <= 4
+  assert 0 <= len(shapes) - STEPS <= 5
   assert set(shapes) == {()}
 
 

@@ -2,26 +2,15 @@
 
 import hashlib
 import json
-import pickle
 
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from refusing import read_refused
 
 from jaxvision import weights
-from jaxvision.errors import UserError
 from jaxvision.weights import preprocessing
-
-
-def read_refused(path, *expected):
-  with pytest.raises(UserError) as caught:
-    weights.read(str(path))
-  message = str(caught.value)
-  assert '\n' not in message
-  for text in (str(path), *expected):
-    assert text in message
-  return message
 
 
 def test_safetensors(tmp_path):
@@ -61,75 +50,11 @@ def test_what_is_no_weights_file(tmp_path):
   path = tmp_path / 'photo.png'
   path.touch()
   read_refused(path, 'must end in .safetensors')
-  read_refused(tmp_path, 'directory without a run')
+  read_refused(tmp_path / 'none', 'no such file')
+  (tmp_path / 'empty').mkdir()
+  read_refused(tmp_path / 'empty', 'directory without a run', 'has no weights')
   read_refused(tmp_path / 'none.pth', 'no such file')
   read_refused('none.safetensors', 'no such file')
-
-
-def test_checkpoints(tmp_path):
-  torch = pytest.importorskip('torch')
-  path = tmp_path / 'model.pth'
-  tensors = {
-    'conv1.weight': torch.randn(4, 3, 3, 3, dtype=torch.float64),
-    'bn1.weight': torch.randn(4).to(torch.bfloat16),
-  }
-  counter = {'bn1.num_batches_tracked': torch.tensor(3)}
-  parallel = {f'module.{name}': tensor for name, tensor in (tensors | counter).items()}
-  best = torch.tensor(91.5)
-  for content in (
-    tensors,
-    {**tensors, 'epoch': 3},
-    {'state_dict': parallel, 'best_prec1': 91.5, 'epoch': 200},
-    {'model': tensors | counter, 'optimizer': {'state': {}}, 'args': None},
-    {'net': {f'_orig_mod.{k}': v for k, v in parallel.items()}, 'acc': 93.0},
-  ):
-    torch.save(content, path)
-    read = weights.read(str(path))
-    assert list(read.tensors) == ['bn1.weight', 'conv1.weight']
-    for name, array in read.tensors.items():
-      assert array.dtype == np.float32
-      np.testing.assert_array_equal(array, tensors[name].float().numpy())
-  torch.save({'a': best.to(torch.int32)}, path)
-  read_refused(path, 'a is int32')
-  torch.save({'epoch': 3}, path)
-  read_refused(path, 'no tensor')
-  torch.save(tensors, path)
-  path.write_bytes(path.read_bytes()[:300])
-  read_refused(path, 'damaged')
-
-
-class Trap:
-  """Makes a file when it is unpickled."""
-
-  def __init__(self, path):
-    self.path = path
-
-  def __reduce__(self):
-    return open, (str(self.path), 'w')
-
-
-def test_code_in_a_pickle_is_refused_and_never_run(tmp_path, monkeypatch):
-  torch = pytest.importorskip('torch')
-  # It would make `torch.load` unpickle anything where a call does not forbid it.
-  monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-  sprung, path = tmp_path / 'sprung', tmp_path / 'model.pth'
-  trap = {'state_dict': {'fc.bias': torch.zeros(2)}, 'args': Trap(sprung)}
-  torch.save(trap, path)
-  message = read_refused(path, 'refused', 'none of it was run', '.open')
-  assert 'add_safe_globals' not in message
-  for protocol in (2, 4):
-    path.write_bytes(pickle.dumps(trap['args'], protocol))
-    read_refused(path, 'refused')
-  assert not sprung.exists()
-  pickle.loads(path.read_bytes())
-  assert sprung.exists()  # the trap would have worked
-
-
-def test_without_pytorch(tmp_path, monkeypatch):
-  monkeypatch.setitem(__import__('sys').modules, 'torch', None)
-  path = tmp_path / 'model.pth'
-  path.write_bytes(b'anything')
-  read_refused(path, 'pip install torch', '.safetensors')
 
 
 def test_preprocessing_that_follow_from_the_names():
@@ -184,3 +109,55 @@ def test_metadata_of_others_is_no_matter(tmp_path):
     tensors = {'a': np.zeros(1, np.float32)}
     path.write_bytes(safetensors.numpy.save(tensors, {'jaxvision': own}))
     assert weights.read(str(path)).preprocessing == weights.Preprocessing()
+
+
+def test_metadata_that_nobody_writes_gives_nothing(tmp_path):
+  path = tmp_path / 'some.safetensors'
+  tensors = {'a': np.zeros(1, np.float32)}
+  for own in (
+    100_000 * '[',
+    '{"a":' * 100_000 + '1' + '}' * 100_000,
+    '{"mean": [NaN], "std": [0], "image_size": 1e999, "crop_fraction": NaN}',
+    '{"mean": [Infinity], "image_size": 1e300, "channels": -1, "model": ["gan"]}',
+  ):
+    path.write_bytes(safetensors.numpy.save(tensors, {'jaxvision': own}))
+    read = weights.read(str(path))
+    assert (read.preprocessing, read.model) == (weights.Preprocessing(), None)
+
+
+def test_a_folder_as_a_hub_has_it(tmp_path):
+  data = safetensors.numpy.save({'conv1.weight': np.ones((4, 3, 3, 3), np.float32)})
+  folder = tmp_path / 'resnet'
+  folder.mkdir()
+  (folder / 'UPPER.SAFETENSORS').write_bytes(data)
+  assert list(weights.read(str(folder)).tensors) == ['conv1.weight']
+  (folder / 'other.safetensors').write_bytes(data)
+  read_refused(folder, 'has 2 files of weights', 'UPPER.SAFETENSORS')
+  (folder / 'model.safetensors').write_bytes(data)
+  (folder / 'config.json').write_text('{"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}')
+  read = weights.read(str(folder))
+  assert read.preprocessing.mean == (0.1, 0.2, 0.3)
+  assert read.origin == str(folder / 'model.safetensors')
+  for damaged in ('{', 100_000 * '['):
+    (folder / 'config.json').write_text(damaged)
+    read_refused(folder, 'config.json is no JSON')
+
+
+@pytest.mark.parametrize(
+  ('start', 'told'),
+  [
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:', 'git lfs pull'),
+    (b'\n<!DOCTYPE html><html>', 'web page'),
+  ],
+)
+def test_what_a_download_may_leave_in_the_place_of_weights(start, told, tmp_path):
+  for name in ('model.safetensors', 'model.pth'):
+    (tmp_path / name).write_bytes(start)
+    read_refused(tmp_path / name, told)
+
+
+def test_without_pytorch(tmp_path, monkeypatch):
+  monkeypatch.setitem(__import__('sys').modules, 'torch', None)
+  path = tmp_path / 'model.pth'
+  path.write_bytes(b'anything')
+  read_refused(path, 'pip install torch', '.safetensors')

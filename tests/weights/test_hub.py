@@ -3,16 +3,18 @@
 import hashlib
 import http.server
 import json
+import socket
 import sys
 import threading
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 
 from jaxvision import weights
 from jaxvision.errors import UserError
+from jaxvision.weights import hub as hub_lib
 
 COMMIT = '0123456789abcdef0123456789abcdef01234567'
 TENSORS = {'conv1.weight': np.ones([2, 3, 3, 3], np.float32)}
@@ -146,3 +148,25 @@ def test_repositories_that_cannot_be_read(hub):
 def test_without_huggingface_hub_the_message_says_how_to_install_it(monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
   assert "pip install 'jaxvision[hub]'" in refused('some/net')
+
+
+@pytest.mark.parametrize('answers', [False, True])
+def test_a_hub_that_does_not_answer_is_one_line_and_no_wait(
+  answers, hub, monkeypatch, caplog
+):
+  silent = socket.create_server(('127.0.0.1', 0))
+  endpoint = f'http://127.0.0.1:{silent.getsockname()[1]}'
+  monkeypatch.setattr(constants, 'ENDPOINT', endpoint)
+  monkeypatch.setattr(hub_lib, '_PATIENCE', 0.2)
+  monkeypatch.setattr('huggingface_hub.hf_hub_download', from_cache_only)
+  if not answers:
+    silent.close()
+  with caplog.at_level('INFO', 'jaxvision'):
+    assert 'the hub cannot be reached' in refused('some/net')
+  silent.close()
+  assert 'looking up some/net on Hugging Face' in caplog.text
+
+
+def from_cache_only(name, filename, revision, local_files_only):
+  assert local_files_only, 'the package tries five times'
+  raise errors.LocalEntryNotFoundError('nothing here')

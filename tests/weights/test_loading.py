@@ -187,3 +187,15 @@ def test_patterns_that_mean_nothing(variables):
   assert 'init.skip: "layer7" matches no' in refused(pytorch(drawn), drawn, 'layer7')
   assert 'no regular expression' in refused(pytorch(drawn), drawn, '(')
   assert 'leaves nothing of them' in refused(pytorch(drawn), drawn, '.*')
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_named(value, variables):
+  drawn = variables('resnet20')
+  given = dict(pytorch(drawn, 'cifar').tensors)
+  given['layer2.1.bn1.running_var'] = given['layer2.1.bn1.running_var'].copy()
+  given['layer2.1.bn1.running_var'][5] = value
+  message = refused(weights.Weights(given, 'them'), drawn)
+  assert 'layer2.1.bn1.running_var is not finite: 1 of its 32 numbers' in message
+  result = weights.load(weights.Weights(given, 'them'), drawn, ('stage2_block2/bn1',))
+  assert len(result.fresh) == 4  # what is not taken is no matter
