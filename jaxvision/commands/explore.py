@@ -11,7 +11,7 @@ from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
-from jaxvision.data.sources.image_headers import file_names, folder_files, read_headers
+from jaxvision.data.sources.image_headers import folder_files, read_headers
 from jaxvision.errors import UserError
 from jaxvision.reports.dataset import duplicates, exploration
 from jaxvision.reports.dataset.augmented import augmented
@@ -108,9 +108,7 @@ def _explored(run: Run, dataset: Dataset, images: int) -> Exploration:
   headers, files = None, {}
   if config.data.name == 'folder':
     headers = read_headers(folder_files(config.data.root, dataset.image_shape))
-    files = file_names(dataset.splits)
-    if not files:  # decoded arrays have none; the same splits as files do
-      files = file_names(data.load(config.data, pipeline='streaming').splits)
+    files = {split: list(found.names) for split, found in dataset.files.items()}
   return Exploration(
     config_name=config.name,
     dataset=dataset,

@@ -20,7 +20,10 @@ class DatasetInfo:
     skipped: unreadable files that were passed over.
     crop_fraction, interpolation: how images of other sizes are brought to the shape.
     label_kind: 'class', 'multilabel' or 'regression'.
-    fingerprint: see `Dataset`; in dataset.json of data of the user's own, else ''.
+    split_rule: 'path' or 'index', see `splitting`; runs that began before there was
+      another rule name none and have the second.
+    fingerprint: see `Dataset`; '' where a run of an earlier version stored none.
+    named: see `Dataset`.
   """
 
   name: str
@@ -34,7 +37,9 @@ class DatasetInfo:
   crop_fraction: float = 1.0
   interpolation: str = 'bilinear'
   label_kind: str = 'class'
+  split_rule: str = 'index'
   fingerprint: str = ''
+  named: bool = True
 
   @classmethod
   def of(cls, dataset: Dataset) -> 'DatasetInfo':
@@ -52,11 +57,14 @@ class DatasetInfo:
       crop_fraction=float(dataset.crop_fraction),
       interpolation=dataset.interpolation,
       label_kind=dataset.label_kind,
+      split_rule=dataset.split_rule,
       fingerprint=dataset.fingerprint,
+      named=dataset.named,
     )
 
   @classmethod
   def from_dict(cls, values: dict[str, Any]) -> 'DatasetInfo':
     """Returns the facts that `dataclasses.asdict` wrote to JSON."""
     known: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return cls(**known)
+    # Earlier versions stored a fingerprint of data of the user's own alone.
+    return cls(**{'named': not known.get('fingerprint')} | known)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvision.data.dataset import Example
+from jaxvision.data.dataset import Example, Files
 from jaxvision.data.decode import (
   PLAIN,
   BoxOf,
@@ -70,7 +70,7 @@ class _Listing:
     paths: pool -> paths relative to the root.
     labels: pool -> int32 [n].
     stamp: names, sizes and modification times of all files.
-    content: names and sizes of all files, which stay the same in another place.
+    sizes: pool -> bytes of each file, int64 [n].
     origin: see `OpenedDataset`.
   """
 
@@ -78,24 +78,26 @@ class _Listing:
   paths: Mapping[str, tuple[str, ...]]
   labels: Mapping[str, np.ndarray]
   stamp: str
-  content: str
+  sizes: Mapping[str, np.ndarray]
   origin: str
 
 
-def locate(root: str, decoding: Decoding) -> DatasetSource:
+def locate(root: str, decoding: Decoding, to_train: bool = True) -> DatasetSource:
   """Lists the files under `root` and returns how to cache and to open them.
 
   Args:
     root: the folder.
     decoding: how the images are decoded; by default grey where all of them are, and RGB
       otherwise.
+    to_train: whether a model is to be trained on it; to evaluate one, one class will do,
+      and a test folder without a train folder.
 
   Raises:
     UserError: no such folder; no images; fewer than two classes; a class without
       training images; a test class that train lacks.
   """
   folder = Path(root).expanduser()
-  listing = _list(folder)
+  listing = _list(folder, to_train)
   settings = (
     f'{folder.resolve()} {decoding.image_size} {decoding.channels} '
     f'{decoding.skip_unreadable}{decoding.resizing.key}'
@@ -106,7 +108,9 @@ def locate(root: str, decoding: Decoding) -> DatasetSource:
     key=f'folder-{_slug(folder)}-{digest}',
     fingerprint=digest,
     open=functools.partial(_open, folder, listing, digest, decoding),
-    content=hashlib.sha256(listing.content.encode()).hexdigest(),
+    files={
+      pool: Files(paths, listing.sizes[pool]) for pool, paths in listing.paths.items()
+    },
   )
 
 
@@ -115,7 +119,7 @@ def _slug(folder: Path) -> str:
   return ''.join(c if c.isalnum() else '-' for c in name) or 'root'
 
 
-def _list(folder: Path) -> _Listing:
+def _list(folder: Path, to_train: bool) -> _Listing:
   if not folder.is_dir():
     what = 'is a file, not a folder' if folder.exists() else 'is not there'
     raise UserError(f'data.root: {folder} {what} (expected {_LAYOUT})')
@@ -126,9 +130,13 @@ def _list(folder: Path) -> _Listing:
     if test:
       origin += f', test = {test}'
   elif _subfolders(folder / 'test') and not (set(_subfolders(folder)) - {'test'}):
-    raise UserError(f'data.root: {folder} has test/ but no train/ with class folders')
+    if to_train:
+      raise UserError(f'data.root: {folder} has test/ but no train/ with class folders')
+    train, origin = folder / 'test', f'{folder}/test'
   classes = _subfolders(train)
-  paths, labels = {}, {}
+  if not to_train:
+    classes = sorted({*classes, *(_subfolders(test) if test else ())})
+  paths, labels, sizes = {}, {}, {}
   files: list[tuple[str, int, int]] = []
   for pool, base in {'train': train, 'test': test}.items():
     if base is None:
@@ -137,11 +145,17 @@ def _list(folder: Path) -> _Listing:
       raise UserError(
         f'data.root: class "{unknown[0]}" is in {base} but not in {train}'
       )
+    begin = len(files)
     paths[pool], labels[pool] = _files(folder, base, classes, files)
-  _check(folder, train, test, classes, labels)
+    sizes[pool] = np.array([size for _, size, _ in files[begin:]], np.int64)
+  if not len(labels['train']):
+    raise UserError(f'data.root: no images in {train} (expected {_LAYOUT})')
+  if test is not None and not len(labels['test']):
+    raise UserError(f'data.root: no images in {test} (expected {_LAYOUT})')
+  if to_train:
+    _check(folder, train, test, classes, labels)
   stamp = '\n'.join(f'{path} {size} {time}' for path, size, time in files)
-  content = '\n'.join(f'{path} {size}' for path, size, _ in files)
-  return _Listing(tuple(classes), paths, labels, stamp, content, origin)
+  return _Listing(tuple(classes), paths, labels, stamp, sizes, origin)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -194,8 +208,6 @@ def _check(
   classes: list[str],
   labels: Mapping[str, np.ndarray],
 ) -> None:
-  if not len(labels['train']):
-    raise UserError(f'data.root: no images in {train} (expected {_LAYOUT})')
   if len(classes) < 2:
     raise UserError(
       f'data.root: {train} has one class only ("{classes[0]}"): classification needs '
@@ -208,8 +220,6 @@ def _check(
       f'data.root: class "{empty}" has no images in {train / empty}: add some or '
       'remove the folder'
     )
-  if test is not None and not len(labels['test']):
-    raise UserError(f'data.root: no images in {test} (expected {_LAYOUT})')
   if test is None and counts.min() < 2:
     single = classes[int(np.argmin(counts))]
     raise UserError(

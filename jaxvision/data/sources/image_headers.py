@@ -1,12 +1,12 @@
 """The headers of image files, read without decoding: size, grey or colour."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxvision.data.dataset import Source, SubsetSource
+from jaxvision.data.dataset import Source
 from jaxvision.data.decode import UnreadableImage, image_header
 from jaxvision.data.scan import in_order
 from jaxvision.data.sources import folder
@@ -72,22 +72,3 @@ def folder_files(root: str, image_shape: tuple[int, int, int]) -> list[Path]:
 
 def _paths(pool: Source) -> Sequence[str]:
   return pool.paths if isinstance(pool, folder.FolderSource) else ()
-
-
-def file_names(splits: Mapping[str, Source]) -> dict[str, list[str]]:
-  """Returns the path of each example of splits of files, relative to their root.
-
-  Args:
-    splits: the splits of a folder set that streams; other sources have no names.
-
-  >>> file_names({})
-  {}
-  """
-  names = {}
-  for split, source in splits.items():
-    indices = np.arange(len(source))
-    while isinstance(source, SubsetSource):
-      indices, source = source.indices[indices], source.source
-    if isinstance(source, folder.FolderSource):
-      names[split] = [source.paths[i] for i in indices.tolist()]
-  return names
