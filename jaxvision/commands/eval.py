@@ -103,20 +103,7 @@ def evaluate(
     facts = pretrained.WeightsSource.from_dict(origin).facts
     changed = pretrained.adopt(changed, facts)
   parts = resolve_recorded(directory, config)
-  source = data
-  if data is None and changed.data.name == config.data.name:
-    source = parts.data
-    if not trained_on.named and source is None:
-      raise UserError(
-        f'eval: {workdir} was trained on arrays that were passed from Python: pass them '
-        'again, as in jaxvision.evaluate(workdir, data=...)'
-      )
-  moved = any(changed.data[field] != config.data[field] for field in _PLACE)
-  other = data is not None or moved
-  dataset = load_own_data(directory, changed, source, may_be_other=other)
-  own = dataset is not None
-  if dataset is None:
-    dataset = load_other_data(directory, changed, source)
+  dataset, own = _find_data(directory, changed, recorded=parts.data, given=data)
   # The normalisation is the run's own, also on other data.
   run = Run.build(
     changed, trained_on, parts=parts, mesh=make_mesh(), directory=directory
@@ -143,16 +130,42 @@ def evaluate(
     of_run=not unlike.name,
     notes=unlike.notes(run, summary, step),
   )
+  elsewhere = (directory.evaluations / unlike.name,) if unlike.name else ()
   shown = _summary_at(run, summary, step) | {'evaluated': evaluated}
-  if unlike.name:
-    page = final.write_report(shown, directory.evaluations / unlike.name)
-  else:
-    page = final.write_report(shown)
+  page = final.write_report(shown, *elsewhere)
   say(f'{final.line}; checkpoint of step {step}')
   for note in evaluated['notes']:
     say(note)
   say(f'report: {page}')
   return {**final.result, 'step': step}
+
+
+def _find_data(
+  directory: RunDirectory, config: ConfigDict, *, recorded: Any, given: Any
+) -> tuple[Dataset, bool]:
+  """Returns the data to measure on, and whether they are the run's own.
+
+  Args:
+    directory: of the run.
+    config: says where the data are.
+    recorded: the function of the run's config that makes them, or None.
+    given: data passed from Python, or None.
+  """
+  before = directory.config().data
+  moved = [field for field in _PLACE if config.data[field] != before[field]]
+  source = given
+  if given is None and 'name' not in moved:
+    source = recorded
+    if not directory.trained_on().named and source is None:
+      raise UserError(
+        f'eval: {directory.path} was trained on arrays that were passed from Python: '
+        'pass them again, as in jaxvision.evaluate(workdir, data=...)'
+      )
+  may_be_other = given is not None or bool(moved)
+  dataset = load_own_data(directory, config, source, may_be_other=may_be_other)
+  if dataset is not None:
+    return dataset, True
+  return load_other_data(directory, config, source), False
 
 
 def load_own_data(
@@ -257,7 +270,7 @@ class Unlike:
       reason = summary['stopped_by'] if summary else None
       notes += [ended_early(step, total_steps, reason)]
     if self.data:
-      count = len(self.data.splits[self.split or 'test'])
+      count = len(self.data.splits.get(self.split or 'test', ()))
       notes += [
         "Measured on other data than the run's: "
         f'{self.data.origin or self.data.name}, {count:,} images.'

@@ -23,6 +23,8 @@ TEST_DRAW, VALIDATION_DRAW, SAMPLE_DRAW, CLASS_DRAW = range(4)
 
 PATH, INDEX, WHOLE = 'path', 'index', 'whole'
 
+Names = Sequence[str] | np.ndarray  # relative paths; an array of objects
+
 # Split -> the pool that it comes from, and its indices there; None: all of them.
 Splits = Mapping[str, tuple[str, np.ndarray | None]]
 
@@ -33,7 +35,7 @@ def are_classes(labels: np.ndarray) -> bool:
 
 
 def draws(
-  count: int, seed: int | Sequence[int], names: Sequence[str] | None = None
+  count: int, seed: int | Sequence[int], names: Names | None = None
 ) -> np.ndarray:
   """Returns a random number for each example, uint64 [n], which a seed never changes.
 
@@ -50,7 +52,7 @@ def draws(
   return path_hashes(names, key)
 
 
-def path_hashes(names: Sequence[str], key: bytes = b'') -> np.ndarray:
+def path_hashes(names: Names, key: bytes = b'') -> np.ndarray:
   """Returns BLAKE2b hashes of 64 bits of relative paths, uint64 [n].
 
   Paths that differ in the normal form of Unicode alone, as between file systems, are one.
@@ -71,7 +73,7 @@ def stratified_split(
   fraction: float,
   seed: int | Sequence[int] = 0,
   *,
-  names: Sequence[str] | None = None,
+  names: Names | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Holds out `fraction` of the examples, the same share of every class.
 
@@ -127,7 +129,7 @@ def draw_per_class(
   count: int,
   seed: int | Sequence[int] = 0,
   *,
-  names: Sequence[str] | None = None,
+  names: Names | None = None,
 ) -> np.ndarray:
   """Draws `count` examples of each class, or all of a class that has fewer.
 
@@ -242,7 +244,7 @@ def _per_class(
   class_names: Sequence[str],
   fields: ConfigDict,
   *,
-  names: Sequence[str] | None,
+  names: Names | None,
 ) -> np.ndarray:
   """Returns the indices of `data.examples_per_class` training images of each class."""
   count = fields.examples_per_class

@@ -358,7 +358,7 @@ def what_was_evaluated(
     'step': step,
     'of_steps': run.plan.total_steps,
     'split': split,
-    'examples': len(dataset.splits[split]),
+    'examples': len(dataset.splits.get(split, ())),
     'data': dataset.origin or dataset.name,
     'fingerprint': dataset.fingerprint,
     'notes': list(notes),

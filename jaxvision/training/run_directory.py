@@ -139,6 +139,10 @@ class RunDirectory:
   def data_info(self) -> DatasetInfo | None:
     """Returns the same as an object; None where no data are known yet."""
     known = self.dataset()
+    if known is None and self.dataset_file.exists():
+      raise UserError(
+        f'{self.dataset_file} is damaged: restore it, or replace the run with --overwrite'
+      )
     return None if known is None else DatasetInfo.from_dict(known)
 
   def trained_on(self) -> DatasetInfo:

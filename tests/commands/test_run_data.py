@@ -9,6 +9,7 @@ import pytest
 from command_line import DIGITS, assert_refused
 from PIL import Image
 
+import jaxvision
 from jaxvision import data
 from jaxvision.tasks.classification import Classification
 from jaxvision.training.run_directory import RunDirectory
@@ -258,3 +259,25 @@ def test_the_report_of_a_stopped_run_says_so(call, run, undrawn):
   note = 'This run is unfinished: it stands at step 3 of 6.'
   assert _report(run)['notes'] == [note]
   assert _report(run)['evaluated']['of_steps'] == 6
+
+
+def test_all_of_arrays_counts_on_a_run_of_other_data(run, undrawn):
+  images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+  found = jaxvision.evaluate(
+    run, data=(images, ['dog', 'dog', 'dog', 'dog', 'cat', 'dog']), quiet=True
+  )
+  assert (found['split'], found['examples']) == ('test', 6)
+  (folder,) = (run / 'evaluations').iterdir()
+  assert _report(folder)['evaluated']['examples'] == 6
+  with pytest.raises(jaxvision.UserError, match='class "eel"'):
+    jaxvision.evaluate(run, data=(images, ['dog', 'eel'] * 3), quiet=True)
+  with pytest.raises(jaxvision.UserError, match='set data.image_size'):
+    jaxvision.evaluate(run, data=(images[:, :4, :4], ['dog', 'cat'] * 3), quiet=True)
+
+
+def test_a_damaged_record_of_the_data_is_not_taken_for_none(call, run):
+  (run / 'dataset.json').write_text('{"name": ')
+  before = _files(run)
+  for command in ('train', 'eval'):
+    assert_refused(call(command, f'--workdir={run}'), 'dataset.json is damaged')
+  assert _files(run) == before
