@@ -271,8 +271,9 @@ def test_all_of_arrays_counts_on_a_run_of_other_data(run, undrawn):
   assert _report(folder)['evaluated']['examples'] == 6
   with pytest.raises(jaxvision.UserError, match='class "eel"'):
     jaxvision.evaluate(run, data=(images, ['dog', 'eel'] * 3), quiet=True)
-  with pytest.raises(jaxvision.UserError, match='set data.image_size'):
-    jaxvision.evaluate(run, data=(images[:, :4, :4], ['dog', 'cat'] * 3), quiet=True)
+  colour = np.repeat(images, 3, axis=3)
+  with pytest.raises(jaxvision.UserError, match=r'and data\.channels'):
+    jaxvision.evaluate(run, data=(colour, ['dog', 'cat'] * 3), quiet=True)
 
 
 def test_a_damaged_record_of_the_data_is_not_taken_for_none(call, run):
