@@ -1,7 +1,7 @@
 """Your own image folder: --config.data.root=DIR with DIR/{train,test}/CLASS/*.jpg.
 
-Without a test folder a fifth of the images, the same share of each class, is the test
-split. Images are scaled and cropped to 64x64; for photographs that need more, raise
+Without a test folder about a fifth of the images of each class is the test split.
+Images are scaled and cropped to 64x64; for photographs that need more, raise
 data.image_size and take a larger model.
 """
 

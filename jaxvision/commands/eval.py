@@ -1,6 +1,9 @@
 """`jaxvision eval`: evaluation of a run, or of weights that came from elsewhere."""
 
 import argparse
+import dataclasses
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,18 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import data as data_lib
 from jaxvision.commands.workdir import workdir_of
+from jaxvision.data.dataset import Dataset, with_classes
+from jaxvision.data.identity import table_of
 from jaxvision.data.info import DatasetInfo
+from jaxvision.data.splitting import WHOLE
 from jaxvision.errors import UserError
 from jaxvision.training import pretrained, runtime
-from jaxvision.training.evaluation import SplitEvaluator, check_split
+from jaxvision.training.evaluation import (
+  SplitEvaluator,
+  check_split,
+  ended_early,
+  what_was_evaluated,
+)
 from jaxvision.training.logging import describe, speaker, warn
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.parts import resolve_parts, resolve_recorded
@@ -22,6 +33,14 @@ from jaxvision.training.summary import describe_data
 
 # What may be overridden: where the data are, and how a trained run is measured.
 _OVERRIDABLE = ('data.', 'eval_batch_size', 'evaluation.')
+_PLACE = ('name', 'root', 'dir')  # fields of `data` that say where data are
+# What cannot change a measure, or is told as other data.
+_NEUTRAL = {
+  *(f'data.{field}' for field in _PLACE),
+  'data.pipeline',
+  'data.resident_limit_mb',
+  'eval_batch_size',
+}
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -47,17 +66,22 @@ def evaluate(
   quiet: bool = False,
   data: Any = None,
 ) -> dict[str, Any]:
-  """Evaluates a run on a split of its data and writes the report anew.
+  """Evaluates a run on a split of its data, or on other data, and writes a report.
+
+  The evaluation that a run is judged by, that of its last checkpoint on its test split,
+  writes `report/` anew; any other writes a report of its own, `evaluations/NAME/report/`,
+  which says what it measured. Of other data (named by `data.root`, `data.name` or `data`)
+  without a test split all images count; their classes are known by their names.
 
   Args:
     workdir: of a training run.
-    split: 'test', 'validation' or 'train'; the report is of that split. None: 'test';
-      of a GAN `evaluation.reference`.
+    split: 'test', 'validation' or 'train'. None: 'test'; of a GAN
+      `evaluation.reference`.
     checkpoint: 'last', 'best', or a step.
     overrides: 'data.dir=DIR' and the like: where the data are now; of a GAN also
       'evaluation.features=WORKDIR' and the like: what measures it.
     quiet: print nothing.
-    data: a `Dataset`, of a run that was trained on one.
+    data: a `Dataset` or arrays, of a run that was trained on some, or to measure on.
 
   Returns:
     {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'} or the measures of
@@ -65,26 +89,21 @@ def evaluate(
     brought up to date there for the last checkpoint of a finished run.
 
   Raises:
-    UserError: no run, no checkpoint, no such split, or the data are not there.
+    UserError: no run, no checkpoint, no such split; the data are not there, are no longer
+      those that the run trained on, or have a class that it does not know.
   """
   say = speaker(quiet)
   directory = RunDirectory(workdir)
   config = directory.config()
   changed = _overridden(directory, config, overrides)
+  settings = _settings(config, changed)
   runtime.start(config)
   trained_on = directory.trained_on()
   if origin := directory.pretrained():
     facts = pretrained.WeightsSource.from_dict(origin).facts
     changed = pretrained.adopt(changed, facts)
   parts = resolve_recorded(directory, config)
-  if trained_on.fingerprint and data is None and parts.data is None:
-    raise UserError(
-      f'eval: {workdir} was trained on arrays that were passed from Python: pass them '
-      'again, as in jaxvision.evaluate(workdir, data=...)'
-    )
-  dataset = data_lib.load(changed.data, source=parts.data if data is None else data)
-  info = DatasetInfo.of(dataset)
-  _check_same_kind(workdir, info, trained_on)
+  dataset, own = _find_data(directory, changed, recorded=parts.data, given=data)
   # The normalisation is the run's own, also on other data.
   run = Run.build(
     changed, trained_on, parts=parts, mesh=make_mesh(), directory=directory
@@ -94,12 +113,214 @@ def evaluate(
   evaluator = run.task.evaluator(run, dataset, dataset, state)
   final = evaluator.final(state, split)
   summary = directory.summary()
-  if summary and checkpoint == 'last':
+  last = checkpoint == 'last' or step == (summary or {}).get('steps')
+  unlike = Unlike(
+    split='' if split in (None, evaluator.final_split) else split,
+    step=None if last else step,
+    data=None if own else dataset,
+    settings=settings,
+  )
+  if summary and not unlike.name:
     summary = evaluator.updated_summary(summary, final)
-  page = final.write_report(summary or {'config_name': config.name})
+  evaluated = what_was_evaluated(
+    run,
+    dataset,
+    split=split or evaluator.final_split,
+    step=step,
+    of_run=not unlike.name,
+    notes=unlike.notes(run, summary, step),
+  )
+  elsewhere = (directory.evaluations / unlike.name,) if unlike.name else ()
+  shown = _summary_at(run, summary, step) | {'evaluated': evaluated}
+  page = final.write_report(shown, *elsewhere)
   say(f'{final.line}; checkpoint of step {step}')
+  for note in evaluated['notes']:
+    say(note)
   say(f'report: {page}')
   return {**final.result, 'step': step}
+
+
+def _find_data(
+  directory: RunDirectory, config: ConfigDict, *, recorded: Any, given: Any
+) -> tuple[Dataset, bool]:
+  """Returns the data to measure on, and whether they are the run's own.
+
+  Args:
+    directory: of the run.
+    config: says where the data are.
+    recorded: the function of the run's config that makes them, or None.
+    given: data passed from Python, or None.
+  """
+  before = directory.config().data
+  moved = [field for field in _PLACE if config.data[field] != before[field]]
+  source = given
+  if given is None and 'name' not in moved:
+    source = recorded
+    if not directory.trained_on().named and source is None:
+      raise UserError(
+        f'eval: {directory.path} was trained on arrays that were passed from Python: '
+        'pass them again, as in jaxvision.evaluate(workdir, data=...)'
+      )
+  may_be_other = given is not None or bool(moved)
+  dataset = load_own_data(directory, config, source, may_be_other=may_be_other)
+  if dataset is not None:
+    return dataset, True
+  return load_other_data(directory, config, source), False
+
+
+def load_own_data(
+  directory: RunDirectory, config: ConfigDict, source: Any, *, may_be_other: bool
+) -> Dataset | None:
+  """Returns the data of a run, wherever they are now, with its splits.
+
+  Args:
+    directory: of the run.
+    config: says where the data are.
+    source: data of the user's own, or None.
+    may_be_other: whether they may be other data than the run's.
+
+  Returns:
+    The data set; None where it is other data than the run's, and may be.
+
+  Raises:
+    UserError: they are not there, or not those that the run trained on.
+  """
+  rule = directory.trained_on().split_rule
+  try:
+    dataset = data_lib.load(config.data, source=source, split_rule=rule)
+  except UserError:
+    if may_be_other:  # a folder of one class can be measured, though not trained on
+      return None
+    raise
+  different = directory.data_difference(dataset)
+  if different and not may_be_other:
+    raise UserError(
+      f'eval: the run in {directory.path} trained on other data than {dataset.name} is '
+      f'now ({different}): restore the data, or name others with --config.data.root=DIR'
+    )
+  return None if different else dataset
+
+
+def load_other_data(
+  directory: RunDirectory, config: ConfigDict, source: Any
+) -> Dataset:
+  """Returns data that a run did not train on, with the class numbers of the run.
+
+  All of a set that has no test split counts as one.
+
+  Raises:
+    UserError: the set is not there, or its images or classes are of another kind.
+  """
+  dataset = data_lib.load(config.data, source=source, split_rule=WHOLE)
+  known, name = directory.trained_on(), dataset.origin or dataset.name
+  if tuple(dataset.image_shape) != known.image_shape:
+    raise UserError(
+      f'eval: {name} has images of {tuple(dataset.image_shape)}, the run in '
+      f'{directory.path} takes {known.image_shape}: set data.image_size and '
+      'data.channels'
+    )
+  if dataset.label_kind != known.label_kind or (
+    known.label_kind != 'class' and dataset.class_names != known.class_names
+  ):
+    raise UserError(
+      f'eval: {name} has other labels than the run in {directory.path} was trained on'
+    )
+  return with_classes(dataset, known.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlike:
+  """What is unlike the evaluation that a run is judged by.
+
+  Attributes:
+    split: the other split, or ''.
+    step: of another checkpoint than the last, or None.
+    data: other data, or None.
+    settings: other fields of the config that bear on the result: path -> value.
+  """
+
+  split: str
+  step: int | None
+  data: Dataset | None
+  settings: Mapping[str, Any]
+
+  @property
+  def name(self) -> str:
+    """The folder of the report: other for other measurements, '' for the run's own."""
+    words = []
+    if self.data:
+      place = self.data.origin.partition(',')[0].removesuffix('/CLASS')
+      words += [Path(place or self.data.name).name, self.data.fingerprint[:8]]
+    words += [self.split] if self.split else []
+    words += [f'step-{self.step}'] if self.step is not None else []
+    for path, value in self.settings.items():
+      words += [f'{path.rpartition(".")[2]}-{value}']
+    return re.sub(r'[^\w.=-]+', '-', '-'.join(words))[:120]
+
+  def notes(self, run: Run, summary: dict[str, Any] | None, step: int) -> list[str]:
+    """Returns the same in sentences, and first whether the run took all its steps.
+
+    Args:
+      run: the run.
+      summary: None where it has not ended.
+      step: of the checkpoint.
+    """
+    notes, total_steps = [], run.plan.total_steps
+    if self.step is None and (summary is None or summary.get('stopped_by')):
+      reason = summary['stopped_by'] if summary else None
+      notes += [ended_early(step, total_steps, reason)]
+    if self.data:
+      count = len(self.data.splits.get(self.split or 'test', ()))
+      notes += [
+        "Measured on other data than the run's: "
+        f'{self.data.origin or self.data.name}, {count:,} images.'
+      ]
+      then, now = run.directory.images(), table_of(self.data)
+      if then and now and (seen := then.trained_on(now)):
+        notes += [
+          f'{seen:,} of these images have the names and sizes of images that the run '
+          'trained on.'
+        ]
+    if self.split:
+      notes += [f'Measured on the {self.split} split.']
+    if self.step is not None:
+      notes += [
+        f'Measured at the checkpoint of step {self.step:,} of {total_steps:,}, not the '
+        'last of the run.'
+      ]
+    if self.settings:
+      fields = ', '.join(f'{path}={value}' for path, value in self.settings.items())
+      notes += [f"Measured with settings that are not the run's: {fields}."]
+    return notes
+
+
+def _settings(config: ConfigDict, changed: ConfigDict) -> dict[str, Any]:
+  """Returns the fields that bear on what is measured and differ from the run's."""
+  before, after = config_lib.decisive(config), config_lib.decisive(changed)
+  return {
+    path: value
+    for path, value in after.items()
+    if path not in _NEUTRAL and value != before.get(path)
+  }
+
+
+def _summary_at(run: Run, summary: dict[str, Any] | None, step: int) -> dict[str, Any]:
+  """Returns what a report says of the run at a checkpoint."""
+  at = {'steps': step, 'epochs': step / run.plan.steps_per_epoch}
+  if summary is None:
+    config = run.config
+    return {
+      'config_name': config.name,
+      'task': config.task,
+      'model': config.model.name,
+      'seed': config.seed,
+      'measure': run.task.measure,
+      **at,
+    }
+  if step == summary.get('steps'):
+    return summary
+  # What training measured last is not of this checkpoint.
+  return summary | dict.fromkeys(k for k in summary if k.startswith('train_')) | at
 
 
 def _overridden(
@@ -118,20 +339,6 @@ def _overridden(
       f'eval_batch_size and evaluation.* may be overridden ({refused[0]})'
     )
   return changed
-
-
-def _check_same_kind(
-  workdir: str | Path, info: DatasetInfo, trained_on: DatasetInfo
-) -> None:
-  if info.class_names != trained_on.class_names:
-    raise UserError(
-      f'eval: {info.name} has other classes than the run in {workdir} was trained on'
-    )
-  if info.image_shape != trained_on.image_shape:
-    raise UserError(
-      f'eval: {info.name} has images of {info.image_shape}, the run in {workdir} takes '
-      f'{trained_on.image_shape}: set data.image_size and data.channels'
-    )
 
 
 def evaluate_weights(

@@ -12,8 +12,8 @@ from jaxvision import data
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.data.sources.folder import list_images
-from jaxvision.data.sources.image_headers import file_names, read_headers
-from jaxvision.errors import UserError
+from jaxvision.data.sources.image_headers import read_headers
+from jaxvision.errors import UserError, printable
 from jaxvision.io import output_directory, writing
 from jaxvision.reports.dataset import duplicates, exploration
 from jaxvision.reports.dataset.augmented import augmented
@@ -111,9 +111,9 @@ def _explored(run: Run, dataset: Dataset, images: int) -> Exploration:
   headers, files = None, {}
   if config.data.name == 'folder':
     headers = read_headers(list_images(config.data.root))
-    files = file_names(dataset.splits)
-    if not files:  # decoded arrays have none; the same splits as files do
-      files = file_names(data.load(config.data, pipeline='streaming').splits)
+    files = {
+      split: list(map(printable, found.names)) for split, found in dataset.files.items()
+    }
   return Exploration(
     config_name=config.name,
     dataset=dataset,

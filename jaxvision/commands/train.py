@@ -24,7 +24,11 @@ from jaxvision.training import parts as parts_lib
 from jaxvision.training import pretrained, runtime
 from jaxvision.training.callbacks import Callback, CallbackList, TrainContext
 from jaxvision.training.checkpoints import Checkpoints
-from jaxvision.training.evaluation import RunEvaluator
+from jaxvision.training.evaluation import (
+  RunEvaluator,
+  ended_early,
+  what_was_evaluated,
+)
 from jaxvision.training.features import precompute
 from jaxvision.training.logging import (
   JsonLinesLogger,
@@ -89,11 +93,15 @@ def train(
   if not overwrite:
     parts_lib.check_unchanged(directory, config, resolved)
   adopted, start = pretrained.begin(config, None if overwrite else directory)
-  dataset = data_lib.load(adopted.data, source=resolved.data)
+  known = None if overwrite else directory.data_info()
+  dataset = data_lib.load(
+    adopted.data,
+    source=resolved.data,
+    split_rule=known.split_rule if known else None,
+  )
+  if not overwrite:
+    check_same_data(directory, dataset)
   info = DatasetInfo.of(dataset)
-  if resolved.data is None or getattr(resolved.data, 'split_settings', ()):
-    # Not arrays or a function of the user's: found again by its name, wherever it is.
-    info = dataclasses.replace(info, fingerprint='')
   run = Run.build(
     adopted, info, parts=resolved, compiler=compiler or Compiler(), directory=directory
   )
@@ -104,8 +112,6 @@ def train(
   if start and start.weights:
     loaded = pretrained.match(start.weights, run)
     say(pretrained.describe(start, loaded, run))
-  if not overwrite:
-    check_same_data(directory, info)
   terminal = Terminal(run.plan.images_per_step, quiet)
   listeners = CallbackList([JsonLinesLogger(), terminal, *named, *callbacks])
   with directory.locked(), stop_on_signal() as stop:
@@ -113,7 +119,7 @@ def train(
     parts_lib.record(directory, config, resolved)
     if start:
       write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
-    write_json(directory.dataset_file, dataclasses.asdict(info))
+    directory.record_data(dataset)
     with _checkpoints(run) as checkpoints:
       timer = RunTimer(begun)
       session = _Session(run, dataset, checkpoints, listeners, timer, start, say)
@@ -196,15 +202,13 @@ def with_parts(
   return config_lib.freeze(config), parts
 
 
-def check_same_data(directory: RunDirectory, info: DatasetInfo) -> None:
-  """Raises UserError where arrays are not those that the run began with."""
-  known = directory.dataset()
-  if known and known.get('fingerprint') not in (None, '', info.fingerprint):
+def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
+  """Raises UserError where the data are not those that the run began with."""
+  if different := directory.data_difference(dataset):
     raise UserError(
-      f'workdir {directory.path} holds a run on other data ({known["name"]}, sha256 '
-      f'{known["fingerprint"][:12]}, now {info.fingerprint[:12] or "none"}): pass the '
-      'same arrays, choose another directory with --workdir=DIR, or replace that run '
-      'with --overwrite'
+      f'workdir {directory.path} holds a run on other data than {dataset.name} is now '
+      f'({different}): restore the data, choose another directory with --workdir=DIR, or '
+      'replace that run with --overwrite'
     )
 
 
@@ -386,7 +390,14 @@ class _Session:
       write_json(run.directory.summary_file, summary)
     else:
       summary = evaluator.updated_summary(known, final)
-    page = final.write_report(summary) if run.config.report else None
+    page = None
+    if run.config.report:
+      early = summary.get('stopped_by')
+      notes = [ended_early(step, run.plan.total_steps, early)] if early else []
+      evaluated = what_was_evaluated(
+        run, self.dataset, split=evaluator.final_split, step=step, notes=notes
+      )
+      page = final.write_report(summary | {'evaluated': evaluated})
     self.say(final.line)
     if page:
       self.say(f'report: {page}')

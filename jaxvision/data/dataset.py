@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxvision.data.decode import PLAIN, BoxOf, Resizing, fit_image
+from jaxvision.errors import UserError
 
 LABEL_KINDS = ('class', 'multilabel', 'regression')
 
@@ -177,6 +178,41 @@ def read_crops(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class RelabelledSource:
+  """The images of another source with other labels."""
+
+  source: Source
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def __getitem__(self, index: int) -> Example:
+    return self.source[index][0], self.labels[index]
+
+  def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+    images = (image for image, _ in read_many(self.source, indices))
+    return [(image, self.labels[i]) for image, i in zip(images, indices)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Files:
+  """The files of the images of a split.
+
+  Attributes:
+    names: n paths relative to the folder of the set, with slashes.
+    sizes: int64 [n], bytes.
+  """
+
+  names: tuple[str, ...]
+  sizes: np.ndarray
+
+  def take(self, indices: np.ndarray) -> 'Files':
+    """Returns the files at `indices`."""
+    return Files(tuple(self.names[i] for i in indices.tolist()), self.sizes[indices])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
   """One labelled set of images, ready for a pipeline.
 
@@ -198,9 +234,12 @@ class Dataset:
     measured: whether `mean` and `std` were measured on the training split.
     split_settings: `test_fraction`, `train_fraction`, `split_seed` and
       `examples_per_class` that the splits were made with; () for splits as they came.
+    split_rule: 'path', 'index' or 'whole'; see `splitting`.
     fingerprint: SHA-256 that identifies the examples and their splits, wherever they are
       stored: class names, image shape and labels; of a folder the names and sizes of the
       files too, and of arrays their pixels.
+    named: whether `load` finds the set again by the section `data` alone.
+    files: split -> the files of its images, where they have files of their own.
   """
 
   name: str
@@ -218,7 +257,10 @@ class Dataset:
   label_kind: str = 'class'
   measured: bool = True
   split_settings: tuple[float, ...] = ()
+  split_rule: str = 'index'
   fingerprint: str = ''
+  named: bool = False
+  files: Mapping[str, Files] = dataclasses.field(default_factory=dict)
 
   @property
   def num_classes(self) -> int:
@@ -229,6 +271,38 @@ class Dataset:
   def label_shape(self) -> tuple[int, ...]:
     """The shape of the label of one example: (), (K,) or (D,)."""
     return self.splits['train'].labels.shape[1:]
+
+
+def with_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
+  """Returns a set of images with the class numbers of other class names.
+
+  Args:
+    dataset: whose classes are some of `class_names`, or all, in any order.
+    class_names: the names in their new order.
+
+  Raises:
+    UserError: a class that is not among them.
+  """
+  if dataset.class_names == tuple(class_names):
+    return dataset
+  place = {name: k for k, name in enumerate(class_names)}
+  if unknown := [name for name in dataset.class_names if name not in place]:
+    raise UserError(
+      f'class "{unknown[0]}" of {dataset.origin or dataset.name} is not among the '
+      f'{len(place)} classes of the run ({", ".join(list(place)[:5])}'
+      f'{", ..." if len(place) > 5 else ""}): leave it out or rename it'
+    )
+  numbers = np.array([place[name] for name in dataset.class_names], np.int32)
+  mapped: dict[int, Source] = {}
+  for source in dataset.splits.values():  # two splits may be one source
+    labels = numbers[source.labels]
+    mapped[id(source)] = (
+      ArraySource(source.images, labels)
+      if isinstance(source, ArraySource)
+      else RelabelledSource(source, labels)
+    )
+  splits = {split: mapped[id(source)] for split, source in dataset.splits.items()}
+  return dataclasses.replace(dataset, splits=splits, class_names=tuple(class_names))
 
 
 def fingerprint(

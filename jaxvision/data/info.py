@@ -22,7 +22,10 @@ class DatasetInfo:
     skipped: unreadable files that were passed over.
     crop_fraction, interpolation: how images of other sizes are brought to the shape.
     label_kind: 'class', 'multilabel' or 'regression'.
-    fingerprint: see `Dataset`; in dataset.json of data of the user's own, else ''.
+    split_rule: 'path' or 'index', see `splitting`; runs that began before there was
+      another rule name none and have the second.
+    fingerprint: see `Dataset`; '' where a run of an earlier version stored none.
+    named: see `Dataset`.
     class_counts: training images of each class; empty where labels are no classes.
   """
 
@@ -37,7 +40,9 @@ class DatasetInfo:
   crop_fraction: float = 1.0
   interpolation: str = 'bilinear'
   label_kind: str = 'class'
+  split_rule: str = 'index'
   fingerprint: str = ''
+  named: bool = True
   class_counts: tuple[int, ...] = ()
 
   @classmethod
@@ -60,7 +65,9 @@ class DatasetInfo:
       crop_fraction=float(dataset.crop_fraction),
       interpolation=dataset.interpolation,
       label_kind=dataset.label_kind,
+      split_rule=dataset.split_rule,
       fingerprint=dataset.fingerprint,
+      named=dataset.named,
       class_counts=counts,
     )
 
@@ -68,4 +75,5 @@ class DatasetInfo:
   def from_dict(cls, values: dict[str, Any]) -> 'DatasetInfo':
     """Returns the facts that `dataclasses.asdict` wrote to JSON."""
     known: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return cls(**known)
+    # Earlier versions stored a fingerprint of data of the user's own alone.
+    return cls(**{'named': not known.get('fingerprint')} | known)

@@ -1,7 +1,6 @@
 """From the fields of `config.data` to a `Dataset`: find, decode once, split, measure."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +10,20 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvision import config
-from jaxvision.data import cache, splitting
+from jaxvision.data import cache, splitting, statistics
 from jaxvision.data.dataset import (
   ArraySource,
   Dataset,
+  Files,
   ResizedSource,
   Source,
   SubsetSource,
   fingerprint,
-  mean_std,
   read_many,
 )
 from jaxvision.data.decode import PLAIN, Resizing
-from jaxvision.data.scan import in_order, scan
+from jaxvision.data.identity import ImageTable
+from jaxvision.data.scan import in_order
 from jaxvision.data.sources import (
   arrays,
   digits,
@@ -35,12 +35,16 @@ from jaxvision.data.sources import (
 from jaxvision.data.sources.source import DatasetSource, Decoding, OpenedDataset
 from jaxvision.errors import UserError, printable
 
-STATISTICS_SAMPLE = 10_000
-
 _log = logging.getLogger(__name__)
 
 
-def load(data: str | ConfigDict, *, source: Any = None, **overrides: Any) -> Dataset:
+def load(
+  data: str | ConfigDict,
+  *,
+  source: Any = None,
+  split_rule: str | None = None,
+  **overrides: Any,
+) -> Dataset:
   """Loads a data set.
 
   A set from TFDS or from a folder is decoded once and cached; the next start maps the
@@ -51,7 +55,8 @@ def load(data: str | ConfigDict, *, source: Any = None, **overrides: Any) -> Dat
   A set without a test split loses `test_fraction` of its examples to one; then
   `1 - train_fraction` of what is left for training becomes 'validation', and of the rest
   the training split keeps `examples_per_class`. The draws are stratified by class and
-  depend on `split_seed` alone.
+  depend on `split_seed` alone; of a folder each image is drawn by its relative path, and
+  stays where it is when others are added or removed.
 
   Mean and deviation are those of the training split, or of a seeded sample of 10,000
   of its images where the set is larger than `resident_limit_mb`.
@@ -61,6 +66,8 @@ def load(data: str | ConfigDict, *, source: Any = None, **overrides: Any) -> Dat
     source: a data set of the user's own, instead of the one that `data.name` names: a
       `Dataset`, (images, labels) or what else `from_arrays` takes, or a function that
       returns either and takes nothing or the section `data`.
+    split_rule: 'path', 'index' or 'whole', see `splitting`; by default 'path' for
+      folders and 'index' for other sets. A run of an earlier version has 'index'.
     **overrides: fields of that section.
 
   Raises:
@@ -82,20 +89,25 @@ def load(data: str | ConfigDict, *, source: Any = None, **overrides: Any) -> Dat
     fields = config.validate(ConfigDict({'data': given | overrides})).data
   decoding = _decoding(fields)
   if source is not None:
-    return _from_source(source, fields, decoding)
+    return _from_source(source, fields, decoding, split_rule)
   if fields.name == 'digits':
-    return _in_memory(digits.open_digits(decoding), fields)
+    dataset = _in_memory(digits.open_digits(decoding), fields, split_rule)
+    return dataclasses.replace(dataset, named=True)
   if fields.name == 'synthetic':
-    return _in_memory(_open_synthetic(fields, decoding), fields)
+    dataset = _in_memory(_open_synthetic(fields, decoding), fields, split_rule)
+    return dataclasses.replace(dataset, named=True)
   if fields.name == 'folder':
-    return _decoded_once(folder.locate(fields.root, decoding), fields)
+    to_train = split_rule != splitting.WHOLE
+    located = folder.locate(fields.root, decoding, to_train)
+    return _decoded_once(located, fields, split_rule)
   if user_function.is_function(fields.name):
     raise UserError(
       f'config: data.name "{fields.name}" names a function: pass it, '
       'load(config.data, source=function)'
     )
   root = cache.directory(fields.cache_dir)
-  return _decoded_once(tfds.locate(fields.name, fields.dir, decoding, root), fields)
+  located = tfds.locate(fields.name, fields.dir, decoding, root)
+  return _decoded_once(located, fields, split_rule)
 
 
 def _decoding(fields: ConfigDict) -> Decoding:
@@ -120,7 +132,9 @@ def _open_synthetic(fields: ConfigDict, decoding: Decoding) -> OpenedDataset:
   )
 
 
-def _from_source(source: Any, fields: ConfigDict, decoding: Decoding) -> Dataset:
+def _from_source(
+  source: Any, fields: ConfigDict, decoding: Decoding, split_rule: str | None
+) -> Dataset:
   """Loads a data set of the user's own: a Dataset, arrays, or a function."""
   if callable(source):
     given = user_function.call(source, fields)
@@ -132,9 +146,12 @@ def _from_source(source: Any, fields: ConfigDict, decoding: Decoding) -> Dataset
   height, width, channels = stored = tuple(given.image_shape)
   size = fields.image_size
   shape = (size or height, size or width, fields.channels or channels)
-  mean, std = _given(fields, shape)
+  mean, std = statistics.given(fields, shape)
   if given.split_settings:
-    if given.split_settings != splitting.settings(fields) or shape != stored:
+    asked = split_rule == splitting.WHOLE or (
+      given.split_settings == splitting.settings(fields)
+    )
+    if not asked or shape != stored:
       raise UserError(
         f'config: {given.name} was loaded with other fields of data than the config has: '
         'pass it the section config.data, data.load(config.data, ...)'
@@ -163,31 +180,37 @@ def _from_source(source: Any, fields: ConfigDict, decoding: Decoding) -> Dataset
     synthetic=given.synthetic,
     label_kind=given.label_kind,
   )
-  return _in_memory(opened, fields, None if given.measured else (given.mean, given.std))
+  known = None if given.measured else (given.mean, given.std)
+  return _in_memory(opened, fields, split_rule, known)
 
 
 def _in_memory(
-  opened: OpenedDataset, fields: ConfigDict, known: cache.Statistics | None = None
+  opened: OpenedDataset,
+  fields: ConfigDict,
+  split_rule: str | None,
+  known: cache.Statistics | None = None,
 ) -> Dataset:
   """Loads a set that needs no cache; `known` are its mean and deviation, if given."""
-  pipeline = _pipeline(opened.decoded_bytes, fields)
+  pipeline = statistics.pipeline(opened.decoded_bytes, fields)
   pools = opened.pools
   if pipeline == 'resident':
     pools = {p: _as_arrays(source, opened.image_shape) for p, source in pools.items()}
   labels = {p: source.labels for p, source in pools.items()}
-  splits = splitting.carve(labels, opened.class_names, fields)
-  mean, std = _given(fields, opened.image_shape)
+  rule = _rule(split_rule, named=False)
+  splits = splitting.carve(labels, opened.class_names, fields, rule=rule)
+  mean, std = statistics.given(fields, opened.image_shape)
   if not mean and known:
     mean, std = known
   measured = not mean
   if measured:
     rows = splits['train'][1]
-    rows = _sampled(len(pools['train']), rows, opened.decoded_bytes, fields)
-    mean, std = _measure(pools['train'], rows, opened.image_shape)
+    rows = statistics.sampled(len(pools['train']), rows, opened.decoded_bytes, fields)
+    mean, std = statistics.measure(pools['train'], rows, opened.image_shape)
   return _dataset(
     opened,
     fields,
     splits=_take_splits(pools, splits),
+    split_rule=rule,
     content=opened.fingerprint,
     label_kind=opened.label_kind,
     synthetic=opened.synthetic,
@@ -203,13 +226,17 @@ def _dataset(
   fields: ConfigDict,
   *,
   splits: Mapping[str, Source],
-  content: str,
+  content: str = '',
   label_kind: str = 'class',
+  files: Mapping[str, Files] | None = None,
   **known: Any,
 ) -> Dataset:
   """Puts a data set together; `known` are further fields of it."""
   # Names of folders, or of whatever a user's own data has, go to terminals and pages.
   class_names = tuple(map(printable, found.class_names))
+  labels = {split: source.labels for split, source in splits.items()}
+  if files:
+    content, labels = ImageTable.of(files, labels).digest(), {}
   return Dataset(
     name=found.name,
     splits=splits,
@@ -219,18 +246,24 @@ def _dataset(
     label_kind=label_kind,
     split_settings=splitting.settings(fields),
     fingerprint=fingerprint(
-      class_names,
-      found.image_shape,
-      label_kind,
-      {split: source.labels for split, source in splits.items()},
-      content,
+      class_names, found.image_shape, label_kind, labels, content
     ),
+    files=files or {},
     **known,
     **_decoding(fields).resizing._asdict(),
   )
 
 
-def _decoded_once(source: DatasetSource, fields: ConfigDict) -> Dataset:
+def _rule(split_rule: str | None, named: bool) -> str:
+  """Returns how the splits are made, of images with names or without."""
+  if split_rule is None or (split_rule == splitting.PATH and not named):
+    return splitting.PATH if named else splitting.INDEX
+  return split_rule
+
+
+def _decoded_once(
+  source: DatasetSource, fields: ConfigDict, split_rule: str | None
+) -> Dataset:
   """Loads a set through the cache, which is written where it does not hold the set."""
   root = cache.directory(fields.cache_dir)
   full_path, labels_path = root / source.key, root / f'{source.key}-labels'
@@ -243,7 +276,7 @@ def _decoded_once(source: DatasetSource, fields: ConfigDict) -> Dataset:
   else:
     opened = source.open()
     size = opened.decoded_bytes
-  pipeline = _pipeline(size, fields)
+  pipeline = statistics.pipeline(size, fields)
 
   if pipeline == 'resident':
     if cached is None or not cached.images:
@@ -253,20 +286,35 @@ def _decoded_once(source: DatasetSource, fields: ConfigDict) -> Dataset:
     pools = _cached_pools(cached)
   else:
     # The labels alone may have been cached under another limit.
-    if cached is None or (cached.moments is None and _measures_all(size, fields)):
+    if cached is None or (
+      cached.moments is None and statistics.measures_all(size, fields)
+    ):
       cached = _write(labels_path, opened or source.open(), fields, with_images=False)
     pools = _opened_pools(source, cached)
   skipped = _report_skipped(cached)
-  splits = splitting.carve(cached.labels, cached.class_names, fields)
-  mean, std = _given(fields, cached.image_shape)
+  files = {
+    pool: found.take(cached.kept[pool]) if pool in cached.kept else found
+    for pool, found in source.files.items()
+  }
+  rule = _rule(split_rule, named=bool(files))
+  names = {pool: found.names for pool, found in files.items()}
+  splits = splitting.carve(
+    cached.labels, cached.class_names, fields, rule=rule, names=names
+  )
+  mean, std = statistics.given(fields, cached.image_shape)
   measured = not mean
   if measured:
-    mean, std = _statistics(cached, pools['train'], splits['train'][1], size, fields)
+    rows = splits['train'][1]
+    mean, std = statistics.of_cached(
+      cached, pools['train'], rows, size=size, fields=fields, rule=rule
+    )
   return _dataset(
     cached,
     fields,
     splits=_take_splits(pools, splits),
-    content=source.content,
+    files=_take_files(files, splits),
+    split_rule=rule,
+    named=True,
     mean=mean,
     std=std,
     measured=measured,
@@ -279,7 +327,7 @@ def _write(
   path: Path, opened: OpenedDataset, fields: ConfigDict, *, with_images: bool
 ) -> cache.CachedSet:
   decode = with_images or fields.skip_unreadable
-  decode = decode or _measures_all(opened.decoded_bytes, fields)
+  decode = decode or statistics.measures_all(opened.decoded_bytes, fields)
   if decode:
     count = sum(map(len, opened.pools.values()))
     _log.info('decoding %d images of %s into %s, once', count, opened.origin, path)
@@ -327,21 +375,6 @@ def _report_skipped(cached: cache.CachedSet) -> int:
   return skipped
 
 
-def _limit(fields: ConfigDict) -> int:
-  return fields.resident_limit_mb * 2**20
-
-
-def _pipeline(decoded_bytes: int, fields: ConfigDict) -> str:
-  if fields.pipeline != 'auto':
-    return fields.pipeline
-  return 'resident' if decoded_bytes <= _limit(fields) else 'streaming'
-
-
-def _measures_all(decoded_bytes: int, fields: ConfigDict) -> bool:
-  """Returns whether mean and deviation are those of all training images."""
-  return not fields.mean and decoded_bytes <= _limit(fields)
-
-
 def _take_splits(
   pools: Mapping[str, Source], splits: splitting.Splits
 ) -> dict[str, Source]:
@@ -349,6 +382,16 @@ def _take_splits(
   for split, (pool, indices) in splits.items():
     taken[split] = pools[pool] if indices is None else _take(pools[pool], indices)
   return taken
+
+
+def _take_files(
+  files: Mapping[str, Files], splits: splitting.Splits
+) -> dict[str, Files]:
+  return {
+    split: files[pool] if indices is None else files[pool].take(indices)
+    for split, (pool, indices) in splits.items()
+    if files
+  }
 
 
 def _take(source: Source, indices: np.ndarray) -> Source:
@@ -372,63 +415,3 @@ def _as_arrays(source: Source, image_shape: tuple[int, int, int]) -> ArraySource
   for _ in in_order(decode, chunks):
     pass
   return ArraySource(images, source.labels)
-
-
-def _given(
-  fields: ConfigDict, image_shape: tuple[int, int, int]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Returns data.mean and data.std, checked; empty where they are to be measured."""
-  channels = image_shape[-1]
-  for field in ('mean', 'std'):
-    if fields[field] and len(fields[field]) != channels:
-      raise UserError(
-        f'config: data.{field} has {len(fields[field])} numbers, and the images of '
-        f'{fields.name} have {channels} channel{"s" if channels > 1 else ""}'
-        + (f': set data.channels={len(fields[field])}' if channels in (1, 3) else '')
-      )
-  return tuple(map(float, fields.mean)), tuple(map(float, fields.std))
-
-
-def _statistics(
-  cached: cache.CachedSet,
-  source: Source,
-  rows: np.ndarray | None,
-  size: int,
-  fields: ConfigDict,
-) -> cache.Statistics:
-  """Returns mean and std of the training split, which is `rows` of `source`."""
-  rows = _sampled(len(source), rows, size, fields)
-  if cached.moments is not None:
-    height, width, _ = cached.image_shape
-    return mean_std(
-      cached.moments if rows is None else cached.moments[rows], height * width
-    )
-  memo = f'{fields.train_fraction!r}-{fields.test_fraction!r}-{fields.split_seed}'
-  if fields.examples_per_class:
-    memo += f'-{fields.examples_per_class}'
-  measure = functools.partial(_measure, source, rows, cached.image_shape)
-  return cache.statistics(cached, memo, measure)
-
-
-def _sampled(
-  count: int, rows: np.ndarray | None, size: int, fields: ConfigDict
-) -> np.ndarray | None:
-  """Returns the rows to measure: all, or a seeded sample of those of a large set."""
-  if size <= _limit(fields):
-    return rows
-  rows = np.arange(count) if rows is None else rows
-  if len(rows) <= STATISTICS_SAMPLE:
-    return rows
-  fraction = STATISTICS_SAMPLE / len(rows)
-  one_class = np.zeros(len(rows), np.int32)
-  seed = (fields.split_seed, splitting.SAMPLE_DRAW)
-  return rows[splitting.stratified_split(one_class, fraction, seed)[1]]
-
-
-def _measure(
-  source: Source, rows: np.ndarray | None, image_shape: tuple[int, int, int]
-) -> cache.Statistics:
-  """Decodes `rows` of `source` and returns their mean and std."""
-  chosen = source if rows is None else SubsetSource(source, rows)
-  _, sums = scan(chosen, image_shape)
-  return mean_std(sums, image_shape[0] * image_shape[1])

@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,19 @@ def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ('seed', text(summary.get('seed'))),
     ('commit', text(commit[:10] if commit else None)),
   ]
+
+
+def evaluated(
+  summary: Mapping[str, Any], notes: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+  """Returns what a report measured, and the notes of its head, of that first.
+
+  Args:
+    summary: its field `evaluated` is the first; a summary without it says nothing.
+    notes: further notes.
+  """
+  known = dict(summary.get('evaluated') or {})
+  return known, [*known.pop('notes', ()), *notes]
 
 
 def data_uri(image: bytes, kind: str = 'png') -> str:

@@ -43,12 +43,14 @@ class CaptionedImage:
     lines: the caption; the first line has the colour of `correct`.
     correct: whether the prediction is correct; None where there is none.
     index: position of the example in its split; None where it has none.
+    name: file of the image, '' where it has none.
   """
 
   image: np.ndarray
   lines: tuple[str, ...]
   correct: bool | None = None
   index: int | None = 0
+  name: str = ''
 
   def color(self, theme: Theme) -> str:
     """Returns the colour of the first line and of the bar above it."""

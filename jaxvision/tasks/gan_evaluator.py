@@ -90,6 +90,7 @@ class GanEvaluator:
     self._extractors = run.task.extractors
     self._sampler = Sampler(run, state.eval_variables, run.config.eval_batch_size)
     self._cache = cache_directory(run.config.data.cache_dir) / 'statistics'
+    self.final_split = run.config.evaluation.reference
     self._noise = self._sampler.noise(_GRID, run.config.seed)
     real = [dataset.splits['train'][i][0] for i in self._spread()]
     self._real_diversity = generative.diversity(np.stack(real))
@@ -178,7 +179,8 @@ class GanEvaluator:
     if extractors.features:
       fake = self._fake(extractors.features, variables, wanted.samples)
       floor = None
-      if {'train', 'test'} <= self._dataset.splits.keys():
+      splits = self._dataset.splits
+      if {'train', 'test'} <= splits.keys() and splits['train'] is not splits['test']:
         train, test = self._real('train'), self._real('test')
         floor = generative.frechet_distance(train.moments, test.moments)
       real = self._real(split or wanted.reference)
@@ -227,10 +229,10 @@ class GanEvaluator:
     state: Any,
     scores: generative.Scores | None,
     seen: generative.FeatureStatistics | None,
-  ) -> Callable[[dict[str, Any]], Path]:
+  ) -> Callable[..., Path]:
     """Returns what writes the report, see `FinalEvaluation`."""
 
-    def write(summary: dict[str, Any]) -> Path:
+    def write(summary: dict[str, Any], directory: Path | None = None) -> Path:
       from jaxvision.reports.gan import report  # matplotlib: once there is a result
 
       samples = self._grid(state)
@@ -256,7 +258,7 @@ class GanEvaluator:
           self._extractors.classifier.class_names,
         )
       return report.write_generation_report(
-        self._run.directory.path,
+        directory or self._run.directory.path,
         summary=summary,
         config=self._config.to_dict(),
         history=self._run.directory.history(),

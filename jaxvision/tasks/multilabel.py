@@ -47,5 +47,6 @@ class MultiLabel(SupervisedTask):
       probabilities=np.asarray(self.probabilities(evaluation.outputs)),
       class_names=self.output_names,
       image_at=evaluation.image_at,
+      files=evaluation.files,
       **self.report_context(evaluation, summary),
     )

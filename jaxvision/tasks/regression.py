@@ -42,5 +42,6 @@ class Regression(SupervisedTask):
       predictions=evaluation.outputs,
       names=self.output_names,
       image_at=evaluation.image_at,
+      files=evaluation.files,
       **self.report_context(evaluation, summary),
     )

@@ -1,6 +1,7 @@
 """Evaluation of a run: every example of a split once, padded, masked, compiled once."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +37,7 @@ class Evaluation:
     image_at: index -> image uint8 [H, W, C].
     history: the log points of the run, from metrics.jsonl.
     notes: what a reader must know first.
+    files: index -> path of the image in its folder; () where it has none.
   """
 
   split: str
@@ -45,6 +47,7 @@ class Evaluation:
   image_at: Callable[[int], np.ndarray]
   history: list[dict[str, Any]]
   notes: tuple[str, ...] = ()
+  files: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +57,14 @@ class FinalEvaluation:
   Attributes:
     values: what summary.json holds of it.
     line: one line for the terminal.
-    write_report: summary -> path of the report's page, which it writes.
+    write_report: (summary, directory) -> path of the report's page, which it writes to
+      `report/` in the directory; by default in the run directory.
     result: what `evaluate` returns.
   """
 
   values: dict[str, Any]
   line: str
-  write_report: Callable[[dict[str, Any]], Path]
+  write_report: Callable[..., Path]
   result: dict[str, Any]
 
 
@@ -69,9 +73,11 @@ class RunEvaluator(Protocol):
 
   Attributes:
     split: name under which the evaluations while it trains are logged.
+    final_split: the split that a run is judged by.
   """
 
   split: str
+  final_split: str
 
   def compile(self) -> None:
     """Compiles what a run evaluates, ahead of its first step."""
@@ -286,6 +292,7 @@ class SupervisedEvaluator:
   def __init__(self, run: Any, dataset: Dataset, inputs: Dataset, state: PyTree):
     self._run, self._dataset, self._inputs, self._state = run, dataset, inputs, state
     self.split = 'validation' if 'validation' in dataset.splits else 'test'
+    self.final_split = 'test'
     self._evaluators: dict[str, SplitEvaluator] = {}
     # One host of several has no more than its own part of the outputs.
     count = len(dataset.splits[self.split]) if jax.process_count() == 1 else 0
@@ -324,7 +331,7 @@ class SupervisedEvaluator:
 
   def final(self, state: PyTree, split: str | None = None) -> FinalEvaluation:
     """Evaluates the test split, or another one."""
-    split = split or 'test'
+    split = split or self.final_split
     measures, outputs, labels = self._of(split).outputs(state)
     run, dataset = self._run, self._dataset
     history = run.directory.history() if run.directory else []
@@ -337,6 +344,7 @@ class SupervisedEvaluator:
       image_at=lambda index: source[index][0],
       history=history,
       notes=tuple(data_notes(dataset)),
+      files=_shown(dataset.files[split].names) if split in dataset.files else (),
     )
     validation = [p for p in history if p['split'] == 'validation']
     last = validation[-1] if validation else {}
@@ -346,8 +354,8 @@ class SupervisedEvaluator:
     return FinalEvaluation(
       values=values,
       line=f'{split}: {describe(measures)}  ({len(labels):,} images{made_up})',
-      write_report=lambda summary: run.task.write_report(
-        run.directory.path, evaluation, summary
+      write_report=lambda summary, directory=None: run.task.write_report(
+        directory or run.directory.path, evaluation, summary
       ),
       result={'split': split, 'examples': len(labels), **measures},
     )
@@ -366,6 +374,11 @@ class SupervisedEvaluator:
     return summary
 
 
+def _shown(names: Sequence[str]) -> tuple[str, ...]:
+  """Returns paths as text that can be written: a name may hold bytes that are none."""
+  return tuple(os.fsencode(name).decode('utf-8', 'replace') for name in names)
+
+
 def check_split(dataset: Dataset, split: str) -> None:
   """Raises UserError where a data set has no split of that name."""
   if split not in dataset.splits:
@@ -373,6 +386,49 @@ def check_split(dataset: Dataset, split: str) -> None:
       f'eval: {dataset.name} has no split "{split}" here (it has '
       f'{", ".join(dataset.splits)})'
     )
+
+
+def what_was_evaluated(
+  run: Any,
+  dataset: Dataset,
+  *,
+  split: str,
+  step: int,
+  of_run: bool = True,
+  notes: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Returns what a report says of what it measured, the field `evaluated` of a summary.
+
+  Args:
+    run: the run.
+    dataset: that it was evaluated on.
+    split: of the data set.
+    step: of the checkpoint.
+    of_run: whether this is the evaluation that the run is judged by.
+    notes: what is unlike that evaluation, in sentences.
+  """
+  return {
+    'of_run': of_run,
+    'step': step,
+    'of_steps': run.plan.total_steps,
+    'split': split,
+    'examples': len(dataset.splits.get(split, ())),
+    'data': dataset.origin or dataset.name,
+    'fingerprint': dataset.fingerprint,
+    'notes': list(notes),
+  }
+
+
+def ended_early(step: int, total_steps: int, reason: str | None) -> str:
+  """Returns the note of a run that did not take all its steps.
+
+  >>> ended_early(300, 1000, None)
+  'This run is unfinished: it stands at step 300 of 1,000.'
+  """
+  where = f'step {step:,} of {total_steps:,}'
+  if reason is None:
+    return f'This run is unfinished: it stands at {where}.'
+  return f'This run was ended early, at {where}: {reason}.'
 
 
 def data_notes(dataset: Dataset) -> list[str]:

@@ -1,6 +1,7 @@
 """The run directory: its config, its data set's facts, its summary, its lock."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import shutil
@@ -11,6 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
+from jaxvision.data.dataset import Dataset
+from jaxvision.data.identity import ImageTable, difference, table_of
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.io import local_path, write_whole
@@ -43,11 +46,13 @@ class RunDirectory:
     self.path = local_path(path, 'workdir')
     self.config_file = self.path / 'config.json'
     self.dataset_file = self.path / 'dataset.json'
+    self.images_file = self.path / 'images.npz'
     self.pretrained_file = self.path / 'pretrained.json'
     self.summary_file = self.path / 'summary.json'
     self.metrics_file = self.path / 'metrics.jsonl'
     self.checkpoints = self.path / 'checkpoints'
     self.report = self.path / 'report'
+    self.evaluations = self.path / 'evaluations'
     self.samples = self.path / 'samples'
     self.parts = self.path / 'parts'
     self.parts_file = self.path / 'parts.json'
@@ -90,11 +95,18 @@ class RunDirectory:
 
   def _clear(self) -> None:
     """Removes what a run writes, and nothing else."""
-    for tree in (self.checkpoints, self.report, self.samples, self.parts):
+    for tree in (
+      self.checkpoints,
+      self.report,
+      self.evaluations,
+      self.samples,
+      self.parts,
+    ):
       shutil.rmtree(tree, ignore_errors=True)
     for file in (
       self.config_file,
       self.dataset_file,
+      self.images_file,
       self.pretrained_file,
       self.parts_file,
       self.summary_file,
@@ -124,12 +136,46 @@ class RunDirectory:
     """Returns what the run knows of its data: class names, image shape, mean, std."""
     return self._read(self.dataset_file)
 
-  def trained_on(self) -> DatasetInfo:
-    """Returns the same as an object, or raises UserError where nothing has trained yet."""
+  def data_info(self) -> DatasetInfo | None:
+    """Returns the same as an object; None where no data are known yet."""
     known = self.dataset()
+    if known is None and self.dataset_file.exists():
+      raise UserError(
+        f'{self.dataset_file} is damaged: restore it, or replace the run with --overwrite'
+      )
+    return None if known is None else DatasetInfo.from_dict(known)
+
+  def trained_on(self) -> DatasetInfo:
+    """Returns the same, or raises UserError where nothing has trained yet."""
+    known = self.data_info()
     if known is None:
       raise UserError(f'{self.path} has no trained weights yet: train it first')
-    return DatasetInfo.from_dict(known)
+    return known
+
+  def images(self) -> ImageTable | None:
+    """Returns what the run knows of each image, None where they have no names."""
+    try:
+      return ImageTable.from_bytes(self.images_file.read_bytes())
+    # What NumPy raises for a damaged archive is of several kinds. The table only counts
+    # what has changed; whether anything has, dataset.json says.
+    except Exception:
+      return None
+
+  def data_difference(self, dataset: Dataset) -> str:
+    """Returns in words how data differ from the run's; '' where they are the same."""
+    known = self.data_info()
+    if known is None:
+      return ''
+    tables = self.images(), table_of(dataset)
+    return difference(known, DatasetInfo.of(dataset), tables)
+
+  def record_data(self, dataset: Dataset) -> None:
+    """Stores the facts of a run's data, once: what is there already stays."""
+    if self.dataset_file.exists():
+      return
+    if table := table_of(dataset):
+      write_whole(self.images_file, table.to_bytes())
+    write_json(self.dataset_file, dataclasses.asdict(DatasetInfo.of(dataset)))
 
   def pretrained(self) -> dict[str, Any] | None:
     """Returns where the run's first weights came from, or None if from nowhere."""

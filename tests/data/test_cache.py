@@ -61,7 +61,7 @@ def test_streaming_uses_what_resident_cached(root, monkeypatch, fresh_cache):
 def test_a_large_set_is_streamed_without_decoding_it_all(
   root, monkeypatch, fresh_cache
 ):
-  monkeypatch.setattr('jaxvision.data.loading.STATISTICS_SAMPLE', 3)
+  monkeypatch.setattr('jaxvision.data.statistics.STATISTICS_SAMPLE', 3)
   calls = _count_decodes(monkeypatch)
   streamed = load('folder', root=root, resident_limit_mb=0)
   assert streamed.pipeline == 'streaming'

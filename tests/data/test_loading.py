@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvision import config
-from jaxvision.data import ArraySource, Dataset, fit_image, from_arrays, load, loading
+from jaxvision.data import ArraySource, Dataset, fit_image, from_arrays, load
 from jaxvision.data.dataset import Source, read_many
 from jaxvision.errors import UserError
 
@@ -105,7 +105,7 @@ def test_size_chooses_the_pipeline():
 
 
 def test_a_set_past_the_limit_is_measured_on_a_sample(monkeypatch):
-  monkeypatch.setattr(loading, 'STATISTICS_SAMPLE', 50)
+  monkeypatch.setattr('jaxvision.data.statistics.STATISTICS_SAMPLE', 50)
   fields = {'name': 'synthetic', 'synthetic_examples': 200, 'resident_limit_mb': 0}
   streamed = load(**{'data': fields.pop('name'), **fields})
   resident = load('synthetic', pipeline='resident', **fields)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvision.data.dataset import Example
+from jaxvision.data.dataset import Example, Files
 from jaxvision.data.decode import (
   PLAIN,
   BoxOf,
@@ -74,7 +74,7 @@ class _Listing:
     paths: pool -> paths relative to the root.
     labels: pool -> int32 [n].
     stamp: names, sizes and modification times of all files.
-    content: names and sizes of all files, which stay the same in another place.
+    sizes: pool -> bytes of each file, int64 [n].
     origin: see `OpenedDataset`.
     not_used: one line on what lies there and is not read; '' where all is.
   """
@@ -84,25 +84,27 @@ class _Listing:
   paths: Mapping[str, tuple[str, ...]]
   labels: Mapping[str, np.ndarray]
   stamp: str
-  content: str
+  sizes: Mapping[str, np.ndarray]
   origin: str
   not_used: str
 
 
-def locate(root: str, decoding: Decoding) -> DatasetSource:
+def locate(root: str, decoding: Decoding, to_train: bool = True) -> DatasetSource:
   """Lists the files under `root` and returns how to cache and to open them.
 
   Args:
     root: the folder.
     decoding: how the images are decoded; by default grey where all of them are, and RGB
       otherwise.
+    to_train: whether a model is to be trained on it; to evaluate one, one class will do,
+      and a test folder without a train folder.
 
   Raises:
     UserError: no such folder; no images; a class without training images; a test class
       that train lacks; a layout that can be read in two ways.
   """
   folder = Path(root).expanduser()
-  listing = _list(folder)
+  listing = _list(folder, to_train)
   if listing.not_used:
     _tell(f'{printable(folder)}: {listing.not_used}')
   settings = (
@@ -115,7 +117,9 @@ def locate(root: str, decoding: Decoding) -> DatasetSource:
     key=f'folder-{_slug(folder)}-{digest}',
     fingerprint=digest,
     open=functools.partial(_open, listing, digest, decoding),
-    content=_sha256(listing.content),
+    files={
+      pool: Files(paths, listing.sizes[pool]) for pool, paths in listing.paths.items()
+    },
   )
 
 
@@ -141,16 +145,16 @@ def _slug(folder: Path) -> str:
   return ''.join(c if c.isalnum() else '-' for c in name) or 'root'
 
 
-def _list(folder: Path) -> _Listing:
+def _list(folder: Path, to_train: bool) -> _Listing:
   if not folder.is_dir():
     what = 'is a file, not a folder' if folder.exists() else 'is not there'
     raise UserError(f'data.root: {folder} {what} ({EXPECTED})')
-  layout = read_layout(folder)
+  layout = read_layout(folder, to_train)
   root, train = layout.root, layout.pools['train']
   files: list[tuple[str, int, int]] = []
   others: collections.Counter[str] = collections.Counter()
   nested: collections.Counter[str] = collections.Counter()
-  paths, labels = {}, {}
+  paths, labels, sizes = {}, {}, {}
   for pool, base in layout.pools.items():
     unknown = set(subfolders(base)) - set(layout.classes)
     if layout.classes and unknown:
@@ -171,10 +175,15 @@ def _list(folder: Path) -> _Listing:
       nested[name] += below
       direct |= below < len(found.images)
     paths[pool] = tuple(path for path, _, _ in files[first:])
+    sizes[pool] = np.array([size for _, size, _ in files[first:]], np.int64)
     labels[pool] = np.asarray(labels_of_pool, np.int32)
     if paths[pool]:
       check_depth(base, layout.classes, direct)
-  _check(layout.pools, layout.classes, labels)
+  for pool, base in layout.pools.items():
+    if not len(labels[pool]):
+      raise UserError(f'data.root: no images in {base} ({EXPECTED})')
+  if to_train:
+    _check(layout.pools, layout.classes, labels)
   origin = f'{train}/CLASS' if train == root and layout.classes else str(train)
   if 'test' in layout.pools:
     origin += f', test = {layout.pools["test"]}'
@@ -190,7 +199,7 @@ def _list(folder: Path) -> _Listing:
     paths=paths,
     labels=labels,
     stamp='\n'.join(f'{path} {size} {time}' for path, size, time in files),
-    content='\n'.join(f'{path} {size}' for path, size, _ in files),
+    sizes=sizes,
     origin=printable(origin),
     not_used=line,
   )
@@ -200,9 +209,6 @@ def _check(
   pools: Mapping[str, Path], classes: Sequence[str], labels: Mapping[str, np.ndarray]
 ) -> None:
   train = pools['train']
-  for pool, base in pools.items():
-    if not len(labels[pool]):
-      raise UserError(f'data.root: no images in {base} ({EXPECTED})')
   counts = np.bincount(labels['train'], minlength=len(classes))
   rarest = int(np.argmin(counts))
   name = classes[rarest] if classes else _ONE_CLASS

@@ -47,11 +47,16 @@ def role(name: str) -> str | None:
   return None
 
 
-def read_layout(folder: Path) -> Layout:
+def read_layout(folder: Path, to_train: bool = True) -> Layout:
   """Reads how a folder is laid out, from the names of the folders in it.
 
   ROOT/{train,test}/CLASS or ROOT/CLASS, with other usual names for the splits, or one
   folder deeper than named; or images without class folders, in ROOT or in ROOT/train.
+
+  Args:
+    folder: ROOT.
+    to_train: whether a model is to be trained on it; to evaluate one, a test folder
+      without a train folder will do, and classes that the training split lacks.
 
   Raises:
     UserError: it can be read in two ways, both of which the message names, or in none.
@@ -67,8 +72,16 @@ def read_layout(folder: Path) -> Layout:
       'one of them'
     )
   if train:
-    return _with_splits(root, names, split, train[0])
-  return _without_splits(root, names, split)
+    layout = _with_splits(root, names, split, train[0])
+  elif split and not to_train and all(roles.values()):
+    tests = sorted(split, key=_test_rank)
+    layout = Layout(root, {'train': root / tests[0]}, (), tuple(tests[1:]))
+  else:
+    return _without_splits(root, names, split)
+  if to_train:
+    return layout
+  classes = {name for base in layout.pools.values() for name in subfolders(base)}
+  return dataclasses.replace(layout, classes=tuple(sorted(classes)))
 
 
 def _with_splits(root: Path, names: list[str], split: list[str], train: str) -> Layout:

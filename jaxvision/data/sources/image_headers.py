@@ -1,15 +1,13 @@
 """The headers of image files, read without decoding: size, grey or colour."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from jaxvision.data.dataset import Source, SubsetSource
 from jaxvision.data.decode import UnreadableImage, image_header
 from jaxvision.data.scan import in_order
-from jaxvision.data.sources import folder
 from jaxvision.errors import printable
 
 _CHUNK = 256  # files per task
@@ -58,24 +56,3 @@ def read_headers(paths: Sequence[str | Path]) -> Headers:
       printable(p) for p, header in zip(paths, headers) if header is None
     ),
   )
-
-
-def file_names(splits: Mapping[str, Source]) -> dict[str, list[str]]:
-  """Returns the path of each example of splits of files, as it may be shown.
-
-  The paths are relative to the root of the set.
-
-  Args:
-    splits: the splits of a folder set that streams; other sources have no names.
-
-  >>> file_names({})
-  {}
-  """
-  names = {}
-  for split, source in splits.items():
-    indices = np.arange(len(source))
-    while isinstance(source, SubsetSource):
-      indices, source = source.indices[indices], source.source
-    if isinstance(source, folder.FolderSource):
-      names[split] = [printable(source.paths[i]) for i in indices.tolist()]
-  return names

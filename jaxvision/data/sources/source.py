@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxvision.data.dataset import Source
+from jaxvision.data.dataset import Files, Source
 from jaxvision.data.decode import PLAIN, Resizing
 
 
@@ -78,12 +78,11 @@ class DatasetSource:
     fingerprint: changes when the files do; None: the files are not here, and a cached
       copy is used unchecked.
     open: opens the files, which may prepare them first; raises UserError.
-    content: SHA-256 of the names and sizes of the files, wherever they are stored; '' if
-      they need not be here.
+    files: pool -> the files of its images, where they have files of their own.
   """
 
   name: str
   key: str
   fingerprint: str | None
   open: Opener
-  content: str = ''
+  files: Mapping[str, Files] = dataclasses.field(default_factory=dict)

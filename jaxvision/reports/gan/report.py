@@ -128,6 +128,7 @@ def write_generation_report(
   if samples.ndim != 4 or not len(samples):
     raise ValueError(f'samples must be uint8 [n, H, W, C], n > 0, not {samples.shape}')
   summary, config = html.jsonable(summary), html.jsonable(config)
+  evaluated, notes = html.evaluated(summary, notes)
   scores = html.jsonable(scores) if scores else None
   pictures = _pictures(samples, interpolation, neighbours)
   charts = _charts(summary, config, history, sample_classes, scores)
@@ -135,7 +136,8 @@ def write_generation_report(
   values = {
     'name': html.text(summary.get('config_name')),
     'subject': _subject(summary, samples, class_names),
-    'notes': list(notes),
+    'notes': notes,
+    'evaluated': evaluated,
     'summary': summary,
     'facts': _facts(summary, history),
     'command': html.command_line(summary.get('command')),
@@ -360,6 +362,7 @@ def _record(
   return {
     **{key: summary.get(key) for key in keys},
     'notes': values['notes'],
+    'evaluated': values['evaluated'],
     **{key: _last(summary, history, key) for key in ends},
     'scores': values['scores'],
     'judged': sample_classes.as_json() if sample_classes else None,

@@ -62,7 +62,9 @@ def curves(
 
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Lists what the head of a page says of the run, as (label, value)."""
+  evaluated = summary.get('evaluated') or {}
   return [
+    *([('data', html.text(evaluated['data']))] if evaluated else []),
     ('parameters', html.number(summary.get('params'))),
     ('steps', html.number(summary.get('steps'))),
     ('epochs', html.number(summary.get('epochs'), '.4g')),
@@ -80,6 +82,18 @@ def measure_text(name: str, value: float | None) -> str:
     return html.percent(value)
   large = value is not None and math.isfinite(value) and 1e4 <= abs(value) < 1e9
   return html.number(value, ',.0f' if large else '#.4g')
+
+
+def named(image: CaptionedImage, files: Sequence[str]) -> CaptionedImage:
+  """Returns the image with the file of its example; `files` may be empty."""
+  if not files or image.index is None:
+    return image
+  return dataclasses.replace(image, name=files[image.index])
+
+
+def file_of(index: int, files: Sequence[str]) -> dict[str, Any]:
+  """Returns what a record says of an example: its place in the split, and its file."""
+  return {'index': index, **({'file': files[index]} if files else {})}
 
 
 def checked(
@@ -154,6 +168,7 @@ def write(
     Path of report.html.
   """
   summary, config = html.jsonable(summary), html.jsonable(config)
+  evaluated, notes = html.evaluated(summary, notes)
   images = {plot.file: plot.light for plot in charts.values()}
   for file, drawn in grids.items():
     if drawn:
@@ -161,7 +176,7 @@ def write(
   page = {
     'name': html.text(summary.get('config_name')),
     'split': split,
-    'notes': list(notes),
+    'notes': notes,
     'facts': facts(summary),
     'command': html.command_line(summary.get('command')),
     'config': json.dumps(config, indent=2, ensure_ascii=False),
@@ -173,7 +188,8 @@ def write(
   head = {
     'config_name': summary.get('config_name'),
     'split': split,
-    'notes': list(notes),
+    'notes': notes,
+    'evaluated': evaluated,
   }
   files: dict[str, str | bytes] = {
     **images,

@@ -32,6 +32,7 @@ def write_report(
   image_at: Callable[[int], np.ndarray],
   split: str,
   notes: Sequence[str] = (),
+  files: Sequence[str] = (),
 ) -> Path:
   """Writes report/ in a run directory: report.html, .md, .json and the plots.
 
@@ -46,6 +47,7 @@ def write_report(
     image_at: returns example i of the split as uint8 [H, W, C], C 1 or 3.
     split: name of the split.
     notes: what a reader must know first.
+    files: of the examples, where they have some.
 
   Returns:
     Path of report.html.
@@ -67,7 +69,9 @@ def write_report(
   }
   worst = multilabel.worst_examples(labels, probabilities, PICTURES)
   pictured = [
-    captioned_labels(image_at(i), labels[i], probabilities[i], class_names, i)
+    frame.named(
+      captioned_labels(image_at(i), labels[i], probabilities[i], class_names, i), files
+    )
     for i in worst
   ]
   wrong = multilabel.wrong_labels(labels, probabilities)
@@ -91,7 +95,9 @@ def write_report(
         | {field: getattr(scores, field)[i] for field in fields}
         for i, name in enumerate(class_names)
       ],
-      'worst_examples': [{'index': i, 'wrong_labels': wrong[i]} for i in worst],
+      'worst_examples': [
+        {**frame.file_of(i, files), 'wrong_labels': wrong[i]} for i in worst
+      ],
     },
     values=lambda summary: {
       **averages,

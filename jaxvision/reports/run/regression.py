@@ -29,6 +29,7 @@ def write_report(
   image_at: Callable[[int], np.ndarray],
   split: str,
   notes: Sequence[str] = (),
+  files: Sequence[str] = (),
 ) -> Path:
   """Writes report/ in a run directory: report.html, .md, .json and the plots.
 
@@ -43,6 +44,7 @@ def write_report(
     image_at: returns example i of the split as uint8 [H, W, C], C 1 or 3.
     split: name of the split.
     notes: what a reader must know first.
+    files: of the examples, where they have some.
 
   Returns:
     Path of report.html.
@@ -62,7 +64,7 @@ def write_report(
 
   def captioned(i: int) -> CaptionedImage:
     lines = _caption(targets[i], predictions[i], scaled[i], names)
-    return CaptionedImage(np.asarray(image_at(i)), lines, index=i)
+    return frame.named(CaptionedImage(np.asarray(image_at(i)), lines, index=i), files)
 
   pictured = [captioned(i) for i in worst]
   fields = [field.name for field in dataclasses.fields(errors)]
@@ -85,7 +87,12 @@ def write_report(
         for i, name in enumerate(names)
       ],
       'worst_examples': [
-        {'index': i, 'target': targets[i], 'prediction': predictions[i]} for i in worst
+        {
+          **frame.file_of(i, files),
+          'target': targets[i],
+          'prediction': predictions[i],
+        }
+        for i in worst
       ],
     },
     values=lambda summary: {

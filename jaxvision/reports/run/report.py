@@ -50,8 +50,8 @@ class Results:
   mistakes: list[classification.Mistake]
   reliability: classification.Reliability
 
-  def as_json(self) -> dict[str, Any]:
-    """Returns the metrics as in report.json."""
+  def as_json(self, files: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the metrics as in report.json; `files` are those of the examples."""
     predicted = self.confusion.sum(axis=0)
     return {
       'examples': self.examples,
@@ -81,6 +81,7 @@ class Results:
       'worst_mistakes': [
         {
           **dataclasses.asdict(mistake),
+          **frame.file_of(mistake.index, files),
           'true_class': self.class_names[mistake.true],
           'predicted_class': self.class_names[mistake.predicted],
         }
@@ -154,6 +155,7 @@ def write_report(
   image_at: Callable[[int], np.ndarray],
   split: str,
   notes: Sequence[str] = (),
+  files: Sequence[str] = (),
 ) -> Path:
   """Writes report/ in a run directory: report.html, .md, .json and the plots.
 
@@ -171,6 +173,7 @@ def write_report(
     image_at: gives example i of the split as uint8 [H, W, C], C 1 or 3.
     split: name of the split, 'test' or 'validation'.
     notes: what a reader must know first, such as that the data are synthetic.
+    files: of the examples, where they have some.
 
   Returns:
     Path of report.html.
@@ -186,7 +189,10 @@ def write_report(
 
   def captioned(indices: Sequence[int]) -> list[CaptionedImage]:
     return [
-      captioned_prediction(image_at(i), labels[i], probabilities[i], class_names, i)
+      frame.named(
+        captioned_prediction(image_at(i), labels[i], probabilities[i], class_names, i),
+        files,
+      )
       for i in indices
     ]
 
@@ -203,7 +209,7 @@ def write_report(
     notes=notes,
     charts=_charts(results, history, split),
     grids={'worst_mistakes.png': worst, 'samples.png': samples},
-    record=results.as_json(),
+    record=results.as_json(files),
     values=lambda summary: {
       'facts': _facts(results, summary, split),
       'results': results,

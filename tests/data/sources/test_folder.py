@@ -11,7 +11,7 @@ from PIL import Image
 
 from jaxvision.data import fit_image, load
 from jaxvision.data.sources.folder import list_images
-from jaxvision.data.sources.image_headers import file_names, read_headers
+from jaxvision.data.sources.image_headers import read_headers
 from jaxvision.errors import UserError
 
 
@@ -55,8 +55,17 @@ def test_without_a_test_folder_the_split_is_stratified(image_folder, prefix):
   root = image_folder({f'{prefix}a': 10, f'{prefix}b': 20})
   resident, streaming = _both(root, train_fraction=0.75)
   _assert_same(resident, streaming)
-  counts = {s: np.bincount(v.labels).tolist() for s, v in resident.splits.items()}
-  assert counts == {'train': [6, 12], 'test': [2, 4], 'validation': [2, 4]}
+  counts = {s: np.bincount(v.labels) for s, v in resident.splits.items()}
+  assert list(counts) == ['train', 'test', 'validation']
+  assert sum(counts.values()).tolist() == [10, 20]
+  assert min(of_class.min() for of_class in counts.values()) > 0
+  for split, source in resident.splits.items():
+    names = resident.files[split].names
+    assert names == streaming.files[split].names
+    for name, (image, label) in zip(names, [source[i] for i in range(len(source))]):
+      assert name.split('/')[-2] == resident.class_names[label]
+      with Image.open(root / name) as stored:
+        chex.assert_trees_all_equal(image, np.asarray(stored))
   assert load('folder', root=str(root), split_seed=7).mean != resident.mean
 
 
@@ -138,8 +147,8 @@ def test_names_that_are_not_utf8_are_read_and_shown_escaped(image_folder, caplog
   resident, streaming = _both(root)
   _assert_same(resident, streaming)
   assert resident.class_names == ('a', r'caf\xe9\x1b[31m')
-  names = [n for names in file_names(streaming.splits).values() for n in names]
-  assert sorted(names)[3] == r'a/\xff.png'
+  names = [n for files in streaming.files.values() for n in files.names]
+  assert sorted(names)[3] == os.fsdecode(b'a/\xff.png')
   bad.write_bytes(b'no image')
   assert read_headers(list_images(str(root))).unreadable == (str(root / r'a/\xff.png'),)
   with pytest.raises(UserError) as caught:
@@ -318,3 +327,18 @@ def test_fingerprint_stays_when_the_folder_moves(image_folder, tmp_path):
   assert load('folder', root=str(tmp_path / 'moved')).fingerprint == first
   (tmp_path / 'moved/a/00.png').rename(tmp_path / 'moved/a/99.png')
   assert load('folder', root=str(tmp_path / 'moved')).fingerprint != first
+
+
+def test_a_folder_to_evaluate_on_is_one_split_and_may_have_one_class(image_folder):
+  root = image_folder({'b': 1})
+  with pytest.raises(UserError, match='one class only'):
+    load('folder', root=str(root))
+  whole = load('folder', root=str(root), split_rule='whole')
+  assert (whole.class_names, len(whole.splits['test'])) == (('b',), 1)
+  root = image_folder({'test/a': 2, 'test/b': 3}, root='tests')
+  whole = load('folder', root=str(root), split_rule='whole')
+  assert whole.splits['test'].labels.tolist() == [0, 0, 1, 1, 1]
+  root = image_folder({'train/b': 4, 'test/a': 2, 'test/b': 3}, root='both')
+  whole = load('folder', root=str(root), split_rule='whole')
+  assert whole.splits['test'].labels.tolist() == [0, 0, 1, 1, 1]
+  assert whole.splits['train'].labels.tolist() == [1] * 4

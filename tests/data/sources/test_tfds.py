@@ -158,7 +158,7 @@ def test_streaming_alone_gives_the_same_statistics_and_caches_no_images(
 
 
 def test_a_large_set_reads_labels_without_decoding(data_dir, monkeypatch):
-  monkeypatch.setattr('jaxvision.data.loading.STATISTICS_SAMPLE', 4)
+  monkeypatch.setattr('jaxvision.data.statistics.STATISTICS_SAMPLE', 4)
   _prepared(data_dir, 'shapes/1.0.0', {'train': _examples(30), 'test': _examples(3)})
   calls = []
   decode = tfds.decode_image
