@@ -1,10 +1,12 @@
 """The command line: `python -m jaxvision.main [COMMAND] --config=FILE ...`.
 
 Commands and their options are in `cli.py`, what they do is in `jaxvision.commands`. Here
-errors become exit codes: 0 success, 2 usage or config error, 3 training diverged, 1
-internal error (a traceback).
+errors become exit codes: 0 success, 2 usage or config error, 3 training diverged, 4
+stopped before its end and saved (the same command goes on), 130 interrupted where there
+was nothing to save, 1 internal error (a traceback).
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -12,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvision import config as config_lib
+from jaxvision import signals
 from jaxvision.cli import COMMANDS, parse
 from jaxvision.errors import TrainingDiverged, UserError, disk_problem
 
@@ -22,7 +24,12 @@ class _StandardError(logging.Handler):
 
   def emit(self, record: logging.LogRecord) -> None:
     prefix = 'warning: ' if record.levelno >= logging.WARNING else ''
-    print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+    _tell(prefix + record.getMessage())
+
+
+def _tell(line: str) -> None:
+  with contextlib.suppress(OSError):  # the terminal may be closed
+    print(line, file=sys.stderr, flush=True)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,6 +38,10 @@ def run(arguments: Sequence[str]) -> int:
   command = COMMANDS[options.command]
   options.overrides, config = overrides, None
   if getattr(options, 'config', None):
+    from jaxvision import (
+      config as config_lib,  # half of the time until signals are heard
+    )
+
     # Before the command is imported, so that a mistake in it shows at once.
     config = config_lib.load(options.config, overrides)
   elif overrides and not command.overrides:
@@ -40,29 +51,57 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit code 0, 2 or 3, internal errors raise."""
+  """Runs the command line; returns the exit code, internal errors raise."""
   log = logging.getLogger('jaxvision')
   if not any(isinstance(handler, _StandardError) for handler in log.handlers):
     log.addHandler(_StandardError())
     log.setLevel(logging.INFO)
     log.propagate = False
   try:
-    return run(sys.argv[1:] if arguments is None else arguments)
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout.flush()
+    return code
+  except KeyboardInterrupt:
+    return _interrupted()
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    _tell(f'error: {error}')
     return 2
   except TrainingDiverged as error:
-    print(f'error: {error}', file=sys.stderr)
+    _tell(f'error: {error}')
     return 3
-  except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
   except Exception as error:
-    problem = disk_problem(error)
+    if signals.ending():  # as a library has reworded it
+      return _interrupted()
+    if isinstance(error, BrokenPipeError):
+      _discard_output()
+      return 0
+    problem = _output_problem() or disk_problem(error)
     if problem is None:
       raise
-    print(f'error: {problem}', file=sys.stderr)
+    _tell(f'error: {problem}')
     return 2
+
+
+def _interrupted() -> int:
+  if not signals.ending():  # else it has been told as the signal came
+    _tell('interrupted')
+  return signals.exit_code()
+
+
+def _output_problem() -> str | None:
+  """Returns the one line for a standard output that cannot be written."""
+  try:
+    sys.stdout.flush()  # what could not be written is still to be
+  except OSError as error:
+    _discard_output()
+    return f'standard output cannot be written: {error.strerror}'
+  return None
+
+
+def _discard_output() -> None:
+  """Sends the rest of the output nowhere, so that the end of the process is quiet."""
+  with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # They take many steps; for the others a second start of Python would be for nothing.
@@ -74,9 +113,17 @@ def cli() -> int:
   """Runs the command line of this process: what `jaxvision` and `python -m` call."""
   arguments = sys.argv[1:]
   command = arguments[0] if arguments and arguments[0] in COMMANDS else 'train'
-  if command in _WANT_HUGE_PAGES and _ONLY_PRINT.isdisjoint(arguments):
-    with_huge_pages()
-  return main()
+  try:
+    signals.install()
+    if command in _WANT_HUGE_PAGES and _ONLY_PRINT.isdisjoint(arguments):
+      signals.hold()  # until the program that is started anew hears them
+      with_huge_pages()
+      signals.release()
+    code = main()
+  except KeyboardInterrupt:
+    code = _interrupted()
+  signals.finish(code)
+  return code
 
 
 def with_huge_pages() -> None:

@@ -26,10 +26,10 @@ from jaxvision.reports.sweep.results import (
   overrides,
   setting,
 )
+from jaxvision.signals import STOPPED, stop_on_signal
 from jaxvision.training import pretrained, runtime
 from jaxvision.training.callbacks import Callback
 from jaxvision.training.logging import speaker
-from jaxvision.training.loop import stop_on_signal
 from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
@@ -46,8 +46,8 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
       'experiments/sweeps/digits.py'
     )
   wanted = search_space.load(options.sweep, config)
-  sweep(config, wanted, options.workdir, options.storage, options.take_over)
-  return 0
+  result = sweep(config, wanted, options.workdir, options.storage, options.take_over)
+  return 0 if result.finished else STOPPED
 
 
 @dataclasses.dataclass(frozen=True)

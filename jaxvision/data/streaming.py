@@ -19,6 +19,7 @@ from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_box
 from jaxvision.data.dataset import Example, Source, read_crops, read_many
 from jaxvision.data.decode import BoxOf
 from jaxvision.data.order import example_index
+from jaxvision.signals import hidden_from_children
 
 Batch = dict[str, np.ndarray]
 
@@ -190,12 +191,17 @@ class Stream:
         worker_init_fn=_die_with_the_parent,
       )
     self._iterator = iter(dataset)
+    self._started = False
 
   def __iter__(self) -> 'Stream':
     return self
 
   def __next__(self) -> Batch:
-    return next(self._iterator)
+    if self._started:
+      return next(self._iterator)
+    self._started = True
+    with hidden_from_children():  # the first batch starts the worker processes
+      return next(self._iterator)
 
   def state(self) -> dict[str, Any]:
     """Returns the position, to be stored with a checkpoint."""

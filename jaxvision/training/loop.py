@@ -1,12 +1,9 @@
 """The training loop: dispatch steps; at their times log, evaluate and save."""
 
 import collections
-import contextlib
 import dataclasses
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -55,27 +52,6 @@ class RunTimer:
     self.train += record['train']
     self.compile += record['compile']
     self.earlier = record['total']
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-  """Yields an event that SIGTERM or a first Ctrl-C sets; a second Ctrl-C interrupts."""
-  event = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield event  # Python allows handlers in the main thread only
-    return
-
-  def handle(number, frame):
-    if event.is_set() and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    event.set()
-
-  old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    yield event
-  finally:
-    for number, handler in old.items():
-      signal.signal(number, handler)
 
 
 class TrainLoop:

@@ -265,7 +265,11 @@ class Run:
       (jax.process_index(), jax.process_count()),
       Crop.of(self.config.augment),
     )
-    return StreamingTrainer(self, stream, state, step)
+    try:
+      return StreamingTrainer(self, stream, state, step)
+    except BaseException:  # Ctrl-C while it compiles, too
+      stream.close()
+      raise
 
 
 def first_images(source: Source) -> np.ndarray:
