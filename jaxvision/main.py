@@ -11,8 +11,9 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxvision import signals
 from jaxvision.cli import COMMANDS, parse
@@ -30,6 +31,38 @@ class _StandardError(logging.Handler):
 def _tell(line: str) -> None:
   with contextlib.suppress(OSError):  # the terminal may be closed
     print(line, file=sys.stderr, flush=True)
+
+
+class _Output:
+  """Standard output, which keeps what it raised: a full disk is not always the workdir's.
+
+  Args:
+    stream: where it writes.
+
+  Attributes:
+    error: the last that it raised, or None.
+  """
+
+  def __init__(self, stream: Any):
+    self._stream, self.error = stream, None
+
+  def write(self, text: str) -> int:
+    """Writes text, as a stream does."""
+    return self._noting(self._stream.write, text)
+
+  def flush(self) -> None:
+    """Flushes what was written, as a stream does."""
+    self._noting(self._stream.flush)
+
+  def _noting(self, act: Callable[..., Any], *arguments: str) -> Any:
+    try:
+      return act(*arguments)
+    except OSError as error:
+      self.error = error
+      raise
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -57,9 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.addHandler(_StandardError())
     log.setLevel(logging.INFO)
     log.propagate = False
+  output = _Output(sys.stdout)
   try:
-    code = run(sys.argv[1:] if arguments is None else arguments)
-    sys.stdout.flush()
+    with contextlib.redirect_stdout(output):
+      code = run(sys.argv[1:] if arguments is None else arguments)
+      output.flush()
     return code
   except KeyboardInterrupt:
     return _interrupted()
@@ -72,10 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except Exception as error:
     if signals.ending():  # as a library has reworded it
       return _interrupted()
-    if isinstance(error, BrokenPipeError):
-      _discard_output()
-      return 0
-    problem = _output_problem() or disk_problem(error)
+    if error is output.error:
+      signals.discard_output()
+      if isinstance(error, BrokenPipeError):
+        return 0
+      problem = f'standard output cannot be written: {output.error.strerror}'
+    else:
+      problem = disk_problem(error)
     if problem is None:
       raise
     _tell(f'error: {problem}')
@@ -86,22 +124,6 @@ def _interrupted() -> int:
   if not signals.ending():  # else it has been told as the signal came
     _tell('interrupted')
   return signals.exit_code()
-
-
-def _output_problem() -> str | None:
-  """Returns the one line for a standard output that cannot be written."""
-  try:
-    sys.stdout.flush()  # what could not be written is still to be
-  except OSError as error:
-    _discard_output()
-    return f'standard output cannot be written: {error.strerror}'
-  return None
-
-
-def _discard_output() -> None:
-  """Sends the rest of the output nowhere, so that the end of the process is quiet."""
-  with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # They take many steps; for the others a second start of Python would be for nothing.

@@ -92,10 +92,7 @@ def output_lost(error: OSError) -> None:
   Args:
     error: what printing to standard output has raised. It raises no more.
   """
-  with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, sys.stdout.fileno())
-    os.close(silent)
+  discard_output()
   _log.warning(
     'standard output cannot be written (%s): training is saved and stops',
     error.strerror,
@@ -104,6 +101,14 @@ def output_lost(error: OSError) -> None:
     _state.loop.set()
   else:
     _state.silenced = True
+
+
+def discard_output() -> None:
+  """Sends the rest of the output nowhere, so that nothing raises for it again."""
+  with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, sys.stdout.fileno())
+    os.close(silent)
 
 
 def exit_code() -> int:

@@ -96,8 +96,8 @@ def evaluate(
   summary = directory.summary()
   if summary and checkpoint == 'last':
     summary = evaluator.updated_summary(summary, final)
-  page = final.write_report(summary or {'config_name': config.name})
   say(f'{final.line}; checkpoint of step {step}')
+  page = final.write_report(summary or {'config_name': config.name})
   say(f'report: {page}')
   return {**final.result, 'step': step}
 

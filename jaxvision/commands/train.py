@@ -393,8 +393,8 @@ class _Session:
       write_json(run.directory.summary_file, summary)
     else:
       summary = evaluator.updated_summary(known, final)
-    page = final.write_report(summary) if run.config.report else None
     self.say(final.line)
+    page = final.write_report(summary) if run.config.report else None
     if page:
       self.say(f'report: {page}')
     return summary

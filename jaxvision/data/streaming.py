@@ -191,16 +191,16 @@ class Stream:
         worker_init_fn=_die_with_the_parent,
       )
     self._iterator = iter(dataset)
-    self._started = False
+    self._not_started = self.workers
 
   def __iter__(self) -> 'Stream':
     return self
 
   def __next__(self) -> Batch:
-    if self._started:
+    if not self._not_started:
       return next(self._iterator)
-    self._started = True
-    with hidden_from_children():  # the first batch starts the worker processes
+    self._not_started -= 1
+    with hidden_from_children():  # each of the first batches starts a worker process
       return next(self._iterator)
 
   def state(self) -> dict[str, Any]:

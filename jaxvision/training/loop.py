@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvision.errors import TrainingDiverged
+from jaxvision.errors import TrainingDiverged, UserError
 from jaxvision.tasks.base import PyTree, saved_fields
 from jaxvision.training.callbacks import CallbackList
 from jaxvision.training.checkpoints import Checkpoints
@@ -78,6 +78,7 @@ class TrainLoop:
     self._task, self._plan = run.task, run.plan
     self._trainer, self._evaluator = trainer, evaluator
     self._checkpoints, self._callbacks, self._timer = checkpoints, callbacks, timer
+    self._directory = checkpoints.directory.parent
     self._last_good: int | None = None
     self._stopped_by = ''
 
@@ -98,6 +99,7 @@ class TrainLoop:
     plan = self._plan
     saved = self._checkpoints.steps()
     self._last_good = saved[-1] if saved else None
+    place = self._place()
     # Steps and seconds since the last log point, for its images per second.
     steps, seconds = 0, 0.0
     while step < plan.total_steps and not (stop.is_set() or self._stopped_by):
@@ -108,6 +110,7 @@ class TrainLoop:
       spent = time.perf_counter() - begun
       self._timer.train += spent
       steps, seconds = steps + step - first, seconds + spent
+      self._check_place(place)
       at_end = step == plan.total_steps
       if step % plan.log_every == 0 or at_end:
         self._log(step, metrics, steps * plan.images_per_step / seconds)
@@ -156,6 +159,22 @@ class TrainLoop:
       'optimizer.learning_rate, warm up (schedule.warmup_steps) or clip '
       '(grad_clip), and start again with --overwrite'
     )
+
+  def _place(self) -> tuple[int, int] | None:
+    """Returns what tells the workdir from another of its name, None where it is gone."""
+    try:
+      found = self._directory.stat()
+    except OSError:
+      return None
+    return found.st_dev, found.st_ino
+
+  def _check_place(self, before: tuple[int, int] | None) -> None:
+    """Raises UserError where another directory, or none, has the name of the workdir."""
+    if self._place() != before:
+      raise UserError(
+        f'workdir {self._directory} was moved or deleted while it trained: move it back, '
+        'and the same command goes on from its last checkpoint'
+      )
 
   def _log(self, step: int, metrics: Any, images_per_second: float) -> None:
     measures = {
