@@ -6,6 +6,7 @@ resident pipeline. Memory holds a fixed number of batches however large the spli
 """
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,11 @@ _BUFFERED_BATCHES = 2  # per worker process: one ready while the next is made
 # Eight worker processes take 2 seconds to start and then read up to 1.5 times as fast as
 # threads, which hold the interpreter for a seventh of the time that a JPEG takes.
 _SMALL_SPLIT = 20_000
+
+
+# JAX still holds the last batches as the process ends. The process of Python that returns
+# their shared memory to the system, and is started with these options, warns of each.
+_QUIET_TRACKER = 'ignore:resource_tracker:UserWarning'
 
 
 class _Share(NamedTuple):
@@ -184,6 +190,8 @@ class Stream:
       ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_BUFFERED_BATCHES)
     dataset = grain.MapDataset.source(order).to_iter_dataset(ahead)
     if self.workers:
+      if _QUIET_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET_TRACKER)
       dataset = dataset.mp_prefetch(
         grain.MultiprocessingOptions(
           num_workers=self.workers, per_worker_buffer_size=_BUFFERED_BATCHES

@@ -197,7 +197,7 @@ def test_killed_sweep_resumes_to_the_same_trials(
       killed.send_signal(number)
       break
   rest = killed.stdout.read()
-  assert killed.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 0), rest
+  assert killed.wait() == (-signal.SIGKILL if number == signal.SIGKILL else 4), rest
   if number == signal.SIGTERM:
     assert 'the same command goes on from here' in rest
   resumed = start()
