@@ -44,7 +44,8 @@ class _Output:
   """
 
   def __init__(self, stream: Any):
-    self._stream, self.error = stream, None
+    self._stream = stream
+    self.error: OSError | None = None
 
   def write(self, text: str) -> int:
     """Writes text, as a stream does."""

@@ -38,18 +38,22 @@ class _State:
     loop: the event that ends the training loop under way; None outside of any.
     watched: whether a thread reads the signals of this process.
     ending: whether KeyboardInterrupt is on its way through the main thread.
-    told: whether the line that says so was written.
+    told: what was told of: loops that end, and None, the end of the process.
+    handled: signals that have reached the main thread.
     code: the exit code, once the command has ended.
     stopped: whether a loop has ended and saved because of a signal.
-    silenced: whether standard output was lost and no loop has ended for it yet.
+    lost: the standard output that could not be written, or None.
+    silenced: whether it was lost outside of a loop, and none has ended for it yet.
   """
 
   loop: threading.Event | None = None
   watched: bool = False
   ending: bool = False
-  told: bool = False
+  told: list[threading.Event | None] = dataclasses.field(default_factory=list)
+  handled: int = 0
   code: int | None = None
   stopped: bool = False
+  lost: Any = None
   silenced: bool = False
 
 
@@ -90,8 +94,11 @@ def output_lost(error: OSError) -> None:
   """Ends the training under way, or the next, as a signal would: nobody reads it.
 
   Args:
-    error: what printing to standard output has raised. It raises no more.
+    error: what printing to standard output has raised; only the first one counts.
   """
+  if sys.stdout is _state.lost:
+    return
+  _state.lost = sys.stdout
   discard_output()
   _log.warning(
     'standard output cannot be written (%s): training is saved and stops',
@@ -172,8 +179,11 @@ def _set_handlers() -> dict[int, Any]:
 
 def _handle(number: int, frame: Any) -> None:
   """Runs in the main thread."""
+  _state.handled += 1
   loop = _state.loop
   if loop is not None and not loop.is_set():
+    if _state.watched:
+      _tell_once(number, loop)
     loop.set()
     return
   if number != signal.SIGINT and (loop is not None or _state.stopped):
@@ -182,7 +192,7 @@ def _handle(number: int, frame: Any) -> None:
     return  # the thread that reads signals sees to it
   _state.ending = _state.watched
   if _state.watched:
-    _tell_interrupted(number)
+    _tell_once(number, None)
     if _importing(frame):
       _exit()
   raise KeyboardInterrupt
@@ -206,39 +216,41 @@ def _ends_here() -> bool:
 
 def _watch(reader: int) -> None:
   """Reads the signals of the process, each as it arrives."""
-  told_of = None  # the loop whose end has been told
-  ends = False
+  seen, ends = 0, False
   while True:
     for value in os.read(reader, 64):
       if value not in _NUMBERS:
         continue
+      seen += 1
       number, loop = signal.Signals(value), _state.loop
       if _state.code is not None:
         os._exit(_state.code)
-      if loop is not None and loop is not told_of:
-        told_of = loop
-        _tell(
-          f'{number.name}: the step under way is finished and saved; Ctrl-C again ends '
-          'at once'
-        )
+      if _state.handled >= seen and not _state.ending:
+        continue  # the main thread was there first, and may have left its loop since
+      if loop is not None and loop not in _state.told:
+        _tell_once(number, loop)
       elif ends and number == signal.SIGINT:
         _exit()
       elif not ends and (number == signal.SIGINT or not (loop or _state.stopped)):
         ends = True
-        _tell_interrupted(number)
+        _tell_once(number, None)
         late = threading.Timer(_GRACE_SECONDS, _exit_late, args=(loop is None,))
         late.daemon = True
         late.start()
 
 
-def _tell_interrupted(number: int) -> None:
-  """Writes one line, whichever thread comes first."""
+def _tell_once(number: int, loop: threading.Event | None) -> None:
+  """Tells what a signal ends, whichever thread comes first."""
+  name = signal.Signals(number).name
   with _telling:
-    if not _state.told:
-      _state.told = True
+    if loop in _state.told:
+      return
+    _state.told.append(loop)
+    if loop is None:
+      _tell(f'interrupted by {name}: not finished; the same command can be given again')
+    else:
       _tell(
-        f'interrupted by {signal.Signals(number).name}: not finished; the same command '
-        'can be given again'
+        f'{name}: the step under way is finished and saved; Ctrl-C again ends at once'
       )
 
 

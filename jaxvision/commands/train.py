@@ -219,8 +219,11 @@ def _checkpoints(run: Run) -> Iterator[Checkpoints]:
   checkpoints = Checkpoints(run.directory.checkpoints, keep, run.task.best)
   try:
     yield checkpoints
-  finally:
-    checkpoints.close()
+  except BaseException:
+    with contextlib.suppress(Exception):  # the writer fails where the workdir is gone
+      checkpoints.close()
+    raise
+  checkpoints.close()
 
 
 @dataclasses.dataclass

@@ -103,7 +103,8 @@ def locate(root: str, decoding: Decoding) -> DatasetSource:
   digest = hashlib.sha256(f'{settings}\n{listing.stamp}'.encode()).hexdigest()[:16]
   return DatasetSource(
     name='folder',
-    key=f'folder-{_slug(folder)}-{digest}',
+    # Without the files: where these have changed, their copy takes the former one's place.
+    key=f'folder-{_slug(folder)}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}',
     fingerprint=digest,
     open=functools.partial(_open, folder, listing, digest, decoding),
     content=hashlib.sha256(listing.content.encode()).hexdigest(),
