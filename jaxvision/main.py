@@ -106,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _tell(f'error: {error}')
     return 3
   except Exception as error:
+    problem: str | None
     if signals.ending():  # as a library has reworded it
       return _interrupted()
     if error is output.error:

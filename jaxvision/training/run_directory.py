@@ -42,7 +42,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
   damaged = sum(p is None for p, line in zip(points[:-1], lines) if line.strip())
   if damaged and path not in _told:
     _told.add(path)
-    _log.warning('%s: %d damaged lines are left out', path, damaged)
+    _log.warning('%s: damaged lines that are left out: %d', path, damaged)
   return [point for point in points if point is not None]
 
 

@@ -145,5 +145,5 @@ def test_damaged_lines_are_counted_in_one_warning(tmp_path, caplog, line):
   with caplog.at_level(logging.WARNING, 'jaxvision'):
     assert read_history(path) == read_history(path) == [LINES[0]]
   assert [r.getMessage() for r in caplog.records] == [
-    f'{path}: 2 damaged lines are left out'
+    f'{path}: damaged lines that are left out: 2'
   ]
