@@ -306,6 +306,14 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
 
 def _prepare(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('inputs', nargs='*', metavar='NAME', help='TFDS set')
+  parser.add_argument('--cached', action='store_true', help='list the decoded sets')
+  parser.add_argument(
+    '--drop',
+    action='append',
+    default=[],
+    metavar='FOLDER',
+    help='delete a decoded set that --cached lists',
+  )
 
 
 _OPTIONS = {

@@ -107,6 +107,8 @@ def disk_problem(error: BaseException | None) -> str | None:
         return f'{what}: {room}'
       if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f'{what}: change its permissions, or choose another directory'
+      if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EIO) and error.filename:
+        return f'{what}: move it away, or choose another directory'
     # TensorStore, which writes the checkpoints, wraps the system's words in its own.
     for reason in map(os.strerror, _NO_ROOM):
       if reason in str(error):

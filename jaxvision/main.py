@@ -1,18 +1,21 @@
 """The command line: `python -m jaxvision.main [COMMAND] --config=FILE ...`.
 
 Commands and their options are in `cli.py`, what they do is in `jaxvision.commands`. Here
-errors become exit codes: 0 success, 2 usage or config error, 3 training diverged, 1
-internal error (a traceback).
+errors become exit codes: 0 success, 2 usage or config error, 3 training diverged, 4
+stopped before its end and saved (the same command goes on), 130 interrupted where there
+was nothing to save, 1 internal error (a traceback).
 """
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from jaxvision import config as config_lib
+from jaxvision import signals
 from jaxvision.cli import COMMANDS, parse
 from jaxvision.errors import TrainingDiverged, UserError, disk_problem
 
@@ -22,7 +25,45 @@ class _StandardError(logging.Handler):
 
   def emit(self, record: logging.LogRecord) -> None:
     prefix = 'warning: ' if record.levelno >= logging.WARNING else ''
-    print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+    _tell(prefix + record.getMessage())
+
+
+def _tell(line: str) -> None:
+  with contextlib.suppress(OSError):  # the terminal may be closed
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Output:
+  """Standard output, which keeps what it raised: a full disk is not always the workdir's.
+
+  Args:
+    stream: where it writes.
+
+  Attributes:
+    error: the last that it raised, or None.
+  """
+
+  def __init__(self, stream: Any):
+    self._stream = stream
+    self.error: OSError | None = None
+
+  def write(self, text: str) -> int:
+    """Writes text, as a stream does."""
+    return self._noting(self._stream.write, text)
+
+  def flush(self) -> None:
+    """Flushes what was written, as a stream does."""
+    self._noting(self._stream.flush)
+
+  def _noting(self, act: Callable[..., Any], *arguments: str) -> Any:
+    try:
+      return act(*arguments)
+    except OSError as error:
+      self.error = error
+      raise
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,6 +72,10 @@ def run(arguments: Sequence[str]) -> int:
   command = COMMANDS[options.command]
   options.overrides, config = overrides, None
   if getattr(options, 'config', None):
+    from jaxvision import (
+      config as config_lib,  # half of the time until signals are heard
+    )
+
     # Before the command is imported, so that a mistake in it shows at once.
     config = config_lib.load(options.config, overrides)
   elif overrides and not command.overrides:
@@ -40,29 +85,47 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit code 0, 2 or 3, internal errors raise."""
+  """Runs the command line; returns the exit code, internal errors raise."""
   log = logging.getLogger('jaxvision')
   if not any(isinstance(handler, _StandardError) for handler in log.handlers):
     log.addHandler(_StandardError())
     log.setLevel(logging.INFO)
     log.propagate = False
+  output = _Output(sys.stdout)
   try:
-    return run(sys.argv[1:] if arguments is None else arguments)
+    with contextlib.redirect_stdout(output):
+      code = run(sys.argv[1:] if arguments is None else arguments)
+      output.flush()
+    return code
+  except KeyboardInterrupt:
+    return _interrupted()
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    _tell(f'error: {error}')
     return 2
   except TrainingDiverged as error:
-    print(f'error: {error}', file=sys.stderr)
+    _tell(f'error: {error}')
     return 3
-  except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
   except Exception as error:
-    problem = disk_problem(error)
+    problem: str | None
+    if signals.ending():  # as a library has reworded it
+      return _interrupted()
+    if error is output.error:
+      signals.discard_output()
+      if isinstance(error, BrokenPipeError):
+        return 0
+      problem = f'standard output cannot be written: {output.error.strerror}'
+    else:
+      problem = disk_problem(error)
     if problem is None:
       raise
-    print(f'error: {problem}', file=sys.stderr)
+    _tell(f'error: {problem}')
     return 2
+
+
+def _interrupted() -> int:
+  if not signals.ending():  # else it has been told as the signal came
+    _tell('interrupted')
+  return signals.exit_code()
 
 
 # They take many steps; for the others a second start of Python would be for nothing.
@@ -74,9 +137,17 @@ def cli() -> int:
   """Runs the command line of this process: what `jaxvision` and `python -m` call."""
   arguments = sys.argv[1:]
   command = arguments[0] if arguments and arguments[0] in COMMANDS else 'train'
-  if command in _WANT_HUGE_PAGES and _ONLY_PRINT.isdisjoint(arguments):
-    with_huge_pages()
-  return main()
+  try:
+    signals.install()
+    if command in _WANT_HUGE_PAGES and _ONLY_PRINT.isdisjoint(arguments):
+      signals.hold()  # until the program that is started anew hears them
+      with_huge_pages()
+      signals.release()
+    code = main()
+  except KeyboardInterrupt:
+    code = _interrupted()
+  signals.finish(code)
+  return code
 
 
 def with_huge_pages() -> None:

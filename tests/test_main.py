@@ -1,5 +1,8 @@
 """The command line: exit codes, help, and how the process starts."""
 
+import contextlib
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -67,6 +70,66 @@ def test_unwritable_workdir_and_full_disk(call, tmp_path):
   assert command_line.disk_problem(ValueError('a fault of ours')) is None
 
 
+class _Full(io.StringIO):
+  """A stream on a disk without room."""
+
+  def write(self, text):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_of_standard_output_is_not_that_of_the_workdir(
+  call, capsys, monkeypatch
+):
+  monkeypatch.setattr('sys.stdout', _Full())
+  monkeypatch.setattr(command_line, 'run', lambda arguments: print('words'))
+  assert command_line.main([]) == 2
+  told = capsys.readouterr().err
+  assert told == 'error: standard output cannot be written: No space left on device\n'
+
+  def write_a_file(arguments):
+    with contextlib.suppress(OSError):
+      print('words')
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(command_line, 'run', write_a_file)
+  assert command_line.main([]) == 2
+  assert 'No space left on device: the workdir' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('stream', 'code'), [('/dev/full', 2), ('closed pipe', 0)])
+def test_standard_output_that_fails_late_is_told_without_a_traceback(stream, code):
+  program = (
+    'import sys; from jaxvision import main; '
+    "main.run = lambda arguments: print('a word') or 0; sys.exit(main.main([]))"
+  )
+  if stream == 'closed pipe':
+    reader, output = os.pipe()
+    os.close(reader)
+  else:
+    output = os.open(stream, os.O_WRONLY)
+  ended = subprocess.run(
+    [sys.executable, '-c', program], stdout=output, stderr=subprocess.PIPE, text=True
+  )
+  os.close(output)
+  assert ended.returncode == code
+  assert ended.stderr.count('\n') == (1 if code else 0)
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(capsys, monkeypatch):
+  def interrupted(arguments):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(command_line, 'run', interrupted)
+  assert command_line.main([]) == 130
+  assert capsys.readouterr().err == 'interrupted\n'
+
+
+@pytest.mark.parametrize('code', [errno.EISDIR, errno.ENOTDIR, errno.EIO])
+def test_what_the_disk_refuses_is_one_line(code):
+  problem = command_line.disk_problem(OSError(code, os.strerror(code), 'summary.json'))
+  assert problem.startswith(f'{os.strerror(code)}: summary.json')
+
+
 def test_import_loads_no_heavy_package():
   check = (
     'import sys, jaxvision, jaxvision.main; '
@@ -79,6 +142,14 @@ def test_import_loads_no_heavy_package():
   assert output.strip() == '[]'
 
 
+@pytest.fixture
+def without_handlers(monkeypatch):
+  """`cli` leaves the signals of the process of the tests as they are."""
+  for name in ('install', 'finish', 'hold', 'release'):
+    monkeypatch.setattr(command_line.signals, name, lambda *_: None)
+
+
+@pytest.mark.usefixtures('without_handlers')
 def test_training_starts_anew_once_for_huge_pages(monkeypatch, capsys):
   started = []
   arguments = ['train', '--config=missing.py']
@@ -97,6 +168,7 @@ def test_training_starts_anew_once_for_huge_pages(monkeypatch, capsys):
   assert 'missing.py' in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures('without_handlers')
 @pytest.mark.parametrize(
   ('arguments', 'on_request', 'code'),
   [

@@ -122,6 +122,7 @@ def evaluate(
   )
   if summary and not unlike.name:
     summary = evaluator.updated_summary(summary, final)
+  say(f'{final.line}; checkpoint of step {step}')
   evaluated = what_was_evaluated(
     run,
     dataset,
@@ -133,7 +134,6 @@ def evaluate(
   elsewhere = (directory.evaluations / unlike.name,) if unlike.name else ()
   shown = _summary_at(run, summary, step) | {'evaluated': evaluated}
   page = final.write_report(shown, *elsewhere)
-  say(f'{final.line}; checkpoint of step {step}')
   for note in evaluated['notes']:
     say(note)
   say(f'report: {page}')

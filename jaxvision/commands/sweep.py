@@ -28,15 +28,14 @@ from jaxvision.reports.sweep.results import (
   overrides,
   setting,
 )
+from jaxvision.signals import STOPPED, stop_on_signal
 from jaxvision.training import pretrained, runtime
 from jaxvision.training.callbacks import Callback
 from jaxvision.training.logging import speaker
-from jaxvision.training.loop import stop_on_signal
 from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
 
-_STOPPED = 4  # the exit code: a signal stopped it, and the same command goes on
 _SMALLER_IS_BETTER = ('loss', 'fd', 'kid')
 
 
@@ -51,7 +50,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   wanted = search_space.load(options.sweep, config)
   result = sweep(config, wanted, options.workdir, options.storage, options.take_over)
   if not result.finished:
-    return _STOPPED
+    return STOPPED
   _check_outcome(result.study)
   return 0
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.models import own
+from jaxvision.signals import STOPPED, stop_on_signal
 from jaxvision.tasks.base import Parts, PyTree
 from jaxvision.training import parts as parts_lib
 from jaxvision.training import pretrained, runtime
@@ -37,7 +37,7 @@ from jaxvision.training.logging import (
   speaker,
   warn,
 )
-from jaxvision.training.loop import RunTimer, TrainLoop, stop_on_signal
+from jaxvision.training.loop import RunTimer, TrainLoop
 from jaxvision.training.profiling import traced
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory, write_json
@@ -114,7 +114,7 @@ def train(
     say(pretrained.describe(start, loaded, run))
   terminal = Terminal(run.plan.images_per_step, quiet)
   listeners = CallbackList([JsonLinesLogger(), terminal, *named, *callbacks])
-  with directory.locked(), stop_on_signal() as stop:
+  with directory.locked():
     directory.open(config, overwrite)
     parts_lib.record(directory, config, resolved)
     if start:
@@ -123,7 +123,7 @@ def train(
     with _checkpoints(run) as checkpoints:
       timer = RunTimer(begun)
       session = _Session(run, dataset, checkpoints, listeners, timer, start, say)
-      return session.run(stop, loaded)
+      return session.run(loaded)
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -141,8 +141,8 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     )
   if options.seeds:
     return train_seeds(config, options.seeds, options.workdir, options.overwrite)
-  train(config, options.workdir, overwrite=options.overwrite)
-  return 0
+  summary = train(config, options.workdir, overwrite=options.overwrite)
+  return STOPPED if summary is None else 0
 
 
 def train_seeds(
@@ -151,7 +151,10 @@ def train_seeds(
   workdir: str | Path | None = None,
   overwrite: bool = False,
 ) -> int:
-  """Trains several seeds of a config, one after the other, and prints the mean."""
+  """Trains several seeds of a config, one after the other, and prints the mean.
+
+  Returns the exit code: `STOPPED` where a signal has left seeds untrained.
+  """
   from jaxvision.commands.runner import Trial, run_trials, spread
 
   if seeds < 1:
@@ -162,7 +165,8 @@ def train_seeds(
     own = config_lib.thaw(config)
     own.seed = seed
     trials.append(Trial(f'seed {seed}', own, stem.with_name(f'{stem.name}-seed{seed}')))
-  run_trials(trials, overwrite=overwrite)
+  if not run_trials(trials, overwrite=overwrite):
+    return STOPPED
   summaries = [trial.directory.summary() for trial in trials]
   if None not in summaries:  # another process may train some of them
     print(spread(summaries))
@@ -219,8 +223,11 @@ def _checkpoints(run: Run) -> Iterator[Checkpoints]:
   checkpoints = Checkpoints(run.directory.checkpoints, keep, run.task.best)
   try:
     yield checkpoints
-  finally:
-    checkpoints.close()
+  except BaseException:
+    with contextlib.suppress(Exception):  # the writer fails where the workdir is gone
+      checkpoints.close()
+    raise
+  checkpoints.close()
 
 
 @dataclasses.dataclass
@@ -240,13 +247,16 @@ class _Session:
     compiler = self.context.compiler
     self._compiled = compiler.programs, compiler.seconds
 
-  def run(self, stop: threading.Event, loaded: Any) -> dict[str, Any] | None:
+  def run(self, loaded: Any) -> dict[str, Any] | None:
     """Trains to the end, or to a signal, and finishes the run.
 
     Args:
-      stop: is set by a signal.
       loaded: pretrained weights for the model; None where there are none.
     """
+    with contextlib.ExitStack() as opened:
+      return self._run(loaded, opened)
+
+  def _run(self, loaded: Any, opened: contextlib.ExitStack) -> dict[str, Any] | None:
     run, plan = self.context, self.context.plan
     state, metrics, record = self._begin(loaded)
     step = record.get('step', 0)
@@ -261,6 +271,7 @@ class _Session:
     trainer = None
     if not over:
       trainer = run.trainer(inputs, state, record.get('position'), step)
+      opened.callback(trainer.close)
     evaluator = run.task.evaluator(run, self.dataset, inputs, state)
     if not over or known is None:
       evaluator.compile()
@@ -284,7 +295,7 @@ class _Session:
       loop = TrainLoop(
         run, trainer, evaluator, self.checkpoints, self.callbacks, self.timer
       )
-      with traced(trainer, run, self.say):
+      with traced(trainer, run, self.say), stop_on_signal() as stop:
         state, step = loop.run(state, metrics, step, stop)
       where = f'at step {step} of {plan.total_steps}'
       if stop.is_set():
@@ -297,7 +308,6 @@ class _Session:
       summary = self._finish(evaluator, state, step, None, context.stop_reason)
       return summary
     finally:
-      trainer.close()
       self.callbacks.on_train_end(step, summary)
 
   def _begin(self, loaded: Any) -> tuple[PyTree, Any, dict[str, Any]]:
@@ -390,6 +400,7 @@ class _Session:
       write_json(run.directory.summary_file, summary)
     else:
       summary = evaluator.updated_summary(known, final)
+    self.say(final.line)
     page = None
     if run.config.report:
       early = summary.get('stopped_by')
@@ -398,7 +409,6 @@ class _Session:
         run, self.dataset, split=evaluator.final_split, step=step, notes=notes
       )
       page = final.write_report(summary | {'evaluated': evaluated})
-    self.say(final.line)
     if page:
       self.say(f'report: {page}')
     return summary

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,41 @@ def directory(configured: str) -> Path:
   """Returns data.cache_dir, else $JAXVISION_CACHE, else ~/.cache/jaxvision."""
   default = os.environ.get('JAXVISION_CACHE') or '~/.cache/jaxvision'
   return Path(configured or default).expanduser()
+
+
+class CachedCopy(NamedTuple):
+  """What a cache holds: the folder's name in it, where the images came from, bytes."""
+
+  folder: str
+  origin: str
+  size: int
+
+
+def copies(root: Path) -> list[CachedCopy]:
+  """Returns the decoded sets in a cache, the largest first."""
+  found = []
+  for index in root.glob(f'[!.]*/{INDEX}'):
+    with contextlib.suppress(*_DAMAGE):
+      origin = json.loads(index.read_text('utf-8'))['origin']
+      size = sum(file.stat().st_size for file in index.parent.iterdir())
+      found.append(CachedCopy(index.parent.name, origin, size))
+  return sorted(found, key=lambda copy: (-copy.size, copy.folder))
+
+
+def drop(root: Path, folder: str) -> None:
+  """Deletes a decoded set; what trains on it at this moment goes on.
+
+  Raises:
+    UserError: the cache holds no such set, or it cannot be deleted.
+  """
+  if folder not in [copy.folder for copy in copies(root)]:
+    raise UserError(
+      f'there is no decoded set "{folder}" in {root}: `prepare --cached` lists them'
+    )
+  try:
+    shutil.rmtree((root / folder).rename(_beside(root / folder) / 'old').parent)
+  except OSError as error:
+    raise UserError(f'{root / folder} cannot be deleted: {error.strerror}') from error
 
 
 def read(

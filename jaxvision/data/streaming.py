@@ -6,6 +6,7 @@ resident pipeline. Memory holds a fixed number of batches however large the spli
 """
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from jaxvision.data.dataset import Example, Source, read_crops, read_many
 from jaxvision.data.decode import BoxOf
 from jaxvision.data.order import balanced_index, class_members, example_index
 from jaxvision.data.spawning import check_main_guard
+from jaxvision.signals import hidden_from_children
 
 Batch = dict[str, np.ndarray]
 
@@ -28,6 +30,11 @@ _BUFFERED_BATCHES = 2  # per worker process: one ready while the next is made
 # Eight worker processes take 2 seconds to start and then read up to 1.5 times as fast as
 # threads, which hold the interpreter for a seventh of the time that a JPEG takes.
 _SMALL_SPLIT = 20_000
+
+
+# JAX still holds the last batches as the process ends. The process of Python that returns
+# their shared memory to the system, and is started with these options, warns of each.
+_QUIET_TRACKER = 'ignore:resource_tracker:UserWarning'
 
 
 class _Share(NamedTuple):
@@ -200,6 +207,8 @@ class Stream:
       ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_BUFFERED_BATCHES)
     dataset = grain.MapDataset.source(order).to_iter_dataset(ahead)
     if self.workers:
+      if _QUIET_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET_TRACKER)
       dataset = dataset.mp_prefetch(
         grain.MultiprocessingOptions(
           num_workers=self.workers, per_worker_buffer_size=_BUFFERED_BATCHES
@@ -207,12 +216,17 @@ class Stream:
         worker_init_fn=_die_with_the_parent,
       )
     self._iterator = iter(dataset)
+    self._not_started = self.workers
 
   def __iter__(self) -> 'Stream':
     return self
 
   def __next__(self) -> Batch:
-    return next(self._iterator)
+    if not self._not_started:
+      return next(self._iterator)
+    self._not_started -= 1
+    with hidden_from_children():  # each of the first batches starts a worker process
+      return next(self._iterator)
 
   def state(self) -> dict[str, Any]:
     """Returns the position, to be stored with a checkpoint."""

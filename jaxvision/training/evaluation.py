@@ -1,7 +1,6 @@
 """Evaluation of a run: every example of a split once, padded, masked, compiled once."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from jax.extend import core as jex_core
 from jaxvision.config import base_config
 from jaxvision.data import resident, streaming
 from jaxvision.data.dataset import Dataset, Source
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, printable
 from jaxvision.tasks.base import PyTree
 from jaxvision.training.logging import describe
 from jaxvision.training.mesh import over_batch, replicated
@@ -344,7 +343,9 @@ class SupervisedEvaluator:
       image_at=lambda index: source[index][0],
       history=history,
       notes=tuple(data_notes(dataset)),
-      files=_shown(dataset.files[split].names) if split in dataset.files else (),
+      files=tuple(map(printable, dataset.files[split].names))
+      if split in dataset.files
+      else (),
     )
     validation = [p for p in history if p['split'] == 'validation']
     last = validation[-1] if validation else {}
@@ -372,11 +373,6 @@ class SupervisedEvaluator:
     """Returns the summary of a finished run, which another evaluation leaves as it is."""
     del final
     return summary
-
-
-def _shown(names: Sequence[str]) -> tuple[str, ...]:
-  """Returns paths as text that can be written: a name may hold bytes that are none."""
-  return tuple(os.fsencode(name).decode('utf-8', 'replace') for name in names)
 
 
 def check_split(dataset: Dataset, split: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxvision.io import write_whole
+from jaxvision.signals import output_lost
 from jaxvision.training.callbacks import Callback, TrainContext
 from jaxvision.training.run_directory import read_history
 
@@ -23,7 +24,16 @@ def warn(text: str) -> None:
 
 def speaker(quiet: bool) -> Callable[[str], None]:
   """Returns a function that prints a line, or does nothing."""
-  return (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+  return (lambda text: None) if quiet else _say
+
+
+def _say(text: str) -> None:
+  try:
+    print(text, flush=True)
+  except (
+    OSError
+  ) as error:  # its reader is gone, its terminal is closed, its disk is full
+    output_lost(error)
 
 
 class JsonLinesLogger(Callback):
@@ -171,10 +181,11 @@ class Terminal(Callback):
   def _say(self, text: str) -> None:
     if self._quiet:
       return
-    if self._bar is not None:
-      self._bar.write(text)
-    else:
-      print(text, flush=True)
+    if self._bar is None:
+      _say(text)
+      return
+    with self._bar.external_write_mode():
+      _say(text)
 
   def on_train_end(self, step: int, summary: dict[str, Any] | None) -> None:
     """Ends the bar."""

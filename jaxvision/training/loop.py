@@ -1,18 +1,15 @@
 """The training loop: dispatch steps; at their times log, evaluate and save."""
 
 import collections
-import contextlib
 import dataclasses
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxvision.errors import TrainingDiverged
+from jaxvision.errors import TrainingDiverged, UserError
 from jaxvision.tasks.base import PyTree, saved_fields
 from jaxvision.training.callbacks import CallbackList
 from jaxvision.training.checkpoints import Checkpoints
@@ -61,27 +58,6 @@ class RunTimer:
     self.earlier = record['total']
 
 
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-  """Yields an event that SIGTERM or a first Ctrl-C sets; a second Ctrl-C interrupts."""
-  event = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield event  # Python allows handlers in the main thread only
-    return
-
-  def handle(number, frame):
-    if event.is_set() and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    event.set()
-
-  old = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-  try:
-    yield event
-  finally:
-    for number, handler in old.items():
-      signal.signal(number, handler)
-
-
 class TrainLoop:
   """Trains a state to the end of its plan, to a signal, or until a callback stops it.
 
@@ -106,6 +82,7 @@ class TrainLoop:
     self._task, self._plan, self._compile = run.task, run.plan, run.compile
     self._trainer, self._evaluator = trainer, evaluator
     self._checkpoints, self._callbacks, self._timer = checkpoints, callbacks, timer
+    self._directory = checkpoints.directory.parent
     self._last_good: int | None = None
     self._stopped_by = ''
 
@@ -126,6 +103,7 @@ class TrainLoop:
     plan = self._plan
     saved = self._checkpoints.steps()
     self._last_good = saved[-1] if saved else None
+    place = self._place()
     # Steps and seconds since the last log point, for its images per second.
     steps, seconds = 0, 0.0
     while step < plan.total_steps and not (stop.is_set() or self._stopped_by):
@@ -136,6 +114,7 @@ class TrainLoop:
       spent = time.perf_counter() - begun
       self._timer.train += spent
       steps, seconds = steps + step - first, seconds + spent
+      self._check_place(place)
       at_end = step == plan.total_steps
       if step % plan.log_every == 0 or at_end:
         self._log(step, metrics, steps * plan.images_per_step / seconds, state)
@@ -184,6 +163,22 @@ class TrainLoop:
       'optimizer.learning_rate, warm up (schedule.warmup_steps) or clip '
       '(grad_clip), and start again with --overwrite'
     )
+
+  def _place(self) -> tuple[int, int] | None:
+    """Returns what tells the workdir from another of its name, None where it is gone."""
+    try:
+      found = self._directory.stat()
+    except OSError:
+      return None
+    return found.st_dev, found.st_ino
+
+  def _check_place(self, before: tuple[int, int] | None) -> None:
+    """Raises UserError where another directory, or none, has the name of the workdir."""
+    if self._place() != before:
+      raise UserError(
+        f'workdir {self._directory} was moved or deleted while it trained: move it back, '
+        'and the same command goes on from its last checkpoint'
+      )
 
   def _log(
     self, step: int, metrics: Any, images_per_second: float, state: PyTree

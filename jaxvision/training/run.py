@@ -277,7 +277,11 @@ class Run:
       Crop.of(self.config.augment),
       self.balanced_classes,
     )
-    return StreamingTrainer(self, stream, state, step)
+    try:
+      return StreamingTrainer(self, stream, state, step)
+    except BaseException:  # Ctrl-C while it compiles, too
+      stream.close()
+      raise
 
 
 def _check_classes(info: DatasetInfo) -> None:

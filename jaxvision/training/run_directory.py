@@ -4,8 +4,11 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import logging
+import math
+import operator
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +21,56 @@ from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.io import local_path, write_whole
 
+_REMEDY = 'delete it, and the train command writes it anew'
+# Written anew, it would be that of whatever the data are now.
+_RESTORE = 'restore it, or replace the run with --overwrite'
+
+_log = logging.getLogger('jaxvision')
+_told: set[Path] = set()  # files whose damaged lines were told of
+
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-  """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
-  points: list[dict[str, Any]] = []
+  """Returns the log points of metrics.jsonl, without the lines that are damaged.
+
+  A warning counts them, but for a last line that a kill has cut off.
+
+  Raises:
+    UserError: the file cannot be read.
+  """
   try:
-    text = path.read_text()
+    lines = path.read_bytes().split(b'\n')
   except FileNotFoundError:
-    return points
-  for line in text.splitlines():
-    try:
-      points.append(json.loads(line))
-    except ValueError:
-      continue
-  return points
+    return []
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}') from error
+  points = [_log_point(line) for line in lines]
+  damaged = sum(p is None for p, line in zip(points[:-1], lines) if line.strip())
+  if damaged and path not in _told:
+    _told.add(path)
+    _log.warning('%s: damaged lines that are left out: %d', path, damaged)
+  return [point for point in points if point is not None]
+
+
+def _log_point(line: bytes) -> dict[str, Any] | None:
+  """Returns what a line of metrics.jsonl says, None where it is none."""
+  try:
+    point = json.loads(line.decode())
+    step, split = point['step'], point['split']
+  except (ValueError, TypeError, KeyError, RecursionError):
+    return None
+  known = type(step) is int and step >= 0 and isinstance(split, str)
+  values = [value for name, value in point.items() if name not in ('step', 'split')]
+  if known and all(v is None or _is_number(v) for v in values):
+    return point
+  return None
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and abs(value) < math.inf
+
+
+def _damaged(path: Path, reason: Any, remedy: str = _REMEDY) -> str:
+  return f'{path} is damaged ({" ".join(str(reason).split())[:200]}): {remedy}'
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -118,32 +157,44 @@ class RunDirectory:
 
   def config(self) -> ConfigDict:
     """Returns the run's config, or raises UserError if this is no run."""
-    if not self.config_file.is_file():
+    if not self.config_file.exists():
       raise UserError(
         f'{self.path} is no run: it has no config.json (give the --workdir of a '
         'training run)'
       )
+    remedy = 'restore it from a copy, or start the run anew with --overwrite'
+    found = self._read(self.config_file, ('data', 'model', 'optimizer'), remedy)
     try:
-      return config_lib.from_json(self.config_file.read_text())
-    except (ValueError, OSError) as error:
-      raise UserError(f'{self.config_file} is damaged: {error}') from error
+      return config_lib.from_json(json.dumps(found))
+    except (ValueError, TypeError, AttributeError, UserError) as error:
+      raise UserError(_damaged(self.config_file, error, remedy)) from error
 
   def summary(self) -> dict[str, Any] | None:
     """Returns summary.json, or None if the run has not finished."""
-    return self._read(self.summary_file)
+    return self._read(self.summary_file, ('task', 'steps'))
 
   def dataset(self) -> dict[str, Any] | None:
     """Returns what the run knows of its data: class names, image shape, mean, std."""
-    return self._read(self.dataset_file)
+    return self._read(
+      self.dataset_file, ('name', 'class_names', 'image_shape'), _RESTORE
+    )
 
   def data_info(self) -> DatasetInfo | None:
     """Returns the same as an object; None where no data are known yet."""
     known = self.dataset()
-    if known is None and self.dataset_file.exists():
-      raise UserError(
-        f'{self.dataset_file} is damaged: restore it, or replace the run with --overwrite'
-      )
-    return None if known is None else DatasetInfo.from_dict(known)
+    if known is None:
+      return None
+    try:
+      info = DatasetInfo.from_dict(known)
+      _, _, channels = map(operator.index, info.image_shape)
+      ' '.join(info.class_names)
+      operator.index(info.examples['train'])
+      if not len(info.mean) == len(info.std) == channels:
+        raise ValueError(f'mean and std are not of {channels} channels')
+      sum((*info.mean, *info.std))
+    except (ValueError, TypeError, KeyError) as error:
+      raise UserError(_damaged(self.dataset_file, error, _RESTORE)) from error
+    return info
 
   def trained_on(self) -> DatasetInfo:
     """Returns the same, or raises UserError where nothing has trained yet."""
@@ -179,21 +230,43 @@ class RunDirectory:
 
   def pretrained(self) -> dict[str, Any] | None:
     """Returns where the run's first weights came from, or None if from nowhere."""
-    return self._read(self.pretrained_file)
+    needed = ('source', 'name', 'sha256', 'revision', 'facts')
+    return self._read(self.pretrained_file, needed)
 
   def read_parts(self) -> dict[str, Any] | None:
     """Returns the names and hashes of the user's own parts, None if there are none."""
-    return self._read(self.parts_file)
+    found = self._read(self.parts_file)
+    for path, entry in (found or {}).items():
+      if not isinstance(entry, dict) or not {'name', 'sha256', 'file'} <= entry.keys():
+        raise UserError(_damaged(self.parts_file, f'"{path}" is no part'))
+    return found
 
   def history(self) -> list[dict[str, Any]]:
-    """Returns the log points of metrics.jsonl; a line cut off by a kill is left out."""
+    """Returns the log points of metrics.jsonl, as `read_history` does."""
     return read_history(self.metrics_file)
 
-  def _read(self, path: Path) -> dict[str, Any] | None:
+  def _read(
+    self, path: Path, needed: Sequence[str] = (), remedy: str = _REMEDY
+  ) -> dict[str, Any] | None:
+    """Returns the object in a file of JSON, None where there is no file.
+
+    Raises:
+      UserError: it is something else, or lacks a key of those that are needed.
+    """
     try:
-      return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+      found = json.loads(path.read_bytes().decode())
+    except FileNotFoundError:
       return None
+    except OSError as error:
+      raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+      raise UserError(_damaged(path, error, remedy)) from error
+    if not isinstance(found, dict):
+      raise UserError(_damaged(path, 'it holds no object', remedy))
+    for key in needed:
+      if key not in found:
+        raise UserError(_damaged(path, f'it has no "{key}"', remedy))
+    return found
 
   def is_free(self) -> bool:
     """Whether no process trains in the directory, which is made where it is not there."""

@@ -107,10 +107,14 @@ def last_epoch(
     for p, begin in zip(points, begins)
     if begin >= total_steps - steps_per_epoch - 1e-6
   ] or [(p, p['step'] - b) for p, b in list(zip(points, begins))[-1:]]
-  weight = sum(steps for _, steps in late)
-  if not weight:
-    return dict.fromkeys(names)
-  return {name: sum(p[name] * steps for p, steps in late) / weight for name in names}
+  return {name: _mean([(p.get(name), steps) for p, steps in late]) for name in names}
+
+
+def _mean(weighted: Sequence[tuple[float | None, int]]) -> float | None:
+  """Returns the weighted mean of the values that are there, None without any."""
+  known = [(value, weight) for value, weight in weighted if value is not None]
+  total = sum(weight for _, weight in known)
+  return sum(value * weight for value, weight in known) / total if total else None
 
 
 def describe_data(dataset: Dataset, info: DatasetInfo) -> str:

@@ -87,6 +87,21 @@ def test_diverged_training_has_exit_code_3(call, tmp_path):
   assert 'Traceback' not in errors
 
 
+@pytest.mark.parametrize('extra', [(), ('--seeds=2',)])
+def test_training_that_a_signal_has_stopped_has_exit_code_4(
+  call, tmp_path, monkeypatch, extra
+):
+  started = []
+
+  def stopped(config, workdir, **options):
+    started.append(workdir)
+
+  monkeypatch.setattr('jaxvision.commands.train.train', stopped)
+  monkeypatch.setattr('jaxvision.commands.runner.train', stopped)
+  assert call(DIGITS, f'--workdir={tmp_path / "run"}', *extra)[0] == 4
+  assert len(started) == 1  # the second seed is left
+
+
 def test_training_imports_neither_tensorflow_nor_pytorch(tmp_path):
   check = (
     'import sys; from jaxvision.main import main; '

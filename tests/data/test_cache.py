@@ -12,6 +12,8 @@ import time
 import chex
 import numpy as np
 import pytest
+from command_line import assert_refused
+from PIL import Image
 
 from jaxvision.data import cache, decode, load
 from jaxvision.data.sources import folder
@@ -166,6 +168,33 @@ def test_what_killed_writers_left_is_swept_later(root, fresh_cache):
     os.utime(fresh_cache / f'.{name}-{left}', (0, time.time() - age))
   load('folder', root=root)
   assert {p.name for p in fresh_cache.iterdir()} == {name, f'.{name}-new'}
+
+
+def test_a_changed_folder_takes_the_place_of_its_former_copy(root, fresh_cache, caplog):
+  load('folder', root=root)
+  before = _only_folder(fresh_cache)
+  Image.new('RGB', (5, 6), 'red').save(f'{root}/train/a/new.png')
+  with caplog.at_level(logging.INFO, 'jaxvision'):
+    assert len(load('folder', root=root).splits['train']) == 9
+  assert 'has changed since it was cached' in caplog.text
+  assert _only_folder(fresh_cache) == before
+  load('folder', root=root, image_size=8)  # for another run, beside it
+  assert len(cache.copies(fresh_cache)) == 2
+
+
+def test_copies_are_listed_and_dropped_by_name(root, fresh_cache, call):
+  load('folder', root=root)
+  (fresh_cache / 'xla').mkdir()  # not a set
+  (copy,) = cache.copies(fresh_cache)
+  files = (fresh_cache / copy.folder).iterdir()
+  assert copy.size == sum(file.stat().st_size for file in files)
+  code, output, _ = call('prepare', '--cached')
+  assert code == 0
+  assert output.split()[2:] == [copy.folder, *copy.origin.split()]
+  assert_refused(call('prepare', '--drop=../x'), 'no decoded set "../x"')
+  assert call('prepare', f'--drop={copy.folder}') == (0, '', '')
+  assert [p.name for p in fresh_cache.iterdir()] == ['xla']
+  assert len(load('folder', root=root).splits['train']) == 8
 
 
 def test_concurrent_writers_agree(root, fresh_cache):

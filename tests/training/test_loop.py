@@ -1,7 +1,11 @@
 """Training runs compute the same on any pipeline, dispatch and number of devices."""
 
+import io
 import json
 import logging
+import os
+import signal
+from pathlib import Path
 
 import chex
 import jax
@@ -13,6 +17,7 @@ import jaxvision
 from jaxvision import data
 from jaxvision.config import to_json
 from jaxvision.errors import TrainingDiverged, UserError
+from jaxvision.training.callbacks import Callback
 from jaxvision.training.run_directory import read_history
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
@@ -95,6 +100,64 @@ def test_each_program_compiles_once(digits_config, tmp_path, caplog):
   assert sum('jit(train_step)' in line for line in compiled) == 1, compiled
   assert sum('jit(eval_from_split)' in line for line in compiled) == 1, compiled
   assert sum('jit(init)' in line for line in compiled) == 1, compiled
+
+
+class _AtStep5(Callback):
+  """Calls a function at the first log point."""
+
+  def __init__(self, act):
+    self._act = act
+
+  def on_log(self, step, measures):
+    if step == 5:
+      self._act()
+
+
+@pytest.mark.parametrize('then', [Path.exists, Path.mkdir])
+def test_a_workdir_that_is_moved_ends_training_and_is_not_made_anew(
+  digits_config, tmp_path, then
+):
+  here, there = tmp_path / 'run', tmp_path / 'moved'
+
+  def move():
+    here.rename(there)
+    then(here)
+
+  with pytest.raises(UserError, match='was moved or deleted while it trained'):
+    jaxvision.train(digits_config, here, quiet=True, callbacks=[_AtStep5(move)])
+  assert not here.exists() or not any(here.iterdir())
+  assert not (there / 'summary.json').exists()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP, None])
+def test_a_stop_saves_and_the_same_call_goes_on(
+  digits_config, tmp_path, monkeypatch, number
+):
+  """None: standard output is closed, as by `| head`."""
+
+  def stop():
+    if number:
+      os.kill(os.getpid(), number)
+    else:
+      patch.setattr('sys.stdout', _Closed())
+
+  before = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patch:
+    stopped = jaxvision.train(
+      digits_config, tmp_path / 'run', callbacks=[_AtStep5(stop)]
+    )
+  assert stopped is None
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert not (tmp_path / 'run' / 'summary.json').exists()
+  assert any((tmp_path / 'run' / 'checkpoints').glob('[5-7]'))
+  assert jaxvision.train(digits_config, tmp_path / 'run', quiet=True)['steps'] == 12
+
+
+class _Closed(io.StringIO):
+  """A pipe whose reader has ended."""
+
+  def write(self, text):
+    raise BrokenPipeError(32, 'Broken pipe')
 
 
 def test_grad_accumulation_matches_the_whole_batch(digits_config, tmp_path):

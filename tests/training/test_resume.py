@@ -83,7 +83,7 @@ def test_killed_run_resumes_bit_identical(command, tmp_path, uninterrupted, pipe
   assert log_without_speed(workdir) == log_without_speed(uninterrupted)
 
 
-def test_sigterm_saves_and_exits_0(command, tmp_path, uninterrupted):
+def test_sigterm_saves_and_exits_4(command, tmp_path, uninterrupted):
   workdir = tmp_path / 'run'
   # Only the signal makes a checkpoint.
   arguments = [*ARGUMENTS, '--config.checkpoint.every_steps=100000']
@@ -91,7 +91,7 @@ def test_sigterm_saves_and_exits_0(command, tmp_path, uninterrupted):
   assert wait_for(process, lambda: read_history(workdir / 'metrics.jsonl'))
   process.send_signal(signal.SIGTERM)
   output, _ = process.communicate(timeout=120)
-  assert process.returncode == 0, output
+  assert process.returncode == 4, output
   assert 'stopped by a signal at step' in output
   assert not (workdir / 'summary.json').exists()
   step = int(output.split('stopped by a signal at step ')[1].split()[0])
@@ -101,6 +101,36 @@ def test_sigterm_saves_and_exits_0(command, tmp_path, uninterrupted):
   assert process.returncode == 0, output
   assert f'resumed at step {step}' in output
   chex.assert_trees_all_equal(final_state(workdir), final_state(uninterrupted))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+  ('until', 'codes'),
+  [
+    ('devices:', {130}),
+    ('model:', {130}),  # it compiles
+    ('step  30/', {4}),
+    ('step 120/120  test:', {4, 0}),
+  ],
+)
+def test_a_signal_at_any_moment_costs_nothing(
+  command, tmp_path, uninterrupted, number, until, codes
+):
+  arguments = [*ARGUMENTS, f'--workdir={tmp_path / "run"}']
+  process = command(*arguments)
+  for line in process.stdout:
+    if line.startswith(until):
+      break
+  process.send_signal(number)
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode in codes, output
+  assert 'Traceback' not in output
+  assert 'Exception ignored' not in output
+  process = command(*arguments)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, output
+  chex.assert_trees_all_equal(final_state(tmp_path / 'run'), final_state(uninterrupted))
 
 
 def truncate(step_dir):

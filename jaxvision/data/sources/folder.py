@@ -114,7 +114,8 @@ def locate(root: str, decoding: Decoding, to_train: bool = True) -> DatasetSourc
   digest = _sha256(f'{settings}\n{listing.stamp}')[:16]
   return DatasetSource(
     name='folder',
-    key=f'folder-{_slug(folder)}-{digest}',
+    # Without the files: where these have changed, their copy takes the former one's place.
+    key=f'folder-{_slug(folder)}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}',
     fingerprint=digest,
     open=functools.partial(_open, listing, digest, decoding),
     files={
