@@ -146,7 +146,7 @@ def _slug(folder: Path) -> str:
   return ''.join(c if c.isalnum() else '-' for c in name) or 'root'
 
 
-def _list(folder: Path, to_train: bool) -> _Listing:
+def _list(folder: Path, to_train: bool = True) -> _Listing:
   if not folder.is_dir():
     what = 'is a file, not a folder' if folder.exists() else 'is not there'
     raise UserError(f'data.root: {folder} {what} ({EXPECTED})')
