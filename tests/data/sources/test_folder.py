@@ -106,11 +106,13 @@ def test_what_is_not_used_is_told_in_one_line(image_folder, caplog):
 
 def test_one_class_and_no_class_folders_are_data_of_one_class(image_folder):
   one = load('folder', root=str(image_folder({'a': 10}, root='one')))
-  assert (one.class_names, len(one.splits['test'])) == (('a',), 2)
+  assert one.class_names == ('a',)
+  assert sum(map(len, one.splits.values())) == 10
   flat = image_folder({'.': 10}, root='flat')
   resident, streaming = _both(flat)
   _assert_same(resident, streaming)
-  assert (resident.class_names, len(resident.splits['train'])) == (('images',), 8)
+  assert resident.class_names == ('images',)
+  assert sum(map(len, resident.splits.values())) == 10
   assert resident.origin == str(flat)
 
 
@@ -331,7 +333,7 @@ def test_fingerprint_stays_when_the_folder_moves(image_folder, tmp_path):
 
 def test_a_folder_to_evaluate_on_is_one_split_and_may_have_one_class(image_folder):
   root = image_folder({'b': 1})
-  with pytest.raises(UserError, match='one class only'):
+  with pytest.raises(UserError, match='class "b" has one image'):
     load('folder', root=str(root))
   whole = load('folder', root=str(root), split_rule='whole')
   assert (whole.class_names, len(whole.splits['test'])) == (('b',), 1)
