@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import importlib.machinery
+import importlib.util
 import io
 import os
 import subprocess
@@ -187,3 +189,18 @@ def test_nothing_else_starts_anew(arguments, on_request, code, monkeypatch, caps
     sys.exit(command_line.cli())
   assert stop.value.code == code
   assert capsys.readouterr() != ('', '')
+
+
+@pytest.mark.parametrize('set_by_user', [None, '0'])
+@pytest.mark.parametrize('gpu_build', [False, True])
+def test_the_log_of_xla_is_hidden_where_it_is_noise(
+  monkeypatch, set_by_user, gpu_build
+):
+  level = 'TF_CPP_MIN_LOG_LEVEL'
+  monkeypatch.setenv(level, set_by_user or '')  # so that it is restored
+  if set_by_user is None:
+    monkeypatch.delenv(level)
+  found = importlib.machinery.ModuleSpec('jax_plugins', None) if gpu_build else None
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: found)
+  command_line.hide_log_of_xla()
+  assert os.environ.get(level) == (set_by_user or (None if gpu_build else '3'))
