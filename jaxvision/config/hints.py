@@ -40,7 +40,7 @@ def meant(path: str) -> str | None:
   It is what other libraries call so; near in spelling in the same part of the config; or
   of the same last name in another part.
 
-  >>> meant('data.nmae'), meant('learning_rate'), meant('data.lr'), meant('patience')
+  >>> meant('data.nmae'), meant('learning_rate'), meant('data.lr'), meant('zzz')
   ('data.name', 'optimizer.learning_rate', 'optimizer.learning_rate', None)
   """
   section, _, last = path.rpartition('.')

@@ -39,6 +39,7 @@ def given(
       raise UserError(
         f'config: data.{field} has {len(fields[field])} numbers, and the images of '
         f'{fields.name} have {channels} channel{"s" if channels > 1 else ""}'
+        + (f': set data.channels={len(fields[field])}' if channels in (1, 3) else '')
       )
   return tuple(map(float, fields.mean)), tuple(map(float, fields.std))
 

@@ -118,6 +118,7 @@ def test_a_workdir_that_is_moved_ends_training_and_is_not_made_anew(
   digits_config, tmp_path, then
 ):
   here, there = tmp_path / 'run', tmp_path / 'moved'
+  digits_config.checkpoint.every_steps = 100  # a save under way would make its own
 
   def move():
     here.rename(there)
@@ -142,10 +143,14 @@ def test_a_stop_saves_and_the_same_call_goes_on(
       patch.setattr('sys.stdout', _Closed())
 
   before = signal.getsignal(signal.SIGTERM)
-  with monkeypatch.context() as patch:
-    stopped = jaxvision.train(
-      digits_config, tmp_path / 'run', callbacks=[_AtStep5(stop)]
-    )
+  of_hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+  try:
+    with monkeypatch.context() as patch:
+      stopped = jaxvision.train(
+        digits_config, tmp_path / 'run', callbacks=[_AtStep5(stop)]
+      )
+  finally:
+    signal.signal(signal.SIGHUP, of_hangup)
   assert stopped is None
   assert signal.getsignal(signal.SIGTERM) == before
   assert not (tmp_path / 'run' / 'summary.json').exists()

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -57,6 +58,8 @@ class NoEvaluator:
 
 class NoCheckpoints:
   """Writes nothing."""
+
+  directory = Path('checkpoints')  # its parent is the workdir
 
   def steps(self):
     return []
