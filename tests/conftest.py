@@ -38,13 +38,20 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fresh_log():
-  """Undoes what `main` does to the library's log, which a process of a user keeps."""
-  log = logging.getLogger('jaxvision')
-  before = log.level, log.propagate, list(log.handlers)
+  """Undoes what `main` does to the library's log, which a process of a user keeps.
+
+  Before a test, too: a fixture of its module may have run a command.
+  """
+
+  def undo():
+    log = logging.getLogger('jaxvision')
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
+    log.handlers.clear()
+
+  undo()
   yield
-  log.setLevel(before[0])
-  log.propagate = before[1]
-  log.handlers[:] = before[2]
+  undo()
 
 
 @pytest.fixture(autouse=True)
