@@ -10,6 +10,8 @@ from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.training.run import Run
 
+pytestmark = pytest.mark.long
+
 PATHS = [path for path, _ in walk(config_lib.FIELDS) if not isinstance(_, dict)] + [
   'model.features',
   'model.hidden',

@@ -14,6 +14,8 @@ from jaxvision.errors import UserError
 hypothesis = pytest.importorskip('hypothesis', reason='comes with the extra "test"')
 st = hypothesis.strategies
 
+pytestmark = pytest.mark.long
+
 TENSORS = {
   'module.conv1.weight': np.ones((2, 3, 3, 3), np.float32),
   'module.bn1.weight': np.ones(2, np.float16),
