@@ -27,7 +27,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvision.config import loading as config_lib
-from jaxvision.errors import UserError, closest
+from jaxvision.errors import UserError, closest, shown
 
 SAMPLERS = ('tpe', 'random', 'grid')
 PRUNERS = ('median', 'halving', 'hyperband', 'none')
@@ -60,7 +60,7 @@ class Range:
     """Returns what is wrong with it, or None."""
     for end in (self.low, self.high, 1 if self.step is None else self.step):
       if isinstance(end, bool) or not isinstance(end, numbers.Real):
-        return f'{_shown(end)} is no number'
+        return f'{shown(end)} is no number'
       if isinstance(end, int) and abs(end) > _LARGEST:
         return 'whole numbers go from -2**53 to 2**53'
       if not math.isfinite(end):
@@ -112,7 +112,7 @@ class Choice:
     for option in self.options:
       parts = option if isinstance(option, tuple) else (option,)
       if not all(isinstance(part, _SCALARS) for part in parts):
-        return f'{_shown(option)} is no number, string, boolean or tuple of these'
+        return f'{shown(option)} is no number, string, boolean or tuple of these'
     if len(set(self.options)) < len(self.options):
       return 'a value is named twice'
     return None
@@ -203,7 +203,7 @@ def _check_fields(sweep: Sweep) -> None:
   if not isinstance(sweep.space, Mapping):
     raise UserError(
       "sweep: the space is a dict such as {'optimizer.learning_rate': Range(0.01, 1.0)}, "
-      f'not {_shown(sweep.space)}'
+      f'not {shown(sweep.space)}'
     )
   if not sweep.space:
     raise UserError('sweep: the space is empty: name at least one field')
@@ -211,46 +211,41 @@ def _check_fields(sweep: Sweep) -> None:
     if not isinstance(path, str) or not path.isprintable():
       raise UserError(
         "sweep: the keys of the space are config fields such as 'batch_size', not "
-        f'{_shown(path)}'
+        f'{shown(path)}'
       )
   for field, known in (('sampler', SAMPLERS), ('pruner', PRUNERS)):
     value = getattr(sweep, field)
     if not isinstance(value, str) or value not in known:
       near = closest(str(value), known)
       raise UserError(
-        f'sweep: {field} {_shown(value)} is unknown{near} (known: {", ".join(known)})'
+        f'sweep: {field} {shown(value)} is unknown{near} (known: {", ".join(known)})'
       )
   for field in ('trials', 'patience', 'startup', 'seed'):
     value = getattr(sweep, field)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
       raise UserError(
-        f'sweep: {field} must be a whole number from 0 and below 2**32, not {_shown(value)}'
+        f'sweep: {field} must be a whole number from 0 and below 2**32, not {shown(value)}'
       )
   share = sweep.validation
   if not isinstance(share, int | float) or not 0 <= share < 1:
     raise UserError(
-      f'sweep: validation must be at least 0 and below 1, not {_shown(share)}'
+      f'sweep: validation must be at least 0 and below 1, not {shown(share)}'
     )
   for field in ('measure', 'name'):
     value = getattr(sweep, field)
     if not isinstance(value, str):
-      raise UserError(f'sweep: {field} must be a string, not {_shown(value)}')
+      raise UserError(f'sweep: {field} must be a string, not {shown(value)}')
   if '/' in sweep.name or sweep.name in ('.', '..') or len(sweep.name) > 200:
     raise UserError(
       'sweep: name, which is that of its directory too, must have no / and at most 200 '
-      f'characters: {_shown(sweep.name)}'
+      f'characters: {shown(sweep.name)}'
     )
-
-
-def _shown(value: Any) -> str:
-  """Returns a value of any type as a part of one line."""
-  return ' '.join(repr(value).split())[:80]
 
 
 def _check(path: str, dimension: Any, config: ConfigDict) -> None:
   if not isinstance(dimension, Range | Choice):
     raise UserError(
-      f'sweep: {path} takes Range(...) or Choice(...), not {_shown(dimension)}'
+      f'sweep: {path} takes Range(...) or Choice(...), not {shown(dimension)}'
     )
   problem = dimension.problem()
   if problem:

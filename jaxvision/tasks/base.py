@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from clu import metrics as clu_metrics
 from ml_collections import ConfigDict
@@ -288,11 +287,6 @@ class Task(abc.ABC):
       'mode': mode,
       'percent': name.startswith('accuracy'),
     }
-
-
-def numpy_tree(tree: PyTree) -> PyTree:
-  """Returns a tree of arrays on the host."""
-  return jax.tree.map(np.asarray, tree)
 
 
 def copied(tree: PyTree) -> PyTree:
