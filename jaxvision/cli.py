@@ -175,6 +175,12 @@ def _train(parser: argparse.ArgumentParser) -> None:
     '--overwrite', action='store_true', help='replace the run that is in the workdir'
   )
   parser.add_argument(
+    '--extend',
+    action='store_true',
+    help='go on with the run in the workdir for more epochs, or with another learning '
+    'rate or schedule, from its last step on',
+  )
+  parser.add_argument(
     '--seeds',
     type=int,
     default=0,

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxvision import config as config_lib
 from jaxvision.commands.summary import flops_per_image
@@ -10,6 +11,7 @@ from jaxvision.errors import UserError
 from jaxvision.io import local_path, output_directory, writing
 from jaxvision.reports.comparison import groups
 from jaxvision.reports.comparison.groups import Comparison, FinishedRun
+from jaxvision.training import segments
 from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
 
@@ -69,11 +71,19 @@ def _read(path: Path) -> FinishedRun:
     )
   return FinishedRun(
     name=path.resolve().name,
-    fields=config_lib.decisive(config),
+    fields=config_lib.decisive(config) | _extended(directory),
     summary=summary,
     history=directory.history(),
     flops=_flops(directory),
   )
+
+
+def _extended(directory: RunDirectory) -> dict[str, Any]:
+  """Returns what tells an extended run from one that was trained in one go."""
+  found = [
+    f'{s.first_step}: {segments.in_words(s.changes)}' for s in segments.read(directory)
+  ]
+  return {'extended': '; '.join(found)} if found else {}
 
 
 def _flops(directory: RunDirectory) -> int | None:

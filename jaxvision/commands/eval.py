@@ -17,7 +17,7 @@ from jaxvision.data.identity import table_of
 from jaxvision.data.info import DatasetInfo
 from jaxvision.data.splitting import WHOLE
 from jaxvision.errors import UserError
-from jaxvision.training import pretrained, runtime
+from jaxvision.training import pretrained, runtime, segments
 from jaxvision.training.evaluation import (
   SplitEvaluator,
   check_split,
@@ -269,6 +269,7 @@ class Unlike:
     if self.step is None and (summary is None or summary.get('stopped_by')):
       reason = summary['stopped_by'] if summary else None
       notes += [ended_early(step, total_steps, reason)]
+    notes += segments.notes(run.directory)
     if self.data:
       count = len(self.data.splits.get(self.split or 'test', ()))
       notes += [

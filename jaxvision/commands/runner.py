@@ -18,6 +18,7 @@ from jaxvision.config.hparams import program_signature
 from jaxvision.errors import TrainingDiverged
 from jaxvision.training.logging import speaker
 from jaxvision.training.run_directory import RunDirectory
+from jaxvision.training.segments import changes_of
 from jaxvision.training.step import Compiler
 
 _KEPT = 4  # configs that differ in more than numbers, whose programs stay in memory
@@ -76,6 +77,7 @@ def run_trials(
   *,
   quiet: bool = False,
   overwrite: bool = False,
+  extend: bool = False,
   programs: Programs | None = None,
   on_diverged: Callable[[Trial, TrainingDiverged], None] | None = None,
   on_end: Callable[[Trial, dict[str, Any]], None] | None = None,
@@ -88,6 +90,7 @@ def run_trials(
     trials: in their order.
     quiet: print nothing.
     overwrite: train all of them anew.
+    extend: go on with those whose config is longer now, see `train`.
     programs: kept between calls; None: only in this one.
     on_diverged: called instead of raising where a loss becomes infinite.
     on_end: called with each trial that ended and its summary.
@@ -97,9 +100,11 @@ def run_trials(
   """
   say, programs = speaker(quiet), programs or Programs()
   for trial in trials:  # before any work, so that a mistake in the last one shows now
-    trial.directory.check(trial.config, overwrite)
+    if not extend:
+      trial.directory.check(trial.config, overwrite)
   for number, trial in enumerate(trials, start=1):
-    if trial.finished and not overwrite:
+    longer = extend and changes_of(trial.directory, trial.config)
+    if trial.finished and not (overwrite or longer):
       continue
     if not trial.directory.is_free():
       say(f'{trial.name}: another process trains it')
@@ -110,6 +115,7 @@ def run_trials(
         trial.config,
         trial.path,
         overwrite=overwrite,
+        extend=extend,
         quiet=quiet,
         compiler=programs.compiler(trial.config),
       )

@@ -21,7 +21,7 @@ from jaxvision.models import own
 from jaxvision.signals import STOPPED, stop_on_signal
 from jaxvision.tasks.base import Parts, PyTree
 from jaxvision.training import parts as parts_lib
-from jaxvision.training import pretrained, runtime
+from jaxvision.training import pretrained, runtime, segments
 from jaxvision.training.callbacks import Callback, CallbackList, TrainContext
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.evaluation import (
@@ -54,6 +54,7 @@ def train(
   workdir: str | Path | None = None,
   *,
   overwrite: bool = False,
+  extend: bool = False,
   quiet: bool = False,
   callbacks: Sequence[Callback] = (),
   data: Any = None,
@@ -66,6 +67,8 @@ def train(
     config: from `load_config` or `base_config`.
     workdir: the run directory; None: runs/<config name>.
     overwrite: replace a run of another config, or start this one anew.
+    extend: go on with a run of another length, learning rate or schedule, as the config
+      is now; see `jaxvision.training.segments`.
     quiet: print nothing.
     callbacks: called while the run trains, beside those that the config names.
     data: a `Dataset`, as from `jaxvision.data.from_arrays`, (images, labels), or a
@@ -89,7 +92,12 @@ def train(
   runtime.start(config, say)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
   resolved = parts_lib.resolve_parts(config, {**parts, 'data': data})
-  directory.check(config, overwrite)
+  changed: segments.Changes = {}
+  if extend:
+    _check_extension(directory, overwrite)
+    changed = segments.changes_of(directory, config)
+  else:
+    directory.check(config, overwrite)
   if not overwrite:
     parts_lib.check_unchanged(directory, config, resolved)
   adopted, start = pretrained.begin(config, None if overwrite else directory)
@@ -115,14 +123,17 @@ def train(
   terminal = Terminal(run.plan.images_per_step, quiet)
   listeners = CallbackList([JsonLinesLogger(), terminal, *named, *callbacks])
   with directory.locked():
-    directory.open(config, overwrite)
+    if not changed:  # else when its state is there
+      directory.open(config, overwrite)
     parts_lib.record(directory, config, resolved)
     if start:
       write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
     directory.record_data(dataset)
     with _checkpoints(run) as checkpoints:
       timer = RunTimer(begun)
-      session = _Session(run, dataset, checkpoints, listeners, timer, start, say)
+      session = _Session(
+        run, dataset, checkpoints, listeners, timer, start, changed, say
+      )
       return session.run(loaded)
 
 
@@ -139,9 +150,10 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     config = config_lib.override(
       RunDirectory(options.workdir).config(), options.overrides
     )
+  how = {'overwrite': options.overwrite, 'extend': options.extend}
   if options.seeds:
-    return train_seeds(config, options.seeds, options.workdir, options.overwrite)
-  summary = train(config, options.workdir, overwrite=options.overwrite)
+    return train_seeds(config, options.seeds, options.workdir, **how)
+  summary = train(config, options.workdir, **how)
   return STOPPED if summary is None else 0
 
 
@@ -150,6 +162,7 @@ def train_seeds(
   seeds: int,
   workdir: str | Path | None = None,
   overwrite: bool = False,
+  extend: bool = False,
 ) -> int:
   """Trains several seeds of a config, one after the other, and prints the mean.
 
@@ -165,7 +178,7 @@ def train_seeds(
     own = config_lib.thaw(config)
     own.seed = seed
     trials.append(Trial(f'seed {seed}', own, stem.with_name(f'{stem.name}-seed{seed}')))
-  if not run_trials(trials, overwrite=overwrite):
+  if not run_trials(trials, overwrite=overwrite, extend=extend):
     return STOPPED
   summaries = [trial.directory.summary() for trial in trials]
   if None not in summaries:  # another process may train some of them
@@ -206,6 +219,15 @@ def with_parts(
   return config_lib.freeze(config), parts
 
 
+def _check_extension(directory: RunDirectory, overwrite: bool) -> None:
+  if overwrite:
+    raise UserError('train: --extend goes on with a run, and --overwrite replaces it')
+  if not directory.config_file.exists():
+    raise UserError(
+      f'train: there is no run in {directory.path} to extend: train it without --extend'
+    )
+
+
 def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
   """Raises UserError where the data are not those that the run began with."""
   if different := directory.data_difference(dataset):
@@ -240,6 +262,7 @@ class _Session:
   callbacks: CallbackList
   timer: RunTimer
   start: pretrained.PretrainedStart | None
+  changed: segments.Changes
   say: Callable[[str], None]
 
   def __post_init__(self):
@@ -262,6 +285,9 @@ class _Session:
     step = record.get('step', 0)
     params = run.task.count_parameters(state.params)
     known = run.directory.summary()
+    begun = [segment.first_step for segment in segments.at(run.directory, step)]
+    if step in begun:  # an earlier segment was stopped there, by callbacks of that time
+      record.pop('stopped_by', None) and record.pop('callbacks', None)
     over = step == plan.total_steps or bool(record.get('stopped_by'))
     self._announce(
       step, params, finished=over and known is not None, resumed=bool(record)
@@ -319,12 +345,36 @@ class _Session:
     if restored:
       tree, record = restored
       self.timer.resume(record['clock'])
+      self._extend(record['step'])
       return run.from_checkpoint(tree), tree['metrics'], record
+    self._extend(0)
     state = run.init(self.dataset.splits['train'])
     if self.start:
       loaded = loaded or pretrained.match_again(self.start, run)
       state = pretrained.insert(state, loaded)
     return state, None, {}
+
+  def _extend(self, step: int) -> None:
+    """Begins a segment of the run with what `--extend` changes, and tells of it."""
+    run, total = self.context, self.context.plan.total_steps
+    if not self.changed:
+      return
+    if step > total:
+      raise UserError(
+        f'train: {run.directory.path} stands at step {step}, and would end at step {total}: '
+        'give it more epochs or steps'
+      )
+    segments.begin(run.directory, run.config, self.changed, step)
+    if not step:
+      return
+    points = [p for p in run.directory.history() if 'learning_rate' in p]
+    before = [f'{p["learning_rate"]:.3g}' for p in points if p['step'] <= step][-1:]
+    self.say(
+      f'extended at step {step}: {segments.in_words(self.changed)}; learning rate '
+      f'{"".join(before) or "unknown"} before, now by {run.config.schedule.name} over all '
+      f'{total} steps: {run.task.learning_rate(step):.3g} at step {step + 1}, '
+      f'{run.task.learning_rate(max(step, total - 1)):.3g} at step {total}'
+    )
 
   def _announce(
     self, step: int, params: dict[str, int], *, finished: bool, resumed: bool
@@ -405,6 +455,7 @@ class _Session:
     if run.config.report:
       early = summary.get('stopped_by')
       notes = [ended_early(step, run.plan.total_steps, early)] if early else []
+      notes += segments.notes(run.directory)
       evaluated = what_was_evaluated(
         run, self.dataset, split=evaluator.final_split, step=step, notes=notes
       )

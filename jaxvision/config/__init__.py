@@ -1,11 +1,14 @@
 """The configuration of a run: its fields, and how a file and overrides become one."""
 
 from jaxvision.config.loading import (
+  EXTENDABLE,
   base_config,
   call,
+  changes,
   decisive,
   differences,
   documentation,
+  fixed,
   freeze,
   from_json,
   load,
@@ -19,12 +22,15 @@ from jaxvision.config.loading import (
 from jaxvision.config.schema import FIELDS
 
 __all__ = [
+  'EXTENDABLE',
   'FIELDS',
   'base_config',
   'call',
+  'changes',
   'decisive',
   'differences',
   'documentation',
+  'fixed',
   'freeze',
   'from_json',
   'load',

@@ -15,6 +15,7 @@ Everything here works without JAX, so that a mistake shows before any work begin
 """
 
 import contextlib
+import fnmatch
 import importlib
 import json
 import linecache
@@ -421,11 +422,45 @@ def decisive(config: ConfigDict) -> dict[str, Any]:
   return found
 
 
-def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-  """Returns 'path: old -> new' for each field that changes what a run computes."""
+def changes(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+  """Returns path -> (old, new) for each field that changes what a run computes."""
   before, after = decisive(old), decisive(new)
-  return [
-    f'{path}: {shown(before.get(path))} -> {shown(after.get(path))}'
+  return {
+    path: (before.get(path), after.get(path))
     for path in sorted(before.keys() | after.keys())
     if before.get(path) != after.get(path)
+  }
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+  """Returns the same in words, 'path: old -> new'."""
+  return [f'{p}: {shown(a)} -> {shown(b)}' for p, (a, b) in changes(old, new).items()]
+
+
+# What changes neither the shape of the state, nor the data or their order.
+EXTENDABLE = (
+  'steps',
+  'epochs',
+  'optimizer.learning_rate',
+  'optimizer.weight_decay',
+  'optimizer.momentum',
+  'optimizer.groups.*',
+  'schedule.*',
+  'gan.d_learning_rate',
+  'label_smoothing',
+  'grad_clip',
+  'early_stopping.*',
+)
+
+
+def fixed(paths: Iterable[str]) -> list[str]:
+  """Returns the fields that `train --extend` cannot change in a run.
+
+  >>> fixed(['epochs', 'schedule.name', 'steps_per_dispatch'])
+  ['steps_per_dispatch']
+  """
+  return [
+    path
+    for path in paths
+    if not any(fnmatch.fnmatchcase(path, pattern) for pattern in EXTENDABLE)
   ]

@@ -87,6 +87,7 @@ class RunDirectory:
     self.dataset_file = self.path / 'dataset.json'
     self.images_file = self.path / 'images.npz'
     self.pretrained_file = self.path / 'pretrained.json'
+    self.segments_file = self.path / 'segments.json'
     self.summary_file = self.path / 'summary.json'
     self.metrics_file = self.path / 'metrics.jsonl'
     self.checkpoints = self.path / 'checkpoints'
@@ -117,13 +118,16 @@ class RunDirectory:
           'and nothing in it is overwritten: choose another directory with --workdir=DIR'
         )
     elif not overwrite:
-      different = config_lib.differences(self.config(), config)
-      if different:
+      before = self.config()
+      if different := config_lib.differences(before, config):
+        extend = ''
+        if not config_lib.fixed(config_lib.changes(before, config)):
+          extend = 'go on with that run and these values by --extend, '
         raise UserError(
           f'workdir {self.path} holds a run with another config ('
           + '; '.join(different)
-          + '): choose another directory with --workdir=DIR, or replace that run with '
-          '--overwrite'
+          + f'): {extend}choose another directory with --workdir=DIR, or replace that run '
+          'with --overwrite'
         )
 
   def open(self, config: ConfigDict, overwrite: bool = False) -> None:
@@ -148,6 +152,7 @@ class RunDirectory:
       self.images_file,
       self.pretrained_file,
       self.parts_file,
+      self.segments_file,
       self.summary_file,
       self.metrics_file,
     ):
@@ -240,6 +245,29 @@ class RunDirectory:
       if not isinstance(entry, dict) or not {'name', 'sha256', 'file'} <= entry.keys():
         raise UserError(_damaged(self.parts_file, f'"{path}" is no part'))
     return found
+
+  def segments(self) -> list[dict[str, Any]]:
+    """Returns what was changed in the run and from which step on, [] for nothing.
+
+    See `jaxvision.training.segments`.
+    """
+    found = (self._read(self.segments_file, ('segments',)) or {}).get('segments', [])
+    try:
+      for entry in found:
+        operator.index(entry['first_step'])
+        for pair in entry['changes'].values():
+          _, _ = pair
+        dict(entry['summary'] or {})
+        if unknown := entry.keys() - {'first_step', 'changes', 'summary'}:
+          raise ValueError(f'it has {min(unknown)}')
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      raise UserError(_damaged(self.segments_file, error, _RESTORE)) from error
+    return list(found)
+
+  def write_segments(self, segments: Sequence[dict[str, Any]]) -> None:
+    """Stores the same."""
+    if segments or self.segments_file.exists():
+      write_json(self.segments_file, {'segments': list(segments)})
 
   def history(self) -> list[dict[str, Any]]:
     """Returns the log points of metrics.jsonl, as `read_history` does."""

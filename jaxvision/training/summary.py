@@ -11,7 +11,7 @@ import jax
 
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
-from jaxvision.training import runtime
+from jaxvision.training import runtime, segments
 from jaxvision.training.loop import RunTimer
 from jaxvision.training.run import Run
 
@@ -75,6 +75,7 @@ def summarize(
     **training_values(trained),
     **values,
     'stopped_by': stopped_by,
+    'segments': segments.record(run.directory, step) if run.directory else [],
     'best_step': best_step,
     f'best_{measure}': evaluations.get(best_step, {}).get(measure),
     'measure': run.task.measure,

@@ -19,6 +19,7 @@ READERS = {
   'summary.json': RunDirectory.summary,
   'pretrained.json': RunDirectory.pretrained,
   'parts.json': RunDirectory.read_parts,
+  'segments.json': RunDirectory.segments,
 }
 
 
