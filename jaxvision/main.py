@@ -112,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       return _interrupted()
     if error is output.error:
       signals.discard_output()
-      if isinstance(error, BrokenPipeError):
-        return 0
+      if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        return signals.INTERRUPTED
       problem = f'standard output cannot be written: {output.error.strerror}'
     else:
       problem = disk_problem(error)
