@@ -63,9 +63,18 @@ def shown(value: object, length: int = 60) -> str:
   ("'float61'", "'aaaaaaaa...aaaaaaa'")
   """
   try:
-    text = ' '.join(repr(value).split())
+    return short(repr(value), length)
   except ValueError:  # Python writes out no whole number of more than 4,300 digits
     return 'a whole number of more than 4,300 digits'
+
+
+def short(text: str, length: int = 60) -> str:
+  """Returns a text of somebody else's for a message: one line, cut in the middle.
+
+  >>> short('conv1.weight'), short('a' * 99, 20)
+  ('conv1.weight', 'aaaaaaaaa...aaaaaaaa')
+  """
+  text = printable(' '.join(text.split()))
   if len(text) <= length:
     return text
   kept = length - 3

@@ -12,12 +12,11 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import weights as weights_lib
 from jaxvision.data.info import DatasetInfo
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, short
 from jaxvision.training.opening import open_run
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.weights import LoadedWeights, Preprocessing, Weights
-from jaxvision.weights.choosing import shown
 from jaxvision.weights.tensors import fingerprint
 
 
@@ -198,7 +197,7 @@ def describe(start: PretrainedStart, loaded: LoadedWeights, run: Run) -> str:
   origin, weights = start
   fresh = sorted({name.split('/')[1] for name in loaded.fresh})
   key = weights.key if weights and f'#{weights.key}' not in origin.name else ''
-  left_out = ', '.join(map(shown, weights.left_out[:3])) if weights else ''
+  left_out = ', '.join(map(short, weights.left_out[:3])) if weights else ''
   normal = (run.info.mean, run.info.std)
   mean, std = (' '.join(f'{x:.4g}' for x in values) for values in normal)
   whose = 'config' if run.config.data.mean else 'data set'
@@ -206,7 +205,7 @@ def describe(start: PretrainedStart, loaded: LoadedWeights, run: Run) -> str:
     whose = 'weights'
   return (
     f'pretrained: {origin.name}, {len(loaded.loaded)} arrays'
-    + (f' under {shown(key)}' if key else '')
+    + (f' under {short(key)}' if key else '')
     + (f' of revision {origin.revision}' if origin.revision else '')
     + f', sha256 {origin.sha256[:12]}'
     + (f'; at random: {", ".join(fresh)}' if fresh else '')

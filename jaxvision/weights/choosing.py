@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, short
 from jaxvision.weights import naming
 
 _SHOWN = 4  # keys in a message
@@ -57,7 +57,7 @@ def choose(
     if hits:
       return hits[0]
     raise UserError(
-      f'weights {origin}: has no "{shown(key)}" in it: it has '
+      f'weights {origin}: has no "{short(key)}" in it: it has '
       f'{_listed(filter(None, found))}'
     )
   # A table of class weights, or the centre of a loss, is not a second network.
@@ -72,14 +72,14 @@ def _several(origin: str, keys: Iterable[str]) -> UserError:
   last = next(key for key in reversed(keys) if key)
   return UserError(
     f'weights {origin}: has several sets of weights ({_listed(keys)}): choose one with '
-    f'its key behind a #, as in {origin}#{shown(last)}'
+    f'its key behind a #, as in {origin}#{short(last)}'
   )
 
 
 def _listed(keys: Iterable[str]) -> str:
   keys = list(keys)
   rest = len(keys) - _SHOWN
-  names = ', '.join(shown(key) or 'the file itself' for key in keys[:_SHOWN])
+  names = ', '.join(short(key) or 'the file itself' for key in keys[:_SHOWN])
   return (names or 'one set of weights') + (f' and {rest} more' if rest > 0 else '')
 
 
@@ -172,17 +172,7 @@ def _renamed(
   return new
 
 
-def shown(name: str) -> str:
-  """Returns a name out of a file as a message has it: printable and short.
-
-  >>> shown('layer1\\n' + 100 * 'x')
-  'layer1?xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'
-  """
-  text = ''.join(c if c.isprintable() else '?' for c in name[:60])
-  return text if len(name) <= 60 else text[:56] + '...'
-
-
 def one_line(error: BaseException, most: int = 160) -> str:
-  """Returns the first line of what an error says, printable and short."""
+  """Returns the first line of what an error says, for a message."""
   lines = str(error).strip().splitlines() or [type(error).__name__]
-  return ''.join(c if c.isprintable() else '?' for c in lines[0][:most])
+  return short(lines[0], most)

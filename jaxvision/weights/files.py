@@ -9,9 +9,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, short
 from jaxvision.weights import choosing, hub, pytorch
-from jaxvision.weights.choosing import one_line, shown
+from jaxvision.weights.choosing import one_line
 from jaxvision.weights.preprocessing import Preprocessing, of_names, of_timm
 from jaxvision.weights.tensors import Weights
 
@@ -98,7 +98,7 @@ def _of_folder(folder: Path) -> tuple[Path, Any]:
   """Returns the file of weights in a folder and its config.json, None if none."""
   files = in_folder(folder)
   if len(files) != 1:
-    names = ', '.join(shown(path.name) for path in files[:3])
+    names = ', '.join(short(path.name) for path in files[:3])
     what = f'has {len(files)} files of weights ({names})' if files else 'has no weights'
     raise UserError(
       f'weights {folder}: is a directory without a run in it and {what}; give a run, a '
@@ -233,7 +233,7 @@ def _floats(
   kept, others = {}, []
   for name, tensor in tensors.items():
     if any('\ud800' <= c <= '\udfff' for c in name):
-      raise UserError(f'weights {origin}: is damaged: {shown(name)} is no text')
+      raise UserError(f'weights {origin}: is damaged: {short(name)} is no text')
     if dtypes[name] in (*_FLOATS, *_TORCH_FLOATS):
       kept[name] = tensor
     elif name.rpartition('.')[2] in _WEIGHTS:
@@ -249,6 +249,6 @@ def _floats(
 
 def _no_float(origin: str, name: str, dtype: str) -> UserError:
   return UserError(
-    f'weights {origin}: {shown(name)} is {dtype}; weights must be floating point of 16, '
+    f'weights {origin}: {short(name)} is {dtype}; weights must be floating point of 16, '
     '32 or 64 bits'
   )

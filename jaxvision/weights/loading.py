@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvision.errors import UserError
+from jaxvision.errors import UserError, short
 from jaxvision.models.paths import matcher, path_of
 from jaxvision.weights import advice, naming
-from jaxvision.weights.choosing import shown
 from jaxvision.weights.tensors import Weights, check_finite
 
 _SHOWN = 3  # names of each kind in a message
@@ -170,7 +169,7 @@ def _message(
     path = ours.partition('/')[2]
     theirs = None if is_ours else given.get(ours) or naming.to_theirs(ours, style)
     notes = ', '.join([path, *more] if theirs else more)
-    return shown(theirs or path) + (f' ({notes})' if notes else '')
+    return short(theirs or path) + (f' ({notes})' if notes else '')
 
   def shapes(ours: str) -> str:
     tensor = weights.tensors[given[ours]]
@@ -182,7 +181,7 @@ def _message(
   parts = [
     _listed(mismatch.misshapen, 'of another shape', shapes),
     _listed(mismatch.missing, 'missing in it', both),
-    _listed(mismatch.unexpected, 'not in the model', shown),
+    _listed(mismatch.unexpected, 'not in the model', short),
   ]
   return (
     f'weights {weights.origin} do not fit the model: '

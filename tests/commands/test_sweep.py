@@ -176,7 +176,9 @@ def uninterrupted(tmp_path_factory):
   return file, folder / 'whole'
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+  'number', [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_killed_sweep_resumes_to_the_same_trials(
   number, command, uninterrupted, tmp_path
 ):
