@@ -220,6 +220,100 @@ AUGMENT_FIELDS: dict[str, Any] = {
   'hue': Field(
     0.0, 'Largest shift of the hue, in turns of the colour wheel.', **between(0, 0.5)
   ),
+  'policy': Field(
+    '',
+    'Operations drawn for each image: rand_augment, trivial_augment, '
+    'auto_augment_cifar10, auto_augment_imagenet; empty: none.',
+    **one_of(
+      '',
+      'rand_augment',
+      'trivial_augment',
+      'auto_augment_cifar10',
+      'auto_augment_imagenet',
+    ),
+  ),
+  'num_ops': Field(
+    2,
+    'Operations of rand_augment for each image, one after another.',
+    **at_least(1, 14),
+  ),
+  'magnitude': Field(
+    9, 'Strength of the operations of rand_augment, 0 to 30.', **between(0, 30)
+  ),
+  'grayscale': Field(
+    0.0, 'Share of the images that lose their colour.', **between(0, 1)
+  ),
+  'posterize': Field(
+    0.0, 'Share of the images that keep few bits of each value.', **between(0, 1)
+  ),
+  'posterize_bits': Field(4, 'Bits that posterize keeps.', **between(1, 8)),
+  'solarize': Field(
+    0.0, 'Share of the images whose bright values are inverted.', **between(0, 1)
+  ),
+  'solarize_threshold': Field(
+    128.0, 'Value from which on solarize inverts.', **between(0, 256)
+  ),
+  'equalize': Field(
+    0.0, 'Share of the images whose histogram is made even.', **between(0, 1)
+  ),
+  'autocontrast': Field(
+    0.0, 'Share of the images that are stretched to the whole range.', **between(0, 1)
+  ),
+  'sharpness': Field(
+    0.0, 'Share of the images whose sharpness changes.', **between(0, 1)
+  ),
+  'sharpness_factor': Field(
+    2.0, 'Sharpness then: 0 smooth, 1 as it was, 2 sharp.', **between(0, 100)
+  ),
+  'blur': Field(
+    0.0,
+    'Largest standard deviation of a Gaussian blur, in pixels; 0: off.',
+    **between(0, 100),
+  ),
+  'blur_probability': Field(
+    0.5, 'Share of the images that are blurred.', **between(0, 1)
+  ),
+  'noise': Field(
+    0.0,
+    'Standard deviation of Gaussian noise, in units of [0, 1]; 0: off.',
+    **between(0, 1),
+  ),
+  'erasing': Field(
+    0.0, 'Share of the images of which a random box is erased.', **between(0, 1)
+  ),
+  'erasing_area': Field(
+    (0.02, 1 / 3),
+    'Smallest and largest share of the area that is erased.',
+    **interval(1e-6, 1),
+  ),
+  'erasing_ratio': Field(
+    (0.3, 10 / 3),
+    'Smallest and largest ratio of height to width of the box.',
+    **interval(0.001, 1000),
+  ),
+  'erasing_mode': Field(
+    'noise',
+    'noise: the box is filled with standard normal noise; mean: with the mean colour.',
+    **one_of('noise', 'mean'),
+  ),
+  'mixup': Field(
+    0.0,
+    'Alpha of mixup, which blends each image and its target with those of another; 0: '
+    'off.',
+    **at_least(0, 1000),
+  ),
+  'cutmix': Field(
+    0.0,
+    'Alpha of CutMix, which pastes a box of another image; 0: off. With both, each batch '
+    'gets one of them.',
+    **at_least(0, 1000),
+  ),
+  'mix_probability': Field(
+    1.0, 'Share of the batches that are mixed.', **between(0, 1)
+  ),
+  'cutmix_share': Field(
+    0.5, 'Share of the mixed batches that get CutMix, with both on.', **between(0, 1)
+  ),
   'custom': Field(
     (),
     'Functions of your own, (key, images [B, H, W, C] in [0, 255]) -> images.',

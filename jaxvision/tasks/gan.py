@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import models, optim
 from jaxvision.config import base_config
-from jaxvision.data.augment import check, diffaugment, make_augment
+from jaxvision.data.augment import check, diffaugment, make_augment, mixes
 from jaxvision.data.augment.diffaugment import diff_augment
 from jaxvision.data.dataset import Dataset
 from jaxvision.errors import UserError
@@ -57,6 +57,11 @@ class GanTask(Task):
     config, info = self.config, self.info
     _check(config, info.label_kind)
     check(config.augment, info.image_shape)
+    if mixes(config.augment):
+      raise UserError(
+        'config: augment.mixup and augment.cutmix mix targets, and a GAN has none: set '
+        'them to 0'
+      )
     diffaugment.check(config.gan.diffaugment)
     fields = dict(config.model)
     self.gan = models.create_gan(

@@ -24,8 +24,11 @@ from jaxvision.data.augment import (
   augments,
   check,
   make_augment,
+  mix_batch,
+  mixes,
   normalize,
 )
+from jaxvision.data.augment.mixing import MixedTargets, mean_over_targets
 from jaxvision.data.dataset import Dataset
 from jaxvision.errors import UserError
 from jaxvision.inference.predictor import Predictor
@@ -292,11 +295,21 @@ class SupervisedTask(Task):
     """
     outputs, targets, batch_stats = self.forward(params, state, batch, key, frozen)
     smoothing = self.number(state, 'label_smoothing')
-    losses = self.example_losses(outputs, targets, smoothing)
+    losses = mean_over_targets(
+      lambda targets: self.example_losses(outputs, targets, smoothing), targets
+    )
     metrics = self._measure(losses, outputs, targets)
     if self._class_weights is not None:  # the measured loss is that of evaluation
-      losses *= jnp.asarray(self._class_weights)[targets]
+      losses = mean_over_targets(
+        lambda targets: self._weighted(outputs, targets, smoothing), targets
+      )
     return losses.mean(), (batch_stats, metrics)
+
+  def _weighted(
+    self, outputs: jax.Array, targets: jax.Array, label_smoothing: Any
+  ) -> jax.Array:
+    losses = self.example_losses(outputs, targets, label_smoothing)
+    return losses * jnp.asarray(self._class_weights)[targets]
 
   def forward(
     self,
@@ -305,11 +318,11 @@ class SupervisedTask(Task):
     batch: Batch,
     key: jax.Array,
     frozen: PyTree = None,
-  ) -> tuple[jax.Array, jax.Array, PyTree]:
+  ) -> tuple[jax.Array, Any, PyTree]:
     """Applies the model to a training batch; arguments as for `loss`.
 
     Returns:
-      (outputs [B, ...], targets [B, ...], new batch statistics).
+      (outputs [B, ...], targets [B, ...] or `MixedTargets`, new batch statistics).
     """
     key_augment, key_dropout = jax.random.split(key)
     norms: contextlib.AbstractContextManager = contextlib.nullcontext()
@@ -321,6 +334,9 @@ class SupervisedTask(Task):
       outputs = self.model.apply(variables, batch['image'], method='classify')
       return outputs, batch['label'], state.batch_stats
     inputs, targets = self.inputs_and_targets(batch, key_augment, train=True)
+    if mixes(self.config.augment):
+      inputs, share = mix_batch(self.config.augment, key_augment, inputs)
+      targets = MixedTargets.of(targets, share)
     model = self.model
     if 'model.dropout' in state.hparams:
       model = model.clone(dropout=state.hparams['model.dropout'])
@@ -455,7 +471,8 @@ class SupervisedTask(Task):
   ) -> jax.Array:
     """Returns training images as the model sees them, as pixels."""
     mean, std = self.normalization
-    seen = self.augment(key, images, flips).astype(jnp.float32)
+    seen, _ = mix_batch(self.config.augment, key, self.augment(key, images, flips))
+    seen = seen.astype(jnp.float32)
     pixels = 255 * (seen * jnp.array(std) + jnp.array(mean))
     return jnp.round(jnp.clip(pixels, 0, 255)).astype(jnp.uint8)
 
@@ -465,16 +482,19 @@ class SupervisedTask(Task):
     self,
     losses: jax.Array,
     outputs: jax.Array,
-    targets: jax.Array,
+    targets: Any,
     mask: jax.Array | None = None,
   ) -> Any:
+    measures = mean_over_targets(
+      lambda targets: self.example_measures(outputs, targets), targets
+    )
     return self.metrics.single_from_model_output(
       loss=losses,
       logits=outputs,
       outputs=outputs,
-      labels=targets,
+      labels=targets.own if isinstance(targets, MixedTargets) else targets,
       mask=mask,
-      **self.example_measures(outputs, targets),
+      **measures,
     )
 
   def _check_parameters(self) -> tuple[PyTree, tuple[str, ...]]:

@@ -86,6 +86,7 @@ def test_trials_that_differ_in_numbers_share_their_programs(
   assert '--config.optimizer.learning_rate=' in output
 
 
+@pytest.mark.slow
 def test_grid_sweep_compiles_once_per_batch_size(
   digits_config, tmp_path, quick_compile
 ):
@@ -176,9 +177,8 @@ def uninterrupted(tmp_path_factory):
   return file, folder / 'whole'
 
 
-@pytest.mark.parametrize(
-  'number', [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
 def test_killed_sweep_resumes_to_the_same_trials(
   number, command, uninterrupted, tmp_path
 ):

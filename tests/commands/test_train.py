@@ -105,7 +105,8 @@ def test_training_that_a_signal_has_stopped_has_exit_code_4(
 def test_training_imports_neither_tensorflow_nor_pytorch(tmp_path):
   check = (
     'import sys; from jaxvision.main import main; '
-    f"code = main(['{DIGITS}', '--config.steps=2', '--workdir={tmp_path / 'run'}']); "
+    f"code = main(['{DIGITS}', '--config.steps=2', "
+    f"'--config.parallel.data=1', '--workdir={tmp_path / 'run'}']); "
     "sys.exit(code or {'tensorflow', 'torch'} & set(sys.modules) or 0)"
   )
   subprocess.run([sys.executable, '-c', check], check=True, stdout=subprocess.DEVNULL)

@@ -26,7 +26,7 @@ NARROW_RATES = (
   ('name', 'pipeline', 'rates'),
   [
     ('cifar10_airbench94', 'resident', NARROW_RATES),
-    ('cifar10_airbench94_sgd', 'streaming', ()),
+    pytest.param('cifar10_airbench94_sgd', 'streaming', (), marks=pytest.mark.slow),
   ],
 )
 def test_resumed_airbench_run_is_bit_identical(name, pipeline, rates, tmp_path):

@@ -60,6 +60,7 @@ def test_benchmark_measures_every_value(tiny_config, pipeline, programs, monkeyp
   assert 'made up' in text
 
 
+@pytest.mark.slow
 def test_benchmark_of_a_frozen_network_runs_on_its_features(digits_config):
   digits_config.model = {'name': 'resnet20', 'width': 2}
   digits_config.freeze = ('(?!head/).*',)

@@ -57,6 +57,7 @@ def uninterrupted(tmp_path_factory, command):
   return workdir
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_bit_identical(command, tmp_path, uninterrupted):
   workdir = tmp_path / 'run'
   arguments = [*ARGUMENTS, f'--workdir={workdir}']

@@ -62,7 +62,7 @@ def copied(short, tmp_path):
 
 @pytest.mark.parametrize(
   'fields',
-  [{'ema_decay': 0.9}, {'data__pipeline': 'streaming', 'data__balanced': True}],
+  [{}, {'data__pipeline': 'streaming'}],
   ids=['resident', 'streaming'],
 )
 def test_an_extended_run_equals_one_of_that_length(short_run, tmp_path, fields):

@@ -13,8 +13,9 @@ from jaxvision.data.augment.geometric import (
   random_flip,
   random_rotation,
 )
+from jaxvision.data.augment.mixing import mixes
 from jaxvision.data.augment.normalization import normalize
-from jaxvision.data.augment.pipeline import augments, check, make_augment
+from jaxvision.data.augment.pipeline import augments, check, make_augment, mix_batch
 
 __all__ = [
   'CROP_MODES',
@@ -28,6 +29,8 @@ __all__ = [
   'check',
   'cutout',
   'make_augment',
+  'mix_batch',
+  'mixes',
   'normalize',
   'random_crop',
   'random_flip',

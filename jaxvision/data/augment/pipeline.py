@@ -5,15 +5,19 @@ fractions (flip, crop), then float32 on the same scale (rotation, colour jitter)
 normalised.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.config import parts
+from jaxvision.data.augment import operations
 from jaxvision.data.augment.color import color_jitter
+from jaxvision.data.augment.erasing import gaussian_noise, random_blur, random_erasing
 from jaxvision.data.augment.geometric import (
   CROP_MODES,
   apply_flip,
@@ -22,12 +26,16 @@ from jaxvision.data.augment.geometric import (
   random_flip,
   random_rotation,
 )
+from jaxvision.data.augment.mixing import mix, mixes
 from jaxvision.data.augment.normalization import normalize
+from jaxvision.data.augment.policies import POLICIES
 from jaxvision.errors import UserError, closest
 
 # Each augmentation folds its own number into the key, so that switching one on leaves
 # the others' draws as they were. Numbers are never reused; the user's own come last.
 _FLIP, _CROP, _ROTATION, _COLOR, _CUTOUT = range(5)
+_POLICY, _ERASING, _BLUR, _NOISE, _MIX = range(5, 10)
+_OPERATIONS = 20
 _CUSTOM = 1000
 
 
@@ -40,9 +48,10 @@ def make_augment(
 ) -> Callable[..., jax.Array]:
   """Returns the function that turns a batch of pixels into the network's input.
 
-  In order: flip, crop, rotation, colour jitter, functions of the user's own, normalise,
-  cutout (whose 0 is then the mean colour). What is off costs nothing; with all off it is
-  `normalize`.
+  In order: flip, crop, policy, single operations (grey, posterize, solarize, equalize,
+  autocontrast, sharpness), rotation, colour jitter, blur, noise, functions of the user's
+  own, normalise, cutout (whose 0 is then the mean colour), erasing. What is off costs
+  nothing; with all off it is `normalize`. Mixing comes after it: `mix_batch`.
 
   Args:
     augment_config: the config's `augment` fields, as `check` passes them.
@@ -71,19 +80,80 @@ def make_augment(
     if c.crop_padding:
       crop_key = jax.random.fold_in(key, _CROP)
       images = random_crop(crop_key, images, c.crop_padding, c.crop_mode)
+    if c.policy:
+      images = _policy(c)(jax.random.fold_in(key, _POLICY), images)
+    for number, (name, chance, value) in enumerate(_single(c), start=_OPERATIONS):
+      if chance:
+        images = _sometimes(
+          jax.random.fold_in(key, number), images, name, chance, value
+        )
     if c.rotation:
       images = random_rotation(jax.random.fold_in(key, _ROTATION), images, c.rotation)
     if any(jitter):
       images = color_jitter(jax.random.fold_in(key, _COLOR), images, *jitter)
+    if c.blur:
+      blur_key = jax.random.fold_in(key, _BLUR)
+      images = random_blur(blur_key, images, c.blur, c.blur_probability)
+    if c.noise:
+      images = gaussian_noise(jax.random.fold_in(key, _NOISE), images, c.noise)
     for number, function in enumerate(custom, start=_CUSTOM):
       images = _own(function, jax.random.fold_in(key, number), images)
     images = normalize(images, mean, std, dtype)
     if c.cutout:
       cutout_key = jax.random.fold_in(key, _CUTOUT)
       images = cutout(cutout_key, images, c.cutout, c.cutout_mode)
+    if c.erasing:
+      images = random_erasing(
+        jax.random.fold_in(key, _ERASING),
+        images,
+        c.erasing,
+        c.erasing_area,
+        c.erasing_ratio,
+        c.erasing_mode,
+      )
     return images
 
   return augment
+
+
+def mix_batch(
+  augment_config: ConfigDict, key: jax.Array, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Mixes augmented images as the config's `augment` fields say; see `mixing.mix`."""
+  c = augment_config
+  key = jax.random.fold_in(key, _MIX)
+  return mix(key, images, c.mixup, c.cutmix, c.mix_probability, c.cutmix_share)
+
+
+def _policy(c: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  if c.policy == 'rand_augment':
+    return functools.partial(
+      POLICIES[c.policy], num_ops=c.num_ops, magnitude=c.magnitude
+    )
+  return POLICIES[c.policy]
+
+
+def _single(c: ConfigDict) -> tuple[tuple[str, float, float], ...]:
+  """Returns (operation, probability, value) of the single operations."""
+  return (
+    ('color', c.grayscale, 0.0),
+    ('posterize', c.posterize, c.posterize_bits),
+    ('solarize', c.solarize, c.solarize_threshold),
+    ('equalize', c.equalize, 0.0),
+    ('autocontrast', c.autocontrast, 0.0),
+    ('sharpness', c.sharpness, c.sharpness_factor),
+  )
+
+
+def _sometimes(
+  key: jax.Array, images: jax.Array, name: str, chance: float, value: float
+) -> jax.Array:
+  """Applies an operation to some of the images, uint8 [B, H, W, C]."""
+  on = jax.random.uniform(key, images.shape[:1]) < chance
+  number, identity = (operations.NAMES.index(n) for n in (name, 'identity'))
+  which = jnp.where(on, number, identity)
+  values = jnp.full(images.shape[:1], value, jnp.float32)
+  return operations.apply(images, which, values, (name,))
 
 
 def _own(function: Callable, key: jax.Array, images: jax.Array) -> jax.Array:
@@ -102,7 +172,9 @@ def augments(augment_config: ConfigDict) -> bool:
   """Returns whether the `augment` fields change any image."""
   c = augment_config
   amounts = (c.crop_padding, c.rotation, c.brightness, c.contrast, c.saturation, c.hue)
-  return bool(c.flip or c.resized_crop or c.cutout or any(amounts))
+  chances = (chance for _, chance, _ in _single(c))
+  whole = (c.flip, c.resized_crop, c.cutout, c.policy, c.blur, c.noise, c.erasing)
+  return any(map(bool, (*whole, *amounts, *chances))) or mixes(c)
 
 
 def check(augment_config: ConfigDict, image_shape: Sequence[int]) -> None:
@@ -136,6 +208,16 @@ def check(augment_config: ConfigDict, image_shape: Sequence[int]) -> None:
       raise UserError(f'augment.{name} must be {allowed}{why}, got {value}')
   if c.resized_crop:
     _check_resized_crop(c, height, width)
+  coloured = [f'augment.policy {c.policy}'] if c.policy else []
+  coloured += [
+    f'augment.{name}'
+    for name in ('grayscale', *(name for name, _, _ in _single(c)[1:]))
+    if c[name]
+  ]
+  if channels not in (1, 3) and coloured:
+    raise UserError(
+      f'{coloured[0]} needs images of 1 or 3 channels, not {channels}: switch it off'
+    )
   if channels not in (1, 3) and any((c.brightness, c.contrast, c.saturation, c.hue)):
     raise UserError(
       'augment.brightness, contrast, saturation and hue need images of 1 or 3 '

@@ -22,6 +22,17 @@ _MODES = {
   'resized_crop_ratio': 'resized_crop',
   'crop_mode': 'crop_padding',
   'cutout_mode': 'cutout',
+  'num_ops': 'policy',
+  'magnitude': 'policy',
+  'posterize_bits': 'posterize',
+  'solarize_threshold': 'solarize',
+  'sharpness_factor': 'sharpness',
+  'blur_probability': 'blur',
+  'erasing_area': 'erasing',
+  'erasing_ratio': 'erasing',
+  'erasing_mode': 'erasing',
+  'mix_probability': 'mixup',
+  'cutmix_share': 'cutmix',
 }
 
 

@@ -12,24 +12,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 from scipy import ndimage
 
+from jaxvision import config as config_lib
 from jaxvision.data import augment
 from jaxvision.errors import UserError
 
-OFF = {
-  'flip': False,
-  'resized_crop': (),
-  'resized_crop_ratio': (0.75, 4 / 3),
-  'crop_padding': 0,
-  'crop_mode': 'reflect',
-  'cutout': 0,
-  'cutout_mode': 'clipped',
-  'flip_mode': 'random',
-  'rotation': 0.0,
-  'brightness': 0.0,
-  'contrast': 0.0,
-  'saturation': 0.0,
-  'hue': 0.0,
-}
+OFF = config_lib.base_config().augment.to_dict()
 ALL = {
   'flip': True,
   'crop_padding': 2,
