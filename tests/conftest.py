@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,12 @@ def digits_config(short_run):
   return short_run()
 
 
+def _hear_signals():
+  """Undoes what a suite in the background inherits: nohup and `&` ignore these."""
+  for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture(scope='session')
 def command(cache_dir):
   """Starts `python -m jaxvision.main ARGUMENTS` as a user would, on one device."""
@@ -114,6 +121,7 @@ def command(cache_dir):
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
+      preexec_fn=_hear_signals,
     )
 
   return start

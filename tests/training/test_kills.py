@@ -54,7 +54,10 @@ RUNS = {
   'workers': (*DIGITS, STREAMING, 'data.workers=1'),
   'averaged': (*DIGITS, *AVERAGED),
   'multilabel': (*DIGITS, 'task=multilabel', 'data.name={data}:several'),
-  'regression': (*DIGITS, 'task=regression', 'data.name={data}:number', STREAMING),
+  'regression': (
+    *(*DIGITS, 'task=regression', 'data.name={data}:number', STREAMING),
+    'optimizer.learning_rate=0.001',
+  ),
   'gan': GAN,
   'gan-streaming': (*GAN, STREAMING),
   'rotation': (*DIGITS, f'task={EXAMPLES}/rotation_task.py:Rotation'),
