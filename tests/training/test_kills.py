@@ -55,8 +55,11 @@ RUNS = {
   'averaged': (*DIGITS, *AVERAGED),
   'multilabel': (*DIGITS, 'task=multilabel', 'data.name={data}:several'),
   'regression': (
-    *(*DIGITS, 'task=regression', 'data.name={data}:number', STREAMING),
+    *DIGITS,
+    'task=regression',
+    'data.name={data}:number',
     'optimizer.learning_rate=0.001',
+    STREAMING,
   ),
   'gan': GAN,
   'gan-streaming': (*GAN, STREAMING),
