@@ -1,5 +1,6 @@
 """Shared by all tests: eight simulated devices, caches of their own, the command line."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -102,10 +103,21 @@ def digits_config(short_run):
   return short_run()
 
 
-def _hear_signals():
-  """Undoes what a suite in the background inherits: nohup and `&` ignore these."""
-  for number in (signal.SIGINT, signal.SIGHUP):
+@contextlib.contextmanager
+def _signals_heard():
+  """Processes started within hear what a suite in the background ignores, by nohup or &."""
+  ignored = [
+    number
+    for number in (signal.SIGINT, signal.SIGHUP)
+    if signal.getsignal(number) is signal.SIG_IGN
+  ]
+  for number in ignored:
     signal.signal(number, signal.SIG_DFL)
+  try:
+    yield
+  finally:
+    for number in ignored:
+      signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope='session')
@@ -114,15 +126,15 @@ def command(cache_dir):
 
   def start(*arguments, devices=1, **environment):
     env = {**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), **environment}
-    return subprocess.Popen(
-      [sys.executable, '-m', 'jaxvision.main', *map(str, arguments)],
-      cwd=ROOT,
-      env=env,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      preexec_fn=_hear_signals,
-    )
+    with _signals_heard():
+      return subprocess.Popen(
+        [sys.executable, '-m', 'jaxvision.main', *map(str, arguments)],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
 
   return start
 
