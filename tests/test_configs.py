@@ -73,6 +73,20 @@ def is_large(path):
 
 SMALL = [path for path in CONFIGS if not is_large(path)]
 
+# One of each kind of network and recipe, which the suite trains; the others are slow.
+TRAINED = (
+  'cifar100_smallcnn',
+  'cifar10_airbench94',
+  'cifar10_basiccnn_augment',
+  'cifar10_customcnn',
+  'cifar10_resnet20',
+  'cifar10_simcnn',
+  'digits_cnn',
+  'digits_dcgan',
+  'folder_cnn',
+  'mnist_cnn',
+)
+
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_every_phase_of_a_config_fits_its_state(path):
@@ -96,7 +110,13 @@ def test_every_phase_of_a_config_fits_its_state(path):
   )
 
 
-@pytest.mark.parametrize('path', SMALL, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+  'path',
+  [
+    pytest.param(p, id=p.stem, marks=[] if p.stem in TRAINED else [pytest.mark.slow])
+    for p in SMALL
+  ],
+)
 def test_config_trains_two_steps(path, quick_compile):
   run, dataset = with_images_like_its_own(path)
   config = run.config

@@ -188,7 +188,13 @@ def test_own_callback_counts_on_after_a_kill(call, tmp_path, quick_compile):
   assert 'best three evaluations ago' in summary['stopped_by']
 
 
-@pytest.fixture(scope='module', params=TASKS)
+@pytest.fixture(
+  scope='module',
+  params=[
+    'rotation_task.py',
+    pytest.param('denoising_task.py', marks=pytest.mark.slow),
+  ],
+)
 def task_run(request, tmp_path_factory, command):
   """The arguments of a task's run, and the directory of one that was not interrupted."""
   workdir = tmp_path_factory.mktemp('task') / 'whole'

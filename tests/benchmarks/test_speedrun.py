@@ -67,6 +67,7 @@ def test_one_compilation_for_all_seeds(alone):
   assert states[0].step == speedrun.base.plan.total_steps == 5
 
 
+@pytest.mark.slow
 def test_a_seed_of_a_speed_run_matches_a_single_run(alone, tmp_path):
   results, states, _ = alone
   summary = jaxvision.train(tiny('seed=1'), tmp_path / 'run', quiet=True)

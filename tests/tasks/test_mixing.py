@@ -138,7 +138,7 @@ def test_a_gan_has_no_targets_to_mix():
     Run.build(config, info_of())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_with_everything_on_trains_from_both_pipelines(
   digits_config, tmp_path, quick_compile
 ):

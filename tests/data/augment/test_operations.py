@@ -10,8 +10,6 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from jaxvision.data.augment import operations
 
-SIZES = [(8, 8), (32, 32), (23, 40)]
-
 
 def photographs(size, count=6, channels=3, seed=0):
   """Smooth images and noise, dark, pale and flat ones: uint8 [n, H, W, C]."""
@@ -83,8 +81,9 @@ def compiled(name=None):
   return jax.jit(functools.partial(operations.apply, names=names))
 
 
-@pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize(
+  ('size', 'channels'), [((32, 32), 3), ((23, 40), 3), ((23, 40), 1)]
+)
 @pytest.mark.parametrize('name', operations.NAMES)
 def test_an_operation_equals_pillow_over_its_range(name, size, channels):
   images = photographs(size, channels=channels)
