@@ -4,15 +4,25 @@ XLA:CPU convolves group by group. A sum over the pixels of the kernel of shifted
 times one number per channel, is one loop over memory (96 channels at 16x16, batch 64: 1 ms
 instead of 40). The gradient by the kernel sums over the batch by halves, which is as fast,
 and not by one reduction (8 ms instead of 67).
+
+Of large kernels that takes long to compile, and to run where the image is large, too. Their
+gradient is made of matrix products, one for each channel and row of the kernel: every
+column of the images times every column of the gradient, of which a diagonal is summed for
+each pixel of the kernel (7x7, 40 channels at 16x16, batch 32: 7 ms instead of 33, and
+0.4 s instead of 1.7 to compile).
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvision.models.cpu.windows import Pads, windows
+from jaxvision.models.cpu.windows import Pads, pad, windows
+
+# Kernels from this many pixels on are large.
+_MANY_PIXELS = 49
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -42,10 +52,15 @@ def _forward(images, kernel, strides, padding):
 
 def _backward(strides, padding, saved, gradient):
   images, kernel = saved
-  by_kernel = [
-    _sum(part * gradient)
-    for part in windows(images, kernel.shape[:2], strides, padding)
-  ]
+  if strides == (1, 1) and math.prod(kernel.shape[:2]) >= _MANY_PIXELS:
+    by_kernel = _products(images, gradient, kernel.shape[:2], padding)
+  else:
+    by_kernel = jnp.stack(
+      [
+        _sum(part * gradient)
+        for part in windows(images, kernel.shape[:2], strides, padding)
+      ]
+    )
   # By the images: the gradient, spread out by the stride, with the kernel rotated.
   zero = jnp.zeros((), gradient.dtype)
   spread = jax.lax.pad(
@@ -58,7 +73,32 @@ def _backward(strides, padding, saved, gradient):
     )
   )
   by_images = convolve(spread, kernel[::-1, ::-1], (1, 1), back)
-  return by_images, jnp.stack(by_kernel).reshape(kernel.shape).astype(kernel.dtype)
+  return by_images, by_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _products(
+  images: jax.Array, gradient: jax.Array, size: tuple[int, int], padding: Pads
+) -> jax.Array:
+  """Returns the gradient by a kernel that was applied without strides: [h, w, C]."""
+  _, rows, columns, channels = gradient.shape
+  padded = pad(images, padding).transpose(3, 1, 0, 2)
+  gradient = gradient.transpose(3, 1, 0, 2).reshape(channels, -1, columns)
+  # [C, columns of the padded images, columns], for each row of the kernel.
+  products = [
+    jax.lax.dot_general(
+      padded[:, i : i + rows].reshape(channels, -1, padded.shape[-1]),
+      gradient,
+      (((1,), (1,)), ((0,), (0,))),
+      preferred_element_type=jnp.float32,
+    )
+    for i in range(size[0])
+  ]
+  flat = jnp.stack(products).reshape(size[0], channels, -1)
+  step = columns + 1  # to the next on a diagonal
+  return jnp.stack(
+    [flat[..., j * columns :: step][..., :columns].sum(-1) for j in range(size[1])],
+    axis=1,
+  )
 
 
 def _sum(values: jax.Array) -> jax.Array:

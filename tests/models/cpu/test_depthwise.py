@@ -48,6 +48,41 @@ def test_the_result_and_both_gradients_are_those_of_xla(batch, strides, padding)
   chex.assert_trees_all_close(found, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+  ('size', 'padding'),
+  [((7, 7), ((3, 3), (3, 3))), ((6, 9), ((-1, 4), (5, 2)))],
+)
+def test_large_kernels_have_the_gradients_of_xla(size, padding):
+  images, kernel = _values((3, 8, 9, 4), 0), _values((*size, 1, 4), 1)
+  expected = _with_gradients(
+    lambda x, w: jax.lax.conv_general_dilated(
+      x, w, (1, 1), padding, dimension_numbers=LAYOUT, feature_group_count=4
+    ),
+    images,
+    kernel,
+  )
+  found = _with_gradients(
+    lambda x, w: depthwise.convolve(x, w, (1, 1), padding), images, kernel
+  )
+  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_by_a_large_kernel_is_summed_in_float32():
+  images, kernel = jnp.ones((4, 24, 24, 1), jnp.bfloat16), _values((7, 7, 1, 1), 1)
+
+  @jax.jit
+  def by_kernel(kernel):
+    _, back = jax.vjp(
+      lambda w: depthwise.convolve(images, w, (1, 1), ((3, 3), (3, 3))), kernel
+    )
+    return back(images)[0]
+
+  found = by_kernel(kernel.astype(jnp.bfloat16))
+  assert found.dtype == jnp.bfloat16
+  # As many ones as the images have pixels: in bfloat16 their sum would stop at 256.
+  assert found[3, 3, 0, 0] == 2304
+
+
 def test_other_groups_are_left_to_xla():
   images, kernel = _values((2, 6, 6, 8), 0), _values((3, 3, 2, 8), 1)
   options = {'dimension_numbers': LAYOUT, 'feature_group_count': 4}
