@@ -268,7 +268,7 @@ FIELDS: dict[str, Any] = {
     ),
     'weight_decay': Field(
       0.0,
-      'Weight decay of kernels; biases and normalisation layers have none.',
+      'Weight decay of kernels; biases, normalisation layers and positions have none.',
       traced=True,
       **at_least(0),
     ),

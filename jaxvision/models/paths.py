@@ -30,6 +30,28 @@ def path_of(keys: Sequence[Any]) -> str:
   return '/'.join(str(key.key) for key in keys)
 
 
+def kernels(params: Any) -> Any:
+  """Returns a tree of bools: True for the kernels, which are matrices or stacks of them.
+
+  Those are the leaves of two or more dimensions, but for learned positions, which are
+  added to features as a bias is: leaves that are called 'positions'.
+
+  Args:
+    params: tree of arrays, or of their shapes.
+
+  >>> import jax.numpy as jnp
+  >>> embed = {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)}
+  >>> kernels({**embed, 'positions': jnp.ones((4, 3))})
+  {'bias': False, 'kernel': True, 'positions': False}
+  """
+
+  def is_kernel(keys: Sequence[Any], leaf: Any) -> bool:
+    name = getattr(keys[-1], 'key', None) if keys else None
+    return leaf.ndim > 1 and name != 'positions'
+
+  return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
 def matcher(where: str, pattern: str, known: Iterable[str]) -> Callable[[str], bool]:
   """Returns whether a path is one that `pattern` means, as a function.
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxvision.models.paths import kernels
+
 # Of the odd polynomial a x + b x**3 + c x**5, chosen by Jordan et al. for the steepest
 # rise at 0: a few steps bring singular values to within about 0.7 to 1.2, not to 1.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -88,8 +90,8 @@ def muon(
   [h, w, C, F] as [F, h w C], a dense layer's [C, F] as [F, C]. Without `nesterov` the
   update is of m itself. Kernels of equal matrices are stacked and iterate together.
 
-  Leaves of fewer than two dimensions have no matrix: they take the plain momentum step,
-  as SGD would with the same learning rate. Give biases a group of their own
+  Other leaves than kernels (`models.paths.kernels`) take the plain momentum step, as SGD
+  would with the same learning rate. Give biases a group of their own
   (`optimizer.groups`) where that rate does not suit them.
 
   Args:
@@ -132,24 +134,27 @@ def muon(
       moved = jax.tree.map(lambda g, m: g + momentum * m, grads, memory)
     moved = _orthogonalize_kernels(moved, ns_steps, ns_dtype)
 
-    def step(p, u):
+    def step(p, u, is_kernel):
       change = -rate * u
-      if normalize_weights and p.ndim > 1:
-        change += p * (jnp.sqrt(p.shape[-1]) / jnp.linalg.norm(p.ravel()) - 1)
+      if normalize_weights and is_kernel:
+        norm = jnp.linalg.norm(p.ravel())
+        # A kernel that begins at 0, as a classifier may, has no norm to bring there.
+        change += p * (jnp.sqrt(p.shape[-1]) / jnp.where(norm > 0, norm, 1) - 1)
       return change.astype(p.dtype)
 
-    updates = jax.tree.map(step, params, moved)
+    updates = jax.tree.map(step, params, moved, kernels(params))
     return updates, MuonState(optax.safe_increment(state.count), memory)
 
   return optax.GradientTransformation(init, update)
 
 
 def _orthogonalize_kernels(tree: Any, steps: int, dtype: str | None) -> Any:
-  """Orthogonalises the leaves of two and more dimensions, equal shapes as one batch."""
+  """Orthogonalises the kernels, equal shapes as one batch."""
   leaves, structure = jax.tree.flatten(tree)
   alike = collections.defaultdict(list)
-  for i, leaf in enumerate(leaves):
-    if leaf.ndim > 1:
+  for i, is_kernel in enumerate(jax.tree.leaves(kernels(tree))):
+    if is_kernel:
+      leaf = leaves[i]
       alike[leaf.size // leaf.shape[-1], leaf.shape[-1]].append(i)
   for (inputs, filters), places in alike.items():
     # Transposed beside the formula, which treats rows and columns alike.

@@ -13,6 +13,7 @@ from jaxvision.config import parts as parts_lib
 from jaxvision.config.limits import at_least, between, one_of, switched_on
 from jaxvision.config.values import check_option
 from jaxvision.errors import UserError, closest, quoted, shown
+from jaxvision.models.paths import kernels
 from jaxvision.optim import groups as groups_lib
 from jaxvision.optim.muon import muon
 
@@ -63,10 +64,10 @@ _LIMITS: dict[str, dict[str, Any]] = {
 def decay_mask(params):
   """Returns a tree of bools: True for the leaves that weight decay applies to.
 
-  Those are the kernels: leaves of two or more dimensions. Biases and the scales and
-  offsets of normalisation have one (He et al. 2019, section 3.1).
+  Those are the kernels, see `models.paths.kernels`, and not biases, the scales and
+  offsets of normalisation (He et al. 2019, section 3.1) and learned positions.
   """
-  return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+  return kernels(params)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,9 @@ def test_muon_against_numpy(nesterov):
   rng = np.random.default_rng(1)
   shapes = {'a': (3, 3, 2, 6), 'b': (3, 3, 2, 6), 'c': (3, 3, 6, 6), 'd': (5, 4)}
   draw = {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
+  # Neither is a matrix that maps features.
   params = {**draw, 'bias': np.ones(4, np.float32)}
+  params['positions'] = np.ones((2, 3), np.float32)
   tx = muon(lambda step: 0.1 * (1 + step), 0.6, nesterov, ns_dtype='float32')
   ours = jax.tree.map(jnp.asarray, params)
   state = tx.init(ours)
@@ -57,7 +59,7 @@ def test_muon_against_numpy(nesterov):
       memory[name] = 0.6 * memory[name] + grad
       moved = grad + 0.6 * memory[name] if nesterov else memory[name]
       value = params[name]
-      if value.ndim > 1:
+      if name in shapes:
         filters = value.shape[-1]
         value = value * np.sqrt(filters) / np.sqrt((value**2).sum())
         rows = np.moveaxis(moved, -1, 0).reshape(filters, -1)
@@ -66,6 +68,14 @@ def test_muon_against_numpy(nesterov):
       params[name] = value - rate * moved
   for name, value in params.items():
     np.testing.assert_allclose(ours[name], value, atol=1e-4, err_msg=name)
+
+
+def test_a_kernel_of_zeros_takes_the_orthogonal_step():
+  params, grads = {'w': jnp.zeros((2, 2))}, {'w': jnp.diag(jnp.array([3.0, 4.0]))}
+  tx = muon(0.5, 0.0, nesterov=False, ns_dtype='float32')
+  updates, _ = tx.update(grads, tx.init(params), params)
+  expected = -0.5 * reference(np.diag([3.0, 4.0]), 3)
+  np.testing.assert_allclose(updates['w'], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_options_reach_muon_and_mistakes_are_told():
