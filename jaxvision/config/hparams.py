@@ -18,7 +18,9 @@ from jaxvision.config.schema import FIELDS
 
 _TRACED = tuple(path for path, field in walk(FIELDS) if field.traced and path != 'seed')
 _FREE = tuple(path for path, field in walk(FIELDS) if field.free)
-_OF_MODELS = ('model.dropout',)  # an open part: what may be traced of it
+# Fields of models, an open part of the config, that may be traced.
+MODEL_RATES = ('dropout', 'attention_dropout', 'drop_path')
+_OF_MODELS = tuple(f'model.{rate}' for rate in MODEL_RATES)
 
 
 def hparams(config: ConfigDict) -> dict[str, np.float32]:

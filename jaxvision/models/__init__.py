@@ -6,8 +6,8 @@ collection 'params' and always float32; running statistics of batch norm, if it 
 any, are in 'batch_stats'; dropout draws from the key named 'dropout'.
 
 `features_and_logits` gives what goes into the classifier of any of them, `grad_cam` where
-in an image it sees a class. Residual networks are cut before their classifier by two
-methods: `features`, images to float32 [B, D], and `classify`, features to logits, as in
+in an image it sees a class. Most are cut before their classifier by two methods:
+`features`, images to float32 [B, D], and `classify`, features to logits, as in
 `model.apply(variables, images, method='features')`; in plain ones `features` is the field
 of the channels.
 
@@ -29,7 +29,17 @@ from typing import Any
 import flax.linen as nn
 
 from jaxvision.errors import UserError
-from jaxvision.models import airbench, cnn, mobilenet, preact, resnet
+from jaxvision.models import (
+  airbench,
+  cct,
+  cnn,
+  convmixer,
+  convnext,
+  mobilenet,
+  preact,
+  resnet,
+  vit,
+)
 from jaxvision.models.checking import (
   DTYPES,
   check_dtype,
@@ -82,6 +92,17 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   'wide_resnet28_10': preact.WideResNet28x10,
   'wide_resnet40_4': preact.WideResNet40x4,
   'mobilenet_v2': mobilenet.MobileNetV2,
+  'conv_mixer_256_8': convmixer.ConvMixer256x8,
+  'convnext_atto': convnext.ConvNeXtAtto,
+  'convnext_femto': convnext.ConvNeXtFemto,
+  'convnext_tiny': convnext.ConvNeXtTiny,
+  'vit_tiny': vit.ViTTiny,
+  'vit_small': vit.ViTSmall,
+  'vit_base': vit.ViTBase,
+  'cct_2_3x2': cct.CCT2x3x2,
+  'cct_4_3x2': cct.CCT4x3x2,
+  'cct_6_3x1': cct.CCT6x3x1,
+  'cct_7_3x1': cct.CCT7x3x1,
   'airbench94': airbench.Airbench94,
   'airbench95': airbench.Airbench95,
   'airbench96': airbench.Airbench96,

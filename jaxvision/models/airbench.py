@@ -20,9 +20,6 @@ from jaxvision.models.cpu import conv_general_dilated
 # hold little but noise, are not blown up.
 _WHITENING_EPSILON = 5e-4
 
-# PyTorch's default for the layer: uniform with bound 1 / sqrt(fan_in).
-_torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
 # Batch norm has an offset and no scale, for the next layer's weights make up for one.
 _norm = functools.partial(layers.batch_norm, epsilon=1e-12, use_scale=False)
 
@@ -43,7 +40,7 @@ def dirac(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
   ([[1.0, 0.0], [0.0, 1.0]], 2.0)
   """
   height, width, channels, features = shape
-  kernel = _torch_default(key, shape, dtype)
+  kernel = layers.torch_default(key, shape, dtype)
   same = jnp.zeros(shape, dtype)
   same = same.at[height // 2, width // 2].set(jnp.eye(channels, features, dtype=dtype))
   return jnp.where(jnp.arange(features) < channels, same, kernel)
@@ -51,7 +48,7 @@ def dirac(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
 
 def unit_std(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
   """Draws a kernel as PyTorch does by default and scales it to standard deviation 1."""
-  kernel = _torch_default(key, shape, dtype)
+  kernel = layers.torch_default(key, shape, dtype)
   return kernel / jnp.std(kernel, ddof=1)
 
 
@@ -131,7 +128,7 @@ class AirbenchNet(nn.Module):
         'another model'
       )
     x = Whitening(8 * channels, self.form == 'muon', self.dtype, name='whiten')(images)
-    x = _gelu(x)
+    x = layers.gelu(x)
     for i, features in enumerate(self.widths):
       group = ConvGroup(
         features, self.convs, self.bn_momentum, self.dtype, name=f'group{i + 1}'
@@ -143,7 +140,7 @@ class AirbenchNet(nn.Module):
     head = layers.head(
       self.num_classes,
       use_bias=False,
-      kernel_init=unit_std if muon else _torch_default,
+      kernel_init=unit_std if muon else layers.torch_default,
     )
     return head(x) * (1 / x.shape[-1] if muon else 1 / 9)
 
@@ -181,7 +178,7 @@ class Whitening(nn.Module):
       return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     shape = (2, 2, channels, self.features)
-    kernel = jax.lax.stop_gradient(self.param('kernel', _torch_default, shape))
+    kernel = jax.lax.stop_gradient(self.param('kernel', layers.torch_default, shape))
     bias = self.param('bias', draw, (self.features,))
     out = conv_general_dilated(
       x.astype(self.dtype),
@@ -223,18 +220,14 @@ class ConvGroup(nn.Module):
       layer = _norm(momentum=self.bn_momentum, dtype=self.dtype, name=f'norm{i}')
       return layer(x, use_running_average=not train)
 
-    x = _gelu(norm(1, layers.max_pool_2x2(conv(1, x))))
+    x = layers.gelu(norm(1, layers.max_pool_2x2(conv(1, x))))
     shortcut = x
     for i in range(2, self.convs + 1):
       x = norm(i, conv(i, x))
       if i == self.convs > 2:
         x = x + shortcut
-      x = _gelu(x)
+      x = layers.gelu(x)
     return x
-
-
-def _gelu(x: jax.Array) -> jax.Array:
-  return nn.gelu(x, approximate=False)
 
 
 Airbench94 = AirbenchNet

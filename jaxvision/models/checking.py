@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvision.config.limits import above_zero
 from jaxvision.errors import UserError, closest, quoted, shown
 from jaxvision.models import dcgan
 from jaxvision.models.layers import ACTIVATIONS
@@ -24,10 +25,23 @@ _CHOICES: dict[str, tuple[str, ...]] = {
   'discriminator_norm': dcgan.NORMS,
   'minibatch': dcgan.MINIBATCHES,
   'class_head': dcgan.CLASS_HEADS,
+  'pool': ('token', 'mean'),
+  'positions': ('learned', 'sincos2d'),
 }
 
+# Fields of these names are numbers of this kind; all other floats are rates.
+_NUMBERS = {'mlp_ratio': above_zero(100), 'layer_scale': above_zero(1)}
+
 # The largest whole number of a field: beyond, it is a slip of the hand.
-_MOST = {'stages': 4, 'depths': 100, 'convs': 100, 'strides': 100, 'expansions': 1000}
+_MOST = {
+  'stages': 4,
+  'depth': 100,
+  'depths': 100,
+  'convs': 100,
+  'kernel': 100,
+  'strides': 100,
+  'expansions': 1000,
+}
 _LARGEST = 65_536
 _LONGEST = 100  # numbers in a tuple
 
@@ -114,12 +128,14 @@ def _checked(where: str, field: str, value: Any, default: Any) -> Any:
     ):
       return tuple(int(item) for item in value)
     expected = f'up to {_LONGEST} whole numbers from 1 to {most:,} such as {default}'
-  else:  # a rate: the only kind of float field there is
+  elif field in _NUMBERS:
+    if _is_number(value) and _NUMBERS[field]['valid'](value):
+      return float(value)
+    expected = f'a number {_NUMBERS[field]["limits"]}'
+  else:  # a rate
     if isinstance(value, jax.Array):
       return value  # an argument of a compiled program, checked before it came to it
-    if (
-      isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= value < 1
-    ):
+    if _is_number(value) and 0 <= value < 1:
       return float(value)
     expected = 'a number from 0 to below 1'
   raise UserError(f'{where} must be {expected}, got {shown(value)}')
@@ -134,3 +150,7 @@ def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def _is_int(value: Any) -> bool:
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)

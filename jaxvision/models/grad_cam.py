@@ -16,10 +16,13 @@ def grad_cam(
   """Returns how much each place of an image speaks for a class.
 
   It is the map of the last layer that keeps height and width, its channels weighted by
-  the mean gradients of the logit, where it is positive.
+  the mean gradients of the logit, where it is positive. Of a transformer it is the
+  tokens of the last layer whose every token counts.
 
   Args:
-    model: out of `models.create`, or one of your own.
+    model: out of `models.create`, or one of your own. A method `token_map`, (H, W, C)
+      -> (path of a layer, rows, columns), says that the last rows * columns tokens in
+      the output [B, N, D] of that layer are its map.
     variables: the variables of the model.
     images: normalised, float [B, H, W, C].
     labels: the class of each, int [B].
@@ -40,9 +43,24 @@ def grad_cam(
   (2, 32, 32)
   """
   shapes: list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]] = []
+  wanted, *grid = (
+    model.token_map(images.shape[1:]) if hasattr(model, 'token_map') else (None,)
+  )
+
+  def is_map(path: tuple[str, ...], output: Any) -> bool:
+    if wanted is not None:
+      return path == wanted and min(grid) > 1
+    return bool(path) and getattr(output, 'ndim', 0) == 4 and min(output.shape[1:3]) > 1
+
+  def as_map(output: jax.Array) -> jax.Array:
+    """Returns float32 [B, h, w, C]."""
+    if wanted is not None:
+      rows, columns = grid
+      output = output[:, -rows * columns :].reshape(-1, rows, columns, output.shape[-1])
+    return output.astype(jnp.float32)
 
   def note(path: tuple[str, ...], output: Any) -> Any:
-    if path and getattr(output, 'ndim', 0) == 4 and min(output.shape[1:3]) > 1:
+    if is_map(path, output):
       shapes.append((path, jax.ShapeDtypeStruct(output.shape, output.dtype)))
     return output
 
@@ -73,8 +91,8 @@ def grad_cam(
   gradients, maps = jax.grad(logits_of, has_aux=True)(
     jnp.zeros(shape.shape, shape.dtype)
   )
-  weights = gradients.astype(jnp.float32).mean((1, 2), keepdims=True)
-  seen = jax.nn.relu((weights * maps.astype(jnp.float32)).sum(-1))
+  weights = as_map(gradients).mean((1, 2), keepdims=True)
+  seen = jax.nn.relu((weights * as_map(maps)).sum(-1))
   seen = jax.image.resize(seen, images.shape[:3], 'bilinear')
   most = seen.max((1, 2), keepdims=True)
   return jnp.where(most > 0, seen / jnp.where(most > 0, most, 1), 0)

@@ -35,6 +35,9 @@ conv3x3 = functools.partial(
   conv_general_dilated=conv_general_dilated,
 )
 
+# PyTorch's default for kernels: uniform with bound 1 / sqrt(fan_in).
+torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
 dense = functools.partial(nn.Dense, kernel_init=nn.initializers.he_normal())
 
 # The linear classifier at the end of every model: logits are float32 in any dtype.
@@ -45,6 +48,13 @@ head = functools.partial(nn.Dense, dtype=jnp.float32, name='head')
 # use_running_average=not train)`, so that `flax.linen.intercept_methods` can change it
 # for some layers, such as frozen ones.
 batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+# The variance is that of the differences from the mean, which rounds less than a
+# difference of squares does.
+layer_norm = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False)
+
+# The exact one, by the error function.
+gelu = functools.partial(nn.gelu, approximate=False)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
@@ -153,6 +163,28 @@ def check_image_size(model: nn.Module, images: jax.Array, halvings: int) -> None
     )
 
 
+def check_patches(
+  model: nn.Module, images: jax.Array, side: int, field: str = 'patch'
+) -> None:
+  """Refuses images that squares of `side` pixels do not divide.
+
+  Args:
+    model: the model that cuts; its class is named in the message.
+    images: [B, H, W, C].
+    side: of a patch.
+    field: of the model, which says how large a patch is.
+
+  Raises:
+    UserError: if H or W is no multiple of `side`.
+  """
+  height, width = images.shape[1:3]
+  if height % side or width % side:
+    raise UserError(
+      f'{type(model).__name__} cuts the image into patches of {side}x{side} pixels, '
+      f'which do not divide {height}x{width}: set data.image_size or model.{field}'
+    )
+
+
 class ConvUnit(nn.Module):
   """3x3 convolution, optional batch norm, activation: [B,H,W,C] -> [B,H,W,features].
 
@@ -200,10 +232,47 @@ class Dropout(nn.Module):
     if deterministic or not switched_on(self.rate):
       return inputs
     keep = 1.0 - self.rate
-    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, inputs.shape)
+    shape = self.choices(inputs)
+    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape)
     if isinstance(keep, jax.Array):
       keep = keep.astype(inputs.dtype)
     return jnp.where(kept, inputs / keep, jnp.zeros_like(inputs))
+
+  @nn.nowrap
+  def choices(self, inputs: jax.Array) -> tuple[int, ...]:
+    """Returns the shape of what is drawn, which the inputs' broadcasts with."""
+    return inputs.shape
+
+
+class DropPath(Dropout):
+  """Stochastic depth: drops a residual branch, for each example as a whole.
+
+  In training, the branch [B, ...] is 0 for an example with the chance `rate`, so that
+  its shortcut alone goes on, and divided by 1 - `rate` for the others. Huang, Sun, Liu,
+  Sedra and Weinberger 2016, "Deep networks with stochastic depth",
+  https://arxiv.org/abs/1603.09382; they multiply in inference by what this divides by
+  in training. The fields and the call are those of `Dropout`.
+  """
+
+  @nn.nowrap
+  def choices(self, inputs: jax.Array) -> tuple[int, ...]:
+    return inputs.shape[:1] + (1,) * (inputs.ndim - 1)
+
+
+def path_rates(last: float | jax.Array, depth: int) -> tuple[float | jax.Array, ...]:
+  """Returns the rates of `DropPath` in `depth` blocks: from 0 on, rising linearly.
+
+  The first block always stays, the last one is dropped with the chance `last`; a single
+  block stays.
+
+  Args:
+    last: the rate of the last block; may be traced.
+    depth: number of blocks.
+
+  >>> path_rates(0.5, 3)
+  (0.0, 0.25, 0.5)
+  """
+  return (0.0, *(last * (i / (depth - 1)) for i in range(1, depth)))
 
 
 class SqueezeExcite(nn.Module):

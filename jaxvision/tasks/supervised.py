@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from jaxvision import models, optim
+from jaxvision.config.hparams import MODEL_RATES
 from jaxvision.config.limits import switched_on
 from jaxvision.data.augment import (
   alternating_flips,
@@ -338,8 +339,13 @@ class SupervisedTask(Task):
       inputs, share = mix_batch(self.config.augment, key_augment, inputs)
       targets = MixedTargets.of(targets, share)
     model = self.model
-    if 'model.dropout' in state.hparams:
-      model = model.clone(dropout=state.hparams['model.dropout'])
+    rates = {
+      rate: state.hparams[f'model.{rate}']
+      for rate in MODEL_RATES
+      if f'model.{rate}' in state.hparams
+    }
+    if rates:
+      model = model.clone(**rates)
     with norms:
       outputs, updated = model.apply(
         variables,
@@ -433,8 +439,8 @@ class SupervisedTask(Task):
     body = {name: steps for name, steps in first_steps.items() if name != 'head'}
     fixed = all(step >= self.plan.total_steps for step in jax.tree.leaves(body))
     changes = augments(config.augment) or config.augment.custom or self.parts.augment
-    dropout = switched_on(getattr(self.model, 'dropout', 0))
-    if len(self.phases()) > 1 or not fixed or changes or dropout:
+    drops = any(switched_on(getattr(self.model, rate, 0)) for rate in MODEL_RATES)
+    if len(self.phases()) > 1 or not fixed or changes or drops:
       return None
     if config.evaluation.tta != 'none':
       return None

@@ -80,6 +80,30 @@ def test_train_step_on_traced_hparams_matches_constants(
     assert max(jax.tree.leaves(moved)) > 1e-7, path
 
 
+@pytest.mark.long
+def test_every_rate_of_a_model_may_be_traced(digits_config, digits, quick_compile):
+  digits_config.model = {'name': 'cct_2_3x2', 'width': 8, 'convs': 1}
+  rates = {'dropout': 0.2, 'attention_dropout': 0.3, 'drop_path': 0.4}
+  config = _config(digits_config, **{f'model__{r}': v for r, v in rates.items()})
+  assert {f'model.{rate}' for rate in rates} < set(hparams(config))
+  task = _task(config, digits)
+  train = digits.splits['train']
+  batch = {
+    'image': jnp.asarray(train.images[:32]),
+    'label': jnp.asarray(train.labels[:32], jnp.int32),
+  }
+  state, key = jax.jit(task.init)(jax.random.key(0)), jax.random.key(1)
+  # Weights of which each rate leaves something to be seen in the loss.
+  state = state.replace(params=jax.tree.map(lambda leaf: 10 * leaf, state.params))
+  loss = jax.jit(lambda state: task.loss(state.params, state, batch, key)[0])
+  given = with_numbers(state, config)
+  expected = float(loss(given))
+  for rate in rates:
+    path = f'model.{rate}'
+    changed = given.replace(hparams={**given.hparams, path: given.hparams[path] / 2})
+    assert float(loss(changed)) != pytest.approx(expected, rel=1e-4), rate
+
+
 @pytest.mark.parametrize('name', sorted(OPTIMIZERS))
 def test_every_optimizer_takes_its_numbers_as_traced_arguments(
   name, digits_config, digits

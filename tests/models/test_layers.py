@@ -121,6 +121,37 @@ def test_dropout_is_linens_to_the_bit_and_takes_a_traced_rate(rate):
   chex.assert_trees_all_close(traced, drop(linens), rtol=1e-6)
 
 
+@pytest.mark.parametrize('shape', [(512, 3), (512, 2, 2, 3)])
+def test_paths_are_dropped_for_whole_examples_and_keep_their_mean(shape):
+  x = 1 + jax.random.uniform(jax.random.key(0), shape)
+  keys = {'dropout': jax.random.key(1)}
+  layer = layers.DropPath(0.3)
+  y = layer.apply({}, x, deterministic=False, rngs=keys)
+  kept = np.asarray(y).reshape(512, -1).any(1)
+  expected = jnp.where(kept.reshape(-1, *[1] * (len(shape) - 1)), x / 0.7, 0)
+  chex.assert_trees_all_close(y, expected, rtol=1e-6)
+  assert abs(kept.mean() - 0.7) < 0.06  # three deviations
+  chex.assert_trees_all_equal(layer.apply({}, x, deterministic=True), x)
+  traced = jax.jit(
+    lambda rate: layers.DropPath(rate).apply({}, x, deterministic=False, rngs=keys)
+  )
+  chex.assert_trees_all_close(traced(0.3), y, rtol=1e-6)
+  assert jnp.any(traced(0.6) != y)
+
+
+def test_no_path_is_dropped_at_a_rate_of_zero():
+  x = jnp.ones((2, 3), jnp.bfloat16)  # and no key is needed
+  y = layers.DropPath(0.0).apply({}, x, deterministic=False)
+  chex.assert_trees_all_equal(y, x)
+
+
+def test_rates_of_paths_rise_from_zero_also_when_traced():
+  np.testing.assert_allclose(layers.path_rates(0.4, 5), [0, 0.1, 0.2, 0.3, 0.4])
+  assert layers.path_rates(0.4, 1) == (0.0,)
+  traced = jax.jit(lambda rate: layers.path_rates(rate, 3)[1:])(0.4)
+  np.testing.assert_allclose(traced, [0.2, 0.4], rtol=1e-6)
+
+
 def test_squeeze_excite_scales_whole_channels_by_gates_below_one():
   x = 1 + jax.random.uniform(jax.random.key(0), (2, 4, 4, 8))
   y, variables = SqueezeExcite(reduction=2).init_with_output(jax.random.key(1), x)

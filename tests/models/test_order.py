@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+import small_models
 
 from jaxvision import models
 from jaxvision.models.dcgan import DCGANDiscriminator
@@ -17,7 +18,7 @@ def groups(model, shape):
 @pytest.mark.long
 @pytest.mark.parametrize('name', models.MODELS)
 def test_every_group_of_parameters_once(name):
-  model, shape = models.create(name, 5), (24, 20, 3)
+  model, shape = models.create(name, 5, **small_models.fields_of(name)), (24, 20, 3)
   order = models.layer_order(model, shape)
   assert sorted(order) == sorted(groups(model, shape))
   assert order[-1] == 'head'

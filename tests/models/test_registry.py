@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_models
 
 from jaxvision import models
 from jaxvision.errors import UserError
@@ -32,6 +33,13 @@ NARROW = {
   },
   'wide_resnet16_8': {'width': 4, 'widen': 1, 'dropout': 0.5},
 }
+# Those whose gradients other tests compare with PyTorch's.
+NARROW_PEERS = {
+  'conv_mixer_256_8': {'width': 8, 'depth': 1},
+  'convnext_atto': {'widths': (4,), 'depths': (1,), 'layer_scale': 0.5},
+  'vit_tiny': {'patch': 4, 'width': 8, 'depth': 1, 'heads': 2},
+  'cct_2_3x2': {'width': 8, 'depth': 1},
+}
 
 
 def image_shape(name):
@@ -51,7 +59,7 @@ def run(model, variables, images, **arguments):
 @pytest.mark.parametrize('dtype', models.DTYPES)
 @pytest.mark.parametrize('name', models.MODELS)
 def test_logits_parameters_and_statistics_are_float32_in_any_dtype(name, dtype):
-  model = models.create(name, CLASSES, dtype=dtype)
+  model = models.create(name, CLASSES, dtype=dtype, **small_models.fields_of(name))
   images = jax.ShapeDtypeStruct((2, *image_shape(name)), jnp.float32)
   keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
 
@@ -82,7 +90,7 @@ CLASSES_OF_MODELS = {
 
 @pytest.mark.parametrize('name', CLASSES_OF_MODELS.values())
 def test_features_and_maps_of_every_model(name):
-  model = models.create(name, CLASSES)
+  model = models.create(name, CLASSES, **small_models.fields_of(name))
   images = jax.ShapeDtypeStruct((2, *image_shape(name)), jnp.float32)
 
   def trace(images):
@@ -100,11 +108,15 @@ def test_features_and_maps_of_every_model(name):
   assert maps.shape == (2, *image_shape(name)[:2])
 
 
-@pytest.mark.parametrize('name', ['small_filters_cnn', 'mnist_cnn', 'resnet20'])
+@pytest.mark.parametrize(
+  'name',
+  ['small_filters_cnn', 'mnist_cnn', 'resnet20', *NARROW_PEERS],
+)
 def test_bfloat16_is_what_the_layers_compute_in(name, fill):
   logits = {}
   for dtype in models.DTYPES:
-    model = models.create(name, CLASSES, dtype=dtype, **NARROW[name])
+    fields = {**NARROW, **NARROW_PEERS}[name]
+    model = models.create(name, CLASSES, dtype=dtype, **fields)
     variables = fill(model, image_shape(name))
     program = jax.make_jaxpr(model.apply)(variables, batch(name))
     assert ('bf16' in str(program)) == (dtype == 'bfloat16')
@@ -213,6 +225,7 @@ def test_an_interceptor_can_freeze_the_batch_norm_of_one_layer(name, fill):
 @pytest.mark.parametrize('name', models.MODELS)
 def test_batch_norm_learns_in_its_call_whether_it_trains(name):
   fields = {'batch_norm': True} if 'batch_norm' in models.fields(name) else {}
+  fields |= small_models.fields_of(name)
   model = models.create(name, CLASSES, **fields)
 
   def check(call, args, kwargs, context):
@@ -264,6 +277,8 @@ def test_fields_reach_the_model_in_their_own_type():
   )
   assert model.features == (8, 16)
   assert (model.hidden, model.activation) == (5, 'gelu')
+  ratio = models.create('vit_tiny', 10, mlp_ratio=2).mlp_ratio
+  assert (ratio, type(ratio)) == (2.0, float)
   assert isinstance(model.dropout, float)
   assert hash(model) == hash(model.clone())
 
@@ -302,6 +317,16 @@ def test_fields_answers_with_a_copy():
     ('resnet20', {'stages': 99}, ['model.stages', 'from 1 to 4', '99']),
     ('sim_cnn', {'features': (8,) * 101}, ['model.features', 'up to 100']),
     ('mobilenet_v2', {'depths': (200,) * 7}, ['model.depths', 'to 100']),
+    ('vit_tiny', {'pool': 'max'}, ['model.pool', '"token", "mean"', "'max'"]),
+    ('vit_tiny', {'positions': 'sincos'}, ['model.positions', 'mean "sincos2d"']),
+    ('vit_tiny', {'mlp_ratio': 0}, ['model.mlp_ratio', 'above 0', 'got 0']),
+    ('vit_tiny', {'mlp_ratio': True}, ['model.mlp_ratio', 'True']),
+    ('vit_tiny', {'depth': 1000}, ['model.depth', 'from 1 to 100', '1000']),
+    ('vit_tiny', {'drop_path': 1.0}, ['model.drop_path', '1.0', 'below 1']),
+    ('cct_2_3x2', {'attention_dropout': -0.1}, ['model.attention_dropout', '-0.1']),
+    ('conv_mixer_256_8', {'kernel': 10**4}, ['model.kernel', 'to 100']),
+    ('convnext_tiny', {'layer_scale': 1.5}, ['model.layer_scale', '1.5', 'most 1']),
+    ('convnext_tiny', {'stem_patch': 0}, ['model.stem_patch', 'got 0']),
     ('resnet20', {'dtype': 'float61'}, ['dtype', '"bfloat16"', "'float61'"]),
     ('resnet20', {'num_classes': 0}, ['num_classes', 'got 0']),
   ],

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+import small_models
 
 from jaxvision import models
 from jaxvision.models.summary import WIDTH, summarize
@@ -13,7 +14,7 @@ from jaxvision.models.summary import WIDTH, summarize
 @pytest.mark.parametrize('name', models.MODELS)
 def test_rows_add_up_to_the_parameters_of_the_model(name):
   shape = (32, 32, 3)
-  model = models.create(name, 10)
+  model = models.create(name, 10, **small_models.fields_of(name))
   variables = jax.eval_shape(
     lambda images: model.init(jax.random.key(0), images, train=False),
     jax.ShapeDtypeStruct((1, *shape), jnp.float32),
@@ -24,10 +25,12 @@ def test_rows_add_up_to_the_parameters_of_the_model(name):
   assert summary.params == sum(row.params for row in summary.rows)
   assert summary.flops == sum(row.flops for row in summary.rows)
   # Every product has found its layer: none is left with a module that has layers.
-  leaf_types = {'Conv', 'Whitening', 'Dense', 'BatchNorm', 'Dropout'}
+  with_products = {'Conv', 'Whitening', 'Dense', 'Attention', 'SequencePool'}
+  with_params = {'Conv', 'Whitening', 'Dense', 'BatchNorm', 'LayerNorm'}
+  with_params |= {'Embed', 'Tokenizer', 'ConvNeXtBlock'}  # positions, token, scale
   for row in summary.rows:
-    assert bool(row.flops) == (row.type in {'Conv', 'Whitening', 'Dense'})
-    assert row.type in leaf_types or row.params == 0
+    assert bool(row.flops) == (row.type in with_products)
+    assert row.type in with_params or row.params == 0
 
 
 def test_flops_of_small_filters_cnn_by_hand():
@@ -49,6 +52,29 @@ def test_flops_of_small_filters_cnn_by_hand():
 )
 def test_flops_of_imagenet_resnets_are_the_published_ones(name, billions):
   summary = summarize(models.create(name, 1000, stem='imagenet'), (224, 224, 3))
+  assert summary.flops / 2e9 == pytest.approx(billions, abs=0.006)
+
+
+def test_flops_of_a_transformer_by_hand():
+  model = models.create('vit_tiny', 10, patch=4, width=8, depth=1, heads=2)
+  summary = summarize(model, (8, 12, 3))
+  rows = {row.path: row for row in summary.rows}
+  tokens = 7
+  assert rows['embed/conv'].flops == 2 * 6 * 48 * 8
+  assert rows['embed'].params == (tokens + 1) * 8
+  assert rows['block1/attention'].flops == 2 * 2 * tokens * tokens * 8
+  assert rows['block1/attention/qkv'].flops == 2 * tokens * 8 * 24
+  assert rows['block1/dense1'].flops == 2 * tokens * 8 * 32
+  assert rows['block1/norm1'].params == 2 * 8
+  assert rows['norm'].output == (8,)
+
+
+# Multiply-adds that torchvision prints beside its weights, in billions.
+@pytest.mark.parametrize(
+  ('name', 'billions'), [('convnext_tiny', 4.46), ('vit_base', 17.56)]
+)
+def test_flops_of_imagenet_transformers_are_the_published_ones(name, billions):
+  summary = summarize(models.create(name, 1000), (224, 224, 3))
   assert summary.flops / 2e9 == pytest.approx(billions, abs=0.006)
 
 

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvision import models
 from jaxvision.config import base_config
 from jaxvision.errors import UserError
 from jaxvision.optim import OPTIMIZERS, make_optimizer, make_schedule
+from jaxvision.optim.optimizers import decay_mask
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
@@ -32,6 +34,26 @@ def test_every_optimizer_lowers_a_loss_and_spares_biases_from_decay(name):
     params, state = step(params, state)
   chex.assert_tree_all_finite(params)
   assert loss(params) < first
+
+
+# Class tokens, positions, the scales of layers and norms, and biases do not.
+@pytest.mark.parametrize(
+  ('name', 'fields', 'others'),
+  [
+    ('vit_tiny', {'depth': 1}, {'token', 'positions', 'scale', 'bias'}),
+    ('cct_2_3x2', {'depth': 1}, {'positions', 'scale', 'bias'}),
+    ('conv_mixer_256_8', {'depth': 1}, {'scale', 'bias'}),
+    ('convnext_atto', {'depths': (1,) * 4}, {'layer_scale', 'scale', 'bias'}),
+  ],
+)
+def test_of_a_transformer_or_its_like_kernels_alone_decay(name, fields, others):
+  model = models.create(name, 10, **fields)
+  images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  decays = {True: set(), False: set()}
+  for keys, decayed in jax.tree_util.tree_leaves_with_path(decay_mask(params)):
+    decays[decayed].add(keys[-1].key)
+  assert decays == {True: {'kernel'}, False: others}
 
 
 def test_gradients_are_clipped_to_the_global_norm():

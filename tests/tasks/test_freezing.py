@@ -179,6 +179,14 @@ def test_no_features_where_augmentation_tta_or_training_changes_them(more):
   assert make(*base, *more).features is None
 
 
+@pytest.mark.parametrize('rate', ['dropout', 'attention_dropout', 'drop_path'])
+def test_no_features_where_training_drops_some(rate):
+  base = ['model.name=cct_2_3x2', 'model.width=8', f'freeze=("{BODY}",)']
+  base += ['model.attention_dropout=0', 'model.drop_path=0']
+  assert make(*base).features is not None
+  assert make(*base, f'model.{rate}=0.1').features is None
+
+
 def test_freezing_every_parameter_is_refused():
   with pytest.raises(UserError, match='every parameter'):
     make('freeze=(".*",)')
