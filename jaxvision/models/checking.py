@@ -12,6 +12,7 @@ from jaxvision.config.limits import above_zero
 from jaxvision.errors import UserError, closest, quoted, shown
 from jaxvision.models import dcgan
 from jaxvision.models.layers import ACTIVATIONS
+from jaxvision.models.mobilenet import PADDINGS
 
 DTYPES = ('float32', 'bfloat16')
 
@@ -20,6 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
   'activation': tuple(ACTIVATIONS),
   'shortcut': ('A', 'B'),
   'stem': ('cifar', 'imagenet'),
+  'padding': PADDINGS,
   'form': ('muon', 'sgd'),
   'upsample': dcgan.UPSAMPLES,
   'discriminator_norm': dcgan.NORMS,
@@ -41,6 +43,7 @@ _MOST = {
   'kernel': 100,
   'strides': 100,
   'expansions': 1000,
+  'kernels': 100,
 }
 _LARGEST = 65_536
 _LONGEST = 100  # numbers in a tuple

@@ -278,16 +278,18 @@ def path_rates(last: float | jax.Array, depth: int) -> tuple[float | jax.Array, 
 class SqueezeExcite(nn.Module):
   """Channel attention: scales each channel by a gate in (0, 1) computed from all.
 
-  The mean over the pixels goes through a bottleneck of C // `reduction` ReLU units;
-  C sigmoids of it multiply the channels. It adds 2 * C * S + S + C parameters, S
-  being the bottleneck's width. Hu et al. 2018, "Squeeze-and-excitation networks".
+  The mean over the pixels goes through a bottleneck of C // `reduction` units; C
+  sigmoids of it multiply the channels. It adds 2 * C * S + S + C parameters, S being
+  the bottleneck's width. Hu et al. 2018, "Squeeze-and-excitation networks".
 
   Attributes:
     reduction: how many times narrower than its input the bottleneck is.
+    activation: a key of `ACTIVATIONS`, of the bottleneck.
     dtype: type of the computation.
   """
 
   reduction: int = 4
+  activation: str = 'relu'
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -295,6 +297,7 @@ class SqueezeExcite(nn.Module):
     channels = x.shape[-1]
     squeezed = x.mean((1, 2))
     units = max(1, channels // self.reduction)
-    hidden = nn.relu(nn.Dense(units, dtype=self.dtype, name='squeeze')(squeezed))
+    hidden = nn.Dense(units, dtype=self.dtype, name='squeeze')(squeezed)
+    hidden = ACTIVATIONS[self.activation](hidden)
     gates = nn.sigmoid(nn.Dense(channels, dtype=self.dtype, name='excite')(hidden))
     return x * gates[:, None, None, :]

@@ -29,15 +29,59 @@ from jaxvision.errors import UserError
 from jaxvision.models.layers import (
   ACTIVATIONS,
   Dropout,
+  DropPath,
   SqueezeExcite,
   batch_norm,
   head,
 )
 from jaxvision.models.resnet import conv
 
+# 'symmetric' adds as many pixels before as after, as PyTorch's networks do; 'same' is
+# TensorFlow's SAME, which at stride 2 adds one less before than after an even side.
+PADDINGS = ('symmetric', 'same')
+
+
+def conv_norm(
+  name: str,
+  x: jax.Array,
+  features: int,
+  side: int,
+  *,
+  train: bool,
+  activation: str | None,
+  padding: str,
+  epsilon: float,
+  dtype: Any,
+  **options: Any,
+) -> jax.Array:
+  """Applies a convolution, a batch norm and an activation, within a compact method.
+
+  Args:
+    name: what the names of the two layers begin with: `name`_conv, `name`_bn.
+    x: [B, H, W, C].
+    features: channels of the result.
+    side: height and width of the kernel.
+    train: whether batch norm normalises by the batch.
+    activation: a key of `layers.ACTIVATIONS`, or None.
+    padding: one of `PADDINGS`.
+    epsilon: added to the variance in batch norm.
+    dtype: type of the computation.
+    **options: of the convolution, such as `strides`.
+
+  Returns:
+    [B, ceil(H / stride), ceil(W / stride), features].
+  """
+  pads = 'SAME' if padding == 'same' else 2 * (((side - 1) // 2, side // 2),)
+  x = conv(
+    features, (side, side), padding=pads, dtype=dtype, name=f'{name}_conv', **options
+  )(x)
+  norm = batch_norm(epsilon=epsilon, dtype=dtype, name=f'{name}_bn')
+  x = norm(x, use_running_average=not train)
+  return x if activation is None else ACTIVATIONS[activation](x)
+
 
 class InvertedResidual(nn.Module):
-  """1x1 to `expansion` times the channels, depthwise 3x3, 1x1 to `width`; batch norms.
+  """1x1 to `expansion` times the channels, depthwise, 1x1 to `width`; batch norms.
 
   Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), width]. The input is added
   where it has the shape of the output. With expansion 1 the first convolution is left
@@ -47,49 +91,62 @@ class InvertedResidual(nn.Module):
     width: channels of the output.
     stride: stride of the depthwise convolution.
     expansion: channels between over those of the input.
+    kernel: height and width of the depthwise convolution.
     activation: a key of `layers.ACTIVATIONS`, after the first and the second norm.
-    attention: whether to gate the channels between by squeeze and excitation.
+    attention: whether to gate the channels between by squeeze and excitation, whose
+      bottleneck has a quarter of the channels of the input.
+    attention_activation: a key of `layers.ACTIVATIONS`, in that bottleneck.
+    drop_path: chance that an example goes through the shortcut alone in training.
+    padding: one of `PADDINGS`.
+    epsilon: added to the variances in batch norm.
     dtype: type of the computation.
   """
 
   width: int
   stride: int = 1
   expansion: int = 6
+  kernel: int = 3
   activation: str = 'relu'
   attention: bool = False
+  attention_activation: str = 'relu'
+  drop_path: float = 0.0
+  padding: str = 'symmetric'
+  epsilon: float = 1e-5
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    act = ACTIVATIONS[self.activation]
-    y, between = x, x.shape[-1] * self.expansion
-
-    def convolve(name, y, features, side, **options):
-      return conv(
-        features,
-        (side, side),
-        padding=side // 2,
-        dtype=self.dtype,
-        name=f'{name}_conv',
-        **options,
-      )(y)
-
-    def norm(name, y):
-      norm = batch_norm(dtype=self.dtype, name=f'{name}_bn')
-      return norm(y, use_running_average=not train)
-
-    if self.expansion > 1:
-      y = act(norm('expand', convolve('expand', y, between, 1)))
-    y = convolve(
-      'depthwise', y, between, 3, strides=self.stride, feature_group_count=between
+    unit = functools.partial(
+      conv_norm,
+      train=train,
+      padding=self.padding,
+      epsilon=self.epsilon,
+      dtype=self.dtype,
     )
-    y = act(norm('depthwise', y))
+    act, between = self.activation, x.shape[-1] * self.expansion
+    y = x
+    if self.expansion > 1:
+      y = unit('expand', y, between, 1, activation=act)
+    y = unit(
+      'depthwise',
+      y,
+      between,
+      self.kernel,
+      activation=act,
+      strides=self.stride,
+      feature_group_count=between,
+    )
     if self.attention:
       y = SqueezeExcite(
-        reduction=4 * self.expansion, dtype=self.dtype, name='attention'
+        reduction=4 * self.expansion,
+        activation=self.attention_activation,
+        dtype=self.dtype,
+        name='attention',
       )(y)
-    y = norm('project', convolve('project', y, self.width, 1))
-    return x + y if x.shape == y.shape else y
+    y = unit('project', y, self.width, 1, activation=None)
+    if x.shape != y.shape:
+      return y
+    return x + DropPath(self.drop_path, name='drop_path')(y, deterministic=not train)
 
 
 class MobileNetV2(nn.Module):
@@ -111,6 +168,10 @@ class MobileNetV2(nn.Module):
     activation: a key of `layers.ACTIVATIONS`.
     attention: whether the blocks have squeeze and excitation.
     dropout: on the input of the classifier.
+    drop_path: chance that an example goes through the shortcut of a block alone in
+      training, growing in proportion to the depth from 0 to nearly this.
+    padding: one of `PADDINGS`.
+    epsilon: added to the variances in batch norm.
     dtype: type of the computation; parameters, features and logits are float32.
   """
 
@@ -126,7 +187,17 @@ class MobileNetV2(nn.Module):
   activation: str = 'relu6'
   attention: bool = False
   dropout: float = 0.0
+  drop_path: float = 0.0
+  padding: str = 'symmetric'
+  epsilon: float = 1e-5
   dtype: Any = jnp.float32
+
+  per_stage = (
+    'widths',
+    'depths',
+    'strides',
+    'expansions',
+  )  # the fields that are tuples
 
   def setup(self):
     self.head = head(self.num_classes)
@@ -150,36 +221,39 @@ class MobileNetV2(nn.Module):
     Raises:
       UserError: the tuples are not equally long.
     """
-    stages = (self.widths, self.depths, self.strides, self.expansions)
-    if len(set(map(len, stages))) > 1:
+    lengths = [len(getattr(self, field)) for field in self.per_stage]
+    if len(set(lengths)) > 1:
       raise UserError(
-        'MobileNetV2: widths, depths, strides and expansions must be equally long, got '
-        + ', '.join(str(len(part)) for part in stages)
+        f'{type(self).__name__}: {", ".join(self.per_stage[:-1])} and '
+        f'{self.per_stage[-1]} must be equally long, got {", ".join(map(str, lengths))}'
       )
-    imagenet = self.stem == 'imagenet'
+    unit = functools.partial(conv_norm, train=train, **self._shared())
     x = images.astype(self.dtype)
-    x = self._unit('stem', x, train, self.stem_width, 3, strides=2 if imagenet else 1)
-    for stage, (width, depth, stride, expansion) in enumerate(zip(*stages)):
-      if stage == 1 and not imagenet:
-        stride = 1
+    strides = 2 if self.stem == 'imagenet' else 1
+    x = unit('stem', x, self.stem_width, 3, strides=strides)
+    for stage, depth in enumerate(self.depths):
       for j in range(depth):
-        x = InvertedResidual(
-          width=width,
-          stride=stride if j == 0 else 1,
-          expansion=expansion,
-          activation=self.activation,
-          attention=self.attention,
-          dtype=self.dtype,
-          name=f'stage{stage + 1}_block{j + 1}',
-        )(x, train)
+        name = f'stage{stage + 1}_block{j + 1}'
+        x = InvertedResidual(name=name, **self.block_fields(stage, j))(x, train)
     if self.last:
-      x = self._unit('last', x, train, self.last_width, 1)
+      x = unit('last', x, self.last_width, 1)
     return x.mean((1, 2), dtype=jnp.float32)
 
   @nn.nowrap
-  def _unit(self, name, x, train, features, side, **options):
-    """Applies a convolution, a batch norm and the activation."""
-    make = functools.partial(conv, dtype=self.dtype, name=f'{name}_conv', **options)
-    x = make(features, (side, side), padding=side // 2)(x)
-    norm = batch_norm(dtype=self.dtype, name=f'{name}_bn')
-    return ACTIVATIONS[self.activation](norm(x, use_running_average=not train))
+  def block_fields(self, stage: int, j: int) -> dict[str, Any]:
+    """Returns the fields of block j of a stage, both from 0."""
+    stride = self.strides[stage] if j == 0 else 1
+    before = sum(self.depths[:stage]) + j
+    return self._shared() | {
+      'width': self.widths[stage],
+      'stride': 1 if stage == 1 and self.stem == 'cifar' else stride,
+      'expansion': self.expansions[stage],
+      'attention': self.attention,
+      'drop_path': self.drop_path * before / sum(self.depths),
+    }
+
+  @nn.nowrap
+  def _shared(self) -> dict[str, Any]:
+    """Returns the fields that all blocks and the units around them have in common."""
+    fields = ('activation', 'padding', 'epsilon', 'dtype')
+    return {field: getattr(self, field) for field in fields}

@@ -31,6 +31,16 @@ NARROW = {
     'last_width': 16,
     'dropout': 0.5,
   },
+  'efficientnet_b0': {
+    'stem_width': 4,
+    'widths': (4, 6, 6),
+    'depths': (1, 2, 2),
+    'strides': (1, 2, 2),
+    'expansions': (1, 2, 2),
+    'kernels': (3, 5, 3),
+    'last_width': 16,
+    'stem': 'cifar',
+  },
   'wide_resnet16_8': {'width': 4, 'widen': 1, 'dropout': 0.5},
 }
 # Those whose gradients other tests compare with PyTorch's.
@@ -327,6 +337,8 @@ def test_fields_answers_with_a_copy():
     ('conv_mixer_256_8', {'kernel': 10**4}, ['model.kernel', 'to 100']),
     ('convnext_tiny', {'layer_scale': 1.5}, ['model.layer_scale', '1.5', 'most 1']),
     ('convnext_tiny', {'stem_patch': 0}, ['model.stem_patch', 'got 0']),
+    ('efficientnet_b0', {'padding': 'SAME'}, ['model.padding', '"same"', "'SAME'"]),
+    ('efficientnet_b0', {'epsilon': 1}, ['model.epsilon', 'below 1', 'got 1']),
     ('resnet20', {'dtype': 'float61'}, ['dtype', '"bfloat16"', "'float61'"]),
     ('resnet20', {'num_classes': 0}, ['num_classes', 'got 0']),
   ],
