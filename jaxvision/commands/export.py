@@ -25,8 +25,9 @@ def export(
 ) -> Path:
   """Writes the weights of a run as safetensors, which PyTorch and `init.pretrained` read.
 
-  ResNets have the names and layouts of torchvision, and load there with
-  `load_state_dict`; other models have ours. The metadata hold what the weights ask of
+  ResNets and EfficientNets have the names and layouts of torchvision, or of timm where
+  torchvision has no such network, and load there with `load_state_dict`; other models have
+  ours. The metadata hold what the weights ask of
   images: normalisation, size, crop, class names. Of a GAN it is the generator, averaged
   where the run averages it, which `jaxvision sample --weights=FILE` draws with.
 

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxvision import models
 from jaxvision.weights import naming
@@ -64,23 +64,63 @@ def _path(name: str) -> str:
   return (naming.to_ours(name) or f'/{name}').partition('/')[2]
 
 
-def _blocks(names: Iterable[str]) -> tuple[tuple[int, ...], bool]:
-  """Returns the blocks of each stage of a ResNet, and whether they are bottlenecks."""
-  ours = [naming.to_ours(name) or '' for name in names]
-  return naming.stage_sizes(ours), any('/conv3/' in name for name in ours)
+class _Kind(NamedTuple):
+  """What models of the table differ in, as far as the names and shapes of weights say.
+
+  Attributes:
+    stages: the number of blocks in each stage; () where there are no stages.
+    bottleneck: whether the blocks are a ResNet's bottlenecks.
+    inverted: whether they are inverted residuals.
+    attention: whether these have squeeze and excitation.
+    features: channels of the convolution behind them; None where it is not there.
+  """
+
+  stages: tuple[int, ...]
+  bottleneck: bool = False
+  inverted: bool = False
+  attention: bool = False
+  features: int | None = None
+
+  @classmethod
+  def of(cls, tensors: Mapping[str, Any]) -> '_Kind':
+    """Returns the kind of arrays, or of variables of ours, by their names."""
+    ours = {naming.to_ours(name) or '': name for name in tensors}
+    last = ours.get('params/last_conv/kernel')
+    shape = naming.layout_to_ours(last, tensors[last]).shape if last else ()
+    return cls(
+      naming.stage_sizes(ours),
+      bottleneck=any('/conv3/' in name for name in ours),
+      inverted=any('/depthwise_conv/' in name for name in ours),
+      attention=any('/attention/' in name for name in ours),
+      features=shape[-1] if shape else None,
+    )
+
+  @classmethod
+  def of_model(cls, name: str) -> '_Kind':
+    """Returns the kind of a model of the table with its default fields."""
+    bound = getattr(models.MODELS[name], 'keywords', {})
+    fields = models.fields(name)
+    if 'expansions' in fields:
+      return cls(
+        fields['depths'],
+        inverted=True,
+        attention=fields['attention'],
+        features=fields['last_width'],
+      )
+    expansion = bound['block'].expansion if 'block' in bound else 1
+    return cls(bound.get('stage_sizes', ()), bottleneck=expansion > 1)
 
 
 def _other_model(weights: Weights, here: Mapping[str, Any]) -> str | None:
   """Returns the model of our table whose weights these are, if it is another one."""
-  theirs, ours = _blocks(weights.tensors), _blocks(here)
-  if not theirs[0]:
-    return weights.model if ours[0] and weights.model in models.MODELS else None
-  if theirs == (ours[0][: len(theirs[0])], ours[1]):  # all of it, or the first stages
+  theirs, ours = _Kind.of(weights.tensors), _Kind.of(here)
+  if not theirs.stages:
+    return weights.model if ours.stages and weights.model in models.MODELS else None
+  first = ours._replace(stages=ours.stages[: len(theirs.stages)])
+  if theirs in (first, first._replace(features=None)):  # all of it, or the first stages
     return None
-  for name, constructor in models.MODELS.items():
-    fields = getattr(constructor, 'keywords', {})
-    stages, block = fields.get('stage_sizes', ()), fields.get('block')
-    if block and theirs == (tuple(stages), block.expansion > 1):
+  for name in models.MODELS:
+    if theirs == _Kind.of_model(name):
       return name
   return None
 
@@ -88,9 +128,12 @@ def _other_model(weights: Weights, here: Mapping[str, Any]) -> str | None:
 def _other_stem(
   weights: Weights, here: Mapping[str, Any], model: str | None
 ) -> str | None:
-  """Returns the stem of the weights if it is not that of the model, or of `model`."""
+  """Returns the stem of the weights if it is not that of the model, or of `model`.
+
+  Those of inverted residuals differ in their stride alone, which no weight tells.
+  """
   for name, array in weights.tensors.items():
-    if naming.to_ours(name) == _STEM:
+    if naming.to_ours(name) == _STEM and not _Kind.of(weights.tensors).inverted:
       theirs = _STEMS.get(naming.layout_to_ours(name, array).shape[:2])
       ours = models.fields(model).get('stem') if model else theirs
       if _STEM in here:

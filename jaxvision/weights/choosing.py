@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from jaxvision import models
 from jaxvision.errors import UserError, short
 from jaxvision.weights import naming
 
@@ -18,6 +19,16 @@ _DEEPEST = 8  # parts of a prefix
 # `nn.Sequential(*resnet.children())`, as fastai cuts a ResNet, numbers its layers.
 _NUMBERED = {0: 'conv1', 1: 'bn1', 4: 'layer1', 5: 'layer2', 6: 'layer3', 7: 'layer4'}
 _FEWEST = 20  # names that must then be known: a number alone says little
+
+# efficientnet_pytorch numbers the blocks of all stages in a row: their number says how
+# many there are in each.
+_IN_A_ROW = re.compile(r'(|.*\.)_blocks\.(\d{1,3})\.(.*)', re.ASCII)
+_DEPTHS: dict[int, tuple[int, ...]] = {
+  sum(depths): depths
+  for name in models.MODELS
+  if name.startswith('efficientnet_')
+  for depths in [models.fields(name)['depths']]
+}
 
 # A loss beside the network, whose weights are those of the classes.
 _LOSS = re.compile(r'(module\.|_orig_mod\.)*(criterion|loss\w*)\.', re.IGNORECASE)
@@ -88,9 +99,9 @@ def network(
 ) -> dict[str, str]:
   """Returns the names of the network's tensors without what wrappers put before them.
 
-  The prefix is that under which the names are a ResNet's; names outside of it stay as
-  they are. Where no names are a ResNet's, a prefix of a wrapper that all names share is
-  removed.
+  The prefix is that under which the names are those of a network in `naming`; names
+  outside of it stay as they are. Where there is none, a prefix of a wrapper that all names
+  share is removed. Blocks that are numbered in a row are numbered by stages.
 
   Args:
     names: names of the tensors.
@@ -106,10 +117,41 @@ def network(
   >>> network(['model.conv1.weight', 'criterion.weight'], 'a file')
   {'model.conv1.weight': 'conv1.weight'}
   """
-  names = list(names)
+  staged = _by_stages(names)
+  chosen = _network(list(staged.values()), origin, prefix)
+  return {name: chosen[new] for name, new in staged.items() if new in chosen}
+
+
+def _by_stages(names: Iterable[str]) -> dict[str, str]:
+  """Returns name -> name with '_blocks.STAGE.BLOCK' where it was '_blocks.NUMBER'.
+
+  >>> names = [f'_blocks.{i}._bn1.weight' for i in range(16)]
+  >>> _by_stages(names)['_blocks.5._bn1.weight']
+  '_blocks.3.0._bn1.weight'
+  """
+  matches = {name: _IN_A_ROW.fullmatch(name) for name in names}
+  counts: collections.Counter[str] = collections.Counter()
+  for found in filter(None, matches.values()):
+    counts[found[1]] = max(counts[found[1]], int(found[2]) + 1)
+  places = {
+    count: [f'{stage}.{i}' for stage, depth in enumerate(depths) for i in range(depth)]
+    for count, depths in _DEPTHS.items()
+  }
+
+  def staged(name: str, match: re.Match[str] | None) -> str:
+    if match is None or counts[match[1]] not in places:
+      return name
+    place = places[counts[match[1]]][int(match[2])]
+    return f'{match[1]}_blocks.{place}.{match[3]}'
+
+  return {name: staged(name, match) for name, match in matches.items()}
+
+
+def _network(names: list[str], origin: str, prefix: str | None) -> dict[str, str]:
+  """Returns what `network` does, of names in which blocks are numbered by stages."""
   if prefix is not None:
     inner = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    return {prefix + name: new for name, new in network(inner, origin).items()}
+    return {prefix + name: new for name, new in _network(inner, origin, None).items()}
   names = [name for name in names if not _LOSS.match(name)] or names
   for table in (None, _NUMBERED):
     counts, stems = _prefixes(names, table)
@@ -122,16 +164,16 @@ def network(
     return _renamed(names, good[0], table)
   for shared in _PREFIXES:
     if all(name.startswith(shared) for name in names):
-      return network(names, origin, shared)
+      return _network(names, origin, shared)
   return {name: name for name in names}
 
 
 def _prefixes(
   names: Iterable[str], table: Mapping[int, str] | None
 ) -> tuple[collections.Counter[str], set[str]]:
-  """Returns how many names of a ResNet there are under each prefix, and its prefixes.
+  """Returns how many names of a network are under each prefix, and which are prefixes.
 
-  A block has a conv1 too: a ResNet has a stem and a stage.
+  A block of a ResNet has a conv1 too: a network has a stem and a stage.
   """
   counts: collections.Counter[str] = collections.Counter()
   stems, stages = set(), set()

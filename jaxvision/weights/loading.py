@@ -56,7 +56,7 @@ def load(
   except for what `skip` leaves out on both sides.
 
   Args:
-    weights: in our names or those of PyTorch's ResNets, see `naming`.
+    weights: in our names or those of PyTorch's networks, see `naming`.
     variables: {'params': ..., 'batch_stats': ...}, freshly initialised; not changed.
     skip: patterns as in `models.paths`, over our paths ('head', 'stage4_.*'). One that
       matches none of these is matched against PyTorch's names of the same variables and
@@ -126,7 +126,8 @@ def _skipper(
   """Returns the function that says whether a name, ours or theirs, is left out."""
   names = list(dict.fromkeys([*here, *there]))
   ours = {name: _our_paths(name) for name in names}
-  theirs = {name: _their_paths(name) for name in names}
+  styles = [s for s in naming.STYLES if naming.all_to_theirs(here, s)] or naming.STYLES
+  theirs = {name: _their_paths(name, styles) for name in names}
   here_first = list(dict.fromkeys(path for name in names for path in ours[name]))
   known = here_first + sorted({path for paths in theirs.values() for path in paths})
   left_out: set[str] = set()
@@ -143,14 +144,14 @@ def _our_paths(name: str) -> list[str]:
   return [ours.partition('/')[2]] if ours else []
 
 
-def _their_paths(name: str) -> list[str]:
+def _their_paths(name: str, styles: Iterable[str]) -> list[str]:
   """Returns PyTorch's names of a tensor and of the layers that contain it."""
   ours = naming.to_ours(name)
-  spellings = [name]
+  spellings = [] if name == ours else [name]
   if ours:
-    spellings = [naming.to_theirs(ours, style) or '' for style in naming.STYLES]
+    spellings += filter(None, (naming.to_theirs(ours, style) for style in styles))
   layers = []
-  for spelling in filter(None, spellings):
+  for spelling in spellings:
     parts = spelling.split('.')
     layers += ['.'.join(parts[: i + 1]) for i in range(len(parts))]
   return layers
@@ -175,7 +176,7 @@ def _message(
     tensor = weights.tensors[given[ours]]
     expected = np.broadcast_to(0, here[ours].shape)
     if not naming.is_ours(given[ours]):
-      expected = naming.layout_to_theirs(expected)
+      expected = naming.layout_to_theirs(ours, expected)
     return both(ours, f'{list(tensor.shape)}, here {list(expected.shape)}')
 
   parts = [

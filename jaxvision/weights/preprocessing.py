@@ -82,20 +82,44 @@ IMAGENET = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, 224, 0.875, 'bilinear')
 # used, normalises CIFAR-10 with the statistics of ImageNet.
 CIFAR = Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, 32, 1.0)
 
+# torchvision's first weights of EfficientNets, by the number of blocks and of features.
+_EFFICIENTNETS = {
+  key: Preprocessing(_IMAGENET_MEAN, _IMAGENET_STD, size, size / resized, 'bicubic')
+  for key, (size, resized) in {
+    (16, 1280): (224, 256),  # B0
+    (23, 1280): (240, 256),
+    (23, 1408): (288, 288),
+    (26, 1536): (300, 320),
+  }.items()
+}
+
+# TensorFlow's EfficientNet-Lite0: (pixels - 127) / 128. It resizes bilinearly without
+# antialiasing, to which bicubic with it is closer than bilinear with it.
+LITE0 = Preprocessing(3 * (127 / 255,), 3 * (128 / 255,), 224, 0.875, 'bicubic')
+
 
 def of_names(tensors: Mapping[str, np.ndarray]) -> Preprocessing:
   """Returns the preprocessing that follows from the names of weights without metadata.
 
-  A ResNet in the names of torchvision and timm with a 7x7 convolution for its stem:
-  ImageNet, evaluated as torchvision does. One of the 6n+2 family (3x3, 16 channels
-  wide, three stages, `linear`): CIFAR, normalised as its best-known implementation
-  does. Anything else: nothing is known.
+  A ResNet in the names of torchvision and timm with a 7x7 convolution for its stem, and
+  an EfficientNet B0 to B3 in torchvision's: ImageNet, evaluated as torchvision does. A
+  ResNet of the 6n+2 family (3x3, 16 channels wide, three stages, `linear`): CIFAR,
+  normalised as its best-known implementation does. EfficientNet-Lite0 in the names of
+  efficientnet_pytorch: as in TensorFlow, where these are from. Anything else, such as an
+  EfficientNet in timm's names, of which there are weights of three kinds: nothing is
+  known.
 
   Args:
     tensors: name -> array, in PyTorch's names and layouts.
   """
-  stem = tensors.get('conv1.weight')
   stages = naming.stage_sizes(tensors)
+  features = tensors.get('features.8.0.weight')
+  if features is not None and 'features.1.0.block.1.fc1.weight' in tensors:
+    return _EFFICIENTNETS.get((sum(stages), *features.shape[:1]), Preprocessing())
+  if '_conv_stem.weight' in tensors:
+    is_lite0 = sum(stages) == 16 and '_blocks.0.0._se_reduce.weight' not in tensors
+    return LITE0 if is_lite0 else Preprocessing()
+  stem = tensors.get('conv1.weight')
   if stem is None or not stages or stem.ndim != 4 or stem.shape[1] != 3:
     return Preprocessing()
   if stem.shape[2:] == (7, 7):

@@ -25,11 +25,12 @@ def save(
 ) -> None:
   """Writes variables as one .safetensors file, whole or not at all.
 
-  ResNets are written in PyTorch's names and layouts, with everything that its
-  `load_state_dict(strict=True)` requires: in the names of the 6n+2 family (three stages
-  after a 3x3 stem, `linear`) for these, and in torchvision's for all others. Any other
-  model keeps our names ('params/...', 'batch_stats/...'). `read` and `load` give the
-  same bits back.
+  ResNets, EfficientNets and MobileNetV2 are written in PyTorch's names and layouts, with
+  everything that its `load_state_dict(strict=True)` requires: ResNets of the 6n+2 family
+  (three stages after a 3x3 stem) in the names of these (`linear`), all others and
+  EfficientNets in torchvision's, and what has no attention, Lite0 and MobileNetV2, in
+  timm's. Any other model keeps our names ('params/...', 'batch_stats/...'). `read` and
+  `load` give the same bits back.
 
   Args:
     path: the file; one that exists is replaced.
@@ -59,16 +60,25 @@ def save(
 
 def _tensors(ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Returns variables by their names in the file, contiguous."""
-  stem = ours.get('params/stem_conv/kernel')
-  is_cifar = len(naming.stage_sizes(ours)) == 3 and stem is not None and len(stem) == 3
-  style = 'cifar' if is_cifar else 'torchvision'
-  names = {name: naming.to_theirs(name, style) or '' for name in ours}
-  if not naming.stage_sizes(ours) or not all(names.values()):
+  names = _names(ours)
+  if not names:
     return {name: np.ascontiguousarray(array) for name, array in ours.items()}
   tensors: dict[str, np.ndarray] = {}
   for name, theirs in names.items():
-    tensors[theirs] = np.ascontiguousarray(naming.layout_to_theirs(ours[name]))
+    array = naming.layout_to_theirs(name, ours[name])
+    tensors[theirs] = np.ascontiguousarray(array)
     if theirs.endswith('.running_mean'):
       layer = theirs.removesuffix('running_mean')
       tensors[f'{layer}num_batches_tracked'] = np.zeros((), np.int64)
   return tensors
+
+
+def _names(ours: Mapping[str, np.ndarray]) -> dict[str, str] | None:
+  """Returns our name -> PyTorch's, or None where PyTorch's users have no such network."""
+  sizes, stem = naming.stage_sizes(ours), ours.get('params/stem_conv/kernel')
+  is_cifar = len(sizes) == 3 and stem is not None and len(stem) == 3
+  attends = any('/attention/' in name for name in ours)
+  if not sizes:
+    return None
+  resnet = naming.all_to_theirs(ours, 'cifar' if is_cifar else 'torchvision')
+  return resnet or naming.all_to_theirs(ours, 'efficientnet' if attends else 'timm')

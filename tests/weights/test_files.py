@@ -10,7 +10,8 @@ import safetensors.numpy
 from refusing import read_refused
 
 from jaxvision import weights
-from jaxvision.weights import preprocessing
+from jaxvision.weights import naming, preprocessing
+from jaxvision.weights.tensors import named
 
 
 def test_safetensors(tmp_path):
@@ -77,6 +78,41 @@ def test_preprocessing_that_follow_from_the_names():
     of(**stages, **head),
   ):
     assert other == weights.Preprocessing()
+
+
+@pytest.mark.parametrize(
+  ('name', 'style', 'expected'),
+  [
+    ('efficientnet_b0', 'efficientnet', (0.485, 224, 0.875)),
+    ('efficientnet_b1', 'efficientnet', (0.485, 240, 0.9375)),
+    ('efficientnet_b2', 'efficientnet', (0.485, 288, 1.0)),
+    ('efficientnet_b3', 'efficientnet', (0.485, 300, 0.9375)),
+    ('efficientnet_lite0', 'efficientnet_pytorch', (127 / 255, 224, 0.875)),
+    # Of several kinds, or of none that is known.
+    ('efficientnet_b0', 'timm', None),
+    ('efficientnet_lite0', 'timm', None),
+    ('efficientnet_b0', 'efficientnet_pytorch', None),
+    ('efficientnet_lite0', 'efficientnet', None),
+  ],
+)
+def test_preprocessing_that_follows_from_the_names_of_an_efficientnet(
+  name, style, expected, variables
+):
+  tensors = {
+    naming.to_theirs(ours, style): naming.layout_to_theirs(ours, array)
+    for ours, array in named(variables(name, 3)).items()
+  }
+  found = preprocessing.of_names(tensors)
+  if expected is None:
+    assert found == weights.Preprocessing()
+    return
+  assert (found.mean[0], found.image_size, found.crop_fraction) == expected
+  assert found.interpolation == 'bicubic'
+
+
+def test_damaged_weights_of_an_efficientnet_have_no_preprocessing():
+  found = preprocessing.of_names({'features.8.0.weight': np.float32(1)})
+  assert found == weights.Preprocessing()
 
 
 def test_preprocessing_of_timm():

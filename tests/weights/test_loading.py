@@ -1,8 +1,11 @@
 """Weights into variables and out again: names, shapes, skips, advice."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from jaxvision import weights
 from jaxvision.errors import UserError
@@ -32,7 +35,7 @@ def refused(source, variables, *skip):
 def pytorch(variables, style='torchvision'):
   """Weights as a checkpoint of PyTorch would hold them."""
   tensors = {
-    naming.to_theirs(name, style): naming.layout_to_theirs(array)
+    naming.to_theirs(name, style): naming.layout_to_theirs(name, array)
     for name, array in named(variables).items()
   }
   return weights.Weights(tensors, 'them')
@@ -44,6 +47,10 @@ def pytorch(variables, style='torchvision'):
     ('resnet18', {'stem': 'imagenet'}, 'torchvision'),
     ('resnet18', {}, 'cifar'),
     ('resnet20', {}, 'cifar'),
+    ('efficientnet_b0', {}, 'efficientnet'),
+    ('efficientnet_b0', {}, 'efficientnet_pytorch'),
+    ('efficientnet_lite0', {}, 'timm'),
+    ('mobilenet_v2', {}, 'timm'),
     ('basic_cnn', {}, None),
   ],
 )
@@ -67,6 +74,164 @@ def test_out_and_in_is_exact(name, fields, style, variables, tmp_path):
   assert_same(weights.load(of, zeros(drawn)).variables, drawn)
 
 
+# Names as torchvision, timm and efficientnet_pytorch have them, with the shapes of B0.
+EFFICIENTNET = [
+  ('stem_conv/kernel', 'features.0.0', 'conv_stem', '_conv_stem', (32, 3, 3, 3)),
+  ('stem_bn/scale', 'features.0.1', 'bn1', '_bn0', (32,)),
+  (
+    'stage1_block1/depthwise_conv/kernel',
+    'features.1.0.block.0.0',
+    'blocks.0.0.conv_dw',
+    '_blocks.0._depthwise_conv',
+    (32, 1, 3, 3),
+  ),
+  (
+    'stage1_block1/depthwise_bn/scale',
+    'features.1.0.block.0.1',
+    'blocks.0.0.bn1',
+    '_blocks.0._bn1',
+    (32,),
+  ),
+  (
+    'stage1_block1/attention/squeeze/kernel',
+    'features.1.0.block.1.fc1',
+    'blocks.0.0.se.conv_reduce',
+    '_blocks.0._se_reduce',
+    (8, 32, 1, 1),
+  ),
+  (
+    'stage1_block1/project_conv/kernel',
+    'features.1.0.block.2.0',
+    'blocks.0.0.conv_pw',
+    '_blocks.0._project_conv',
+    (16, 32, 1, 1),
+  ),
+  (
+    'stage1_block1/project_bn/scale',
+    'features.1.0.block.2.1',
+    'blocks.0.0.bn2',
+    '_blocks.0._bn2',
+    (16,),
+  ),
+  (
+    'stage3_block2/expand_conv/kernel',
+    'features.3.1.block.0.0',
+    'blocks.2.1.conv_pw',
+    '_blocks.4._expand_conv',
+    (240, 40, 1, 1),
+  ),
+  (
+    'stage3_block2/expand_bn/scale',
+    'features.3.1.block.0.1',
+    'blocks.2.1.bn1',
+    '_blocks.4._bn0',
+    (240,),
+  ),
+  (
+    'stage3_block2/depthwise_conv/kernel',
+    'features.3.1.block.1.0',
+    'blocks.2.1.conv_dw',
+    '_blocks.4._depthwise_conv',
+    (240, 1, 5, 5),
+  ),
+  (
+    'stage3_block2/depthwise_bn/scale',
+    'features.3.1.block.1.1',
+    'blocks.2.1.bn2',
+    '_blocks.4._bn1',
+    (240,),
+  ),
+  (
+    'stage3_block2/attention/excite/kernel',
+    'features.3.1.block.2.fc2',
+    'blocks.2.1.se.conv_expand',
+    '_blocks.4._se_expand',
+    (240, 10, 1, 1),
+  ),
+  (
+    'stage3_block2/project_conv/kernel',
+    'features.3.1.block.3.0',
+    'blocks.2.1.conv_pwl',
+    '_blocks.4._project_conv',
+    (40, 240, 1, 1),
+  ),
+  (
+    'stage3_block2/project_bn/scale',
+    'features.3.1.block.3.1',
+    'blocks.2.1.bn3',
+    '_blocks.4._bn2',
+    (40,),
+  ),
+  ('last_conv/kernel', 'features.8.0', 'conv_head', '_conv_head', (1280, 320, 1, 1)),
+  ('last_bn/scale', 'features.8.1', 'bn2', '_bn1', (1280,)),
+  ('head/kernel', 'classifier.1', 'classifier', '_fc', (1000, 1280)),
+]
+
+
+@pytest.mark.parametrize('column', [1, 2, 3])
+def test_names_of_an_efficientnet(column, variables, tmp_path):
+  path = tmp_path / 'some.safetensors'
+  drawn = named(variables('efficientnet_b0', 1000))
+  # The last block, which says how many there are where they are numbered in a row.
+  last = [('', '', '', '_blocks.15._bn2', (320,))] if column == 3 else []
+  tensors = {
+    f'module.{row[column]}.weight': np.ones(row[4], np.float32)
+    for row in EFFICIENTNET + last
+  }
+  path.write_bytes(safetensors.numpy.save(tensors))
+  read = weights.read(str(path)).tensors
+  assert len(read) == len(tensors)
+  found = {naming.to_ours(name): (name, array) for name, array in read.items()}
+  for ours, *_, shape in EFFICIENTNET:
+    name, array = found[f'params/{ours}']
+    assert array.shape == shape
+    here = naming.layout_to_ours(name, array)
+    assert here.shape == drawn[f'params/{ours}'].shape
+    assert naming.layout_to_theirs(f'params/{ours}', here).shape == shape
+
+
+@pytest.mark.parametrize(
+  'name', ['efficientnet_b1', 'efficientnet_b3', 'efficientnet_lite0']
+)
+def test_blocks_that_are_numbered_in_a_row(name, variables, tmp_path):
+  path = tmp_path / 'some.safetensors'
+  drawn = variables(name, 3)
+  places, tensors = {}, {}
+  for own, array in pytorch(drawn, 'efficientnet_pytorch').tensors.items():
+    block = re.match(r'_blocks\.(\d+)\.(\d+)\.', own)
+    if block:
+      places[tuple(map(int, block.groups()))] = None
+      own = f'_blocks.{block[1]}:{block[2]}.{own[block.end() :]}'
+    tensors[own] = np.ascontiguousarray(array)
+  numbers = {f'{a}:{b}': str(i) for i, (a, b) in enumerate(sorted(places))}
+  flat = {
+    re.sub(r'\d+:\d+', lambda place: numbers[place[0]], own): array
+    for own, array in tensors.items()
+  }
+  path.write_bytes(safetensors.numpy.save(flat))
+  assert_same(weights.load(weights.read(str(path)), zeros(drawn)).variables, drawn)
+
+
+def test_blocks_that_no_network_has_are_refused_by_name(variables, tmp_path):
+  path = tmp_path / 'some.safetensors'
+  path.write_bytes(
+    safetensors.numpy.save({'_blocks.17._bn1.weight': np.ones(2, np.float32)})
+  )
+  message = refused(weights.read(str(path)), variables('efficientnet_b0'))
+  assert '_blocks.17._bn1.weight' in message
+
+
+def test_a_network_that_pytorch_has_not_keeps_our_names(variables, tmp_path):
+  path = tmp_path / 'out.safetensors'
+  # In timm's names conv_pw of the first stage is the last convolution of a block, or,
+  # where the block has one, the first: here it would be both.
+  drawn = variables('mobilenet_v2', expansions=(6,) * 7)
+  weights.save(path, drawn, weights.Preprocessing(), 'mobilenet_v2')
+  read = weights.read(str(path))
+  assert all(map(naming.is_ours, read.tensors))
+  assert_same(weights.load(read, zeros(drawn)).variables, drawn)
+
+
 def test_nothing_is_assumed_of_weights_that_we_saved(variables, tmp_path):
   path = tmp_path / 'out.safetensors'
   drawn = variables('resnet18', stem='imagenet')
@@ -80,6 +245,7 @@ def test_nothing_is_assumed_of_weights_that_we_saved(variables, tmp_path):
 
 def test_pytorch_takes_what_we_save(variables, tmp_path):
   pytest.importorskip('torch')
+  import torch_efficientnet
   import torch_resnet
   from safetensors.torch import load_file
 
@@ -88,6 +254,7 @@ def test_pytorch_takes_what_we_save(variables, tmp_path):
     ('resnet50', {'stem': 'imagenet'}, torch_resnet.resnet50(10)),
     ('resnet20', {}, torch_resnet.cifar_resnet20()),
     ('resnet20', {'shortcut': 'B'}, torch_resnet.cifar_resnet20(10, 'shortcut')),
+    ('efficientnet_b0', {}, torch_efficientnet.EfficientNetB0(10)),
   ):
     path = tmp_path / 'out.safetensors'
     weights.save(path, variables(name, **fields), weights.Preprocessing(), name)
@@ -162,11 +329,23 @@ def test_what_does_not_fit_is_named_with_the_way_out(variables):
       'they look like resnet20, set --config.model.name=resnet20',
     ),
     ('resnet18', 'basic_cnn', 'like resnet18, set --config.model.name=resnet18'),
+    *(
+      (name, other, f'they look like {name}, set --config.model.name={name}')
+      for name, other in [
+        ('efficientnet_lite0', 'efficientnet_b0'),
+        ('efficientnet_b0', 'efficientnet_lite0'),
+        ('efficientnet_b2', 'efficientnet_b1'),
+        ('efficientnet_b1', 'basic_cnn'),
+        ('mobilenet_v2', 'resnet50'),
+      ]
+    ),
   ],
 )
 def test_the_model_that_weights_look_like(source, target, advice, variables):
-  style = 'cifar' if source == 'resnet20' else 'torchvision'
-  message = refused(pytorch(variables(source), style), variables(target))
+  styles = {'resnet20': 'cifar', 'mobilenet_v2': 'timm'}
+  family = 'efficientnet' if source.startswith('efficientnet') else 'torchvision'
+  drawn = pytorch(variables(source), styles.get(source, family))
+  message = refused(drawn, variables(target))
   assert message.endswith(advice)
 
 
