@@ -146,8 +146,9 @@ FIELDS: dict[str, Any] = {
     'pretrained': Field(
       '',
       'Weights to start from: a .safetensors or .pth file in the names of torchvision or '
-      'timm, a Hugging Face repository (ORGANISATION/NAME, and @REVISION), or another '
-      "run's workdir; empty: random.",
+      'timm, a Hugging Face repository (ORGANISATION/NAME, and @REVISION), '
+      "efficientnet_lite0 (of the extra 'pretrained'), or another run's workdir; empty: "
+      'random.',
       path=True,
     ),
     'skip': Field(

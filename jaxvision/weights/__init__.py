@@ -1,8 +1,9 @@
 """Pretrained weights, in and out.
 
-`read` takes a .safetensors file, a PyTorch checkpoint (of which only tensors are read) or
-a Hugging Face repository; `load` puts the weights into the variables of a model, under
-the names and layouts here; `save` writes variables such that PyTorch's ResNets load them.
+`read` takes a .safetensors file, a PyTorch checkpoint (of which only tensors are read), a
+Hugging Face repository or the name of weights in a Python package; `load` puts the weights
+into the variables of a model, under the names and layouts here; `save` writes variables
+such that PyTorch's networks load them.
 """
 
 from jaxvision.weights.files import in_folder, read

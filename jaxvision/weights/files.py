@@ -1,4 +1,4 @@
-"""Reading weights: files of two kinds, and repositories that hold one of them."""
+"""Reading weights: files of two kinds, and repositories and packages that hold one."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxvision.errors import UserError, short
-from jaxvision.weights import choosing, hub, pytorch
+from jaxvision.weights import choosing, hub, packaged, pytorch
 from jaxvision.weights.choosing import one_line
 from jaxvision.weights.preprocessing import Preprocessing, of_names, of_timm
 from jaxvision.weights.tensors import Weights
@@ -47,7 +47,8 @@ def read(source: str) -> Weights:
   Args:
     source: a .safetensors file; a PyTorch checkpoint, which is read with
       `weights_only=True`, so that only tensors and plain values are loaded; a folder with
-      one of them, as a hub has it; or, if there is no such path, a Hugging Face
+      one of them, as a hub has it; or, if there is no such path, a key of
+      `packaged.PACKAGES`, whose weights are in a Python package, or a Hugging Face
       repository ORGANISATION/NAME, where @REVISION chooses a branch, tag or commit.
       Without a network a repository that was read before comes from the cache. Of a file
       with several sets of weights, '#KEY' at the end chooses one: a key of the
@@ -71,11 +72,14 @@ def read(source: str) -> Weights:
   if path.is_dir():
     file, config = _of_folder(path)
     return _read_file(file, str(file), key, of_timm(config))
+  if source in packaged.PACKAGES:
+    return packaged.read(source)
   repository = None if path.suffix.lower() in _SUFFIXES else hub.parse(source)
   if repository is None:
     raise UserError(
       f'weights {source}: there is no such file, and it is no Hugging Face repository '
-      '(ORGANISATION/NAME or ORGANISATION/NAME@REVISION)'
+      '(ORGANISATION/NAME or ORGANISATION/NAME@REVISION) and no package '
+      f'({", ".join(packaged.PACKAGES)})'
     )
   snapshot = hub.download(*repository)
   known = of_timm(snapshot.config)
