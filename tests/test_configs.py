@@ -33,7 +33,7 @@ LIKE = {
 
 
 def load(path):
-  folder = path.stem.startswith('folder')
+  folder = path.stem.startswith(('folder', 'dogs_lite0'))
   return config_lib.load(path, ['data.root=somewhere'] if folder else [])
 
 

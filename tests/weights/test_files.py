@@ -11,7 +11,6 @@ from refusing import read_refused
 
 from jaxvision import weights
 from jaxvision.weights import naming, preprocessing
-from jaxvision.weights.tensors import named
 
 
 def test_safetensors(tmp_path):
@@ -80,38 +79,54 @@ def test_preprocessing_that_follow_from_the_names():
     assert other == weights.Preprocessing()
 
 
+B0, B1, B3 = (1, 2, 2, 3, 3, 4, 1), (2, 3, 3, 4, 4, 5, 2), (2, 3, 3, 5, 5, 6, 2)
+
+
+def efficientnet(style, depths, width, attention):
+  """Names and shapes that tell EfficientNets apart, in a style of names."""
+  layers = {'stem_conv': (32, 3, 3, 3), 'last_conv': (width, 320, 1, 1)}
+  for stage, depth in enumerate(depths, 1):
+    for block in range(1, depth + 1):
+      layers[f'stage{stage}_block{block}/depthwise_conv'] = (8, 1, 3, 3)
+      if attention:
+        layers[f'stage{stage}_block{block}/attention/squeeze'] = (2, 8, 1, 1)
+  return {
+    naming.to_theirs(f'params/{layer}/kernel', style): np.zeros(shape)
+    for layer, shape in layers.items()
+  }
+
+
 @pytest.mark.parametrize(
-  ('name', 'style', 'expected'),
+  ('network', 'expected'),
   [
-    ('efficientnet_b0', 'efficientnet', (0.485, 224, 0.875)),
-    ('efficientnet_b1', 'efficientnet', (0.485, 240, 0.9375)),
-    ('efficientnet_b2', 'efficientnet', (0.485, 288, 1.0)),
-    ('efficientnet_b3', 'efficientnet', (0.485, 300, 0.9375)),
-    ('efficientnet_lite0', 'efficientnet_pytorch', (127 / 255, 224, 0.875)),
+    (('efficientnet', B0, 1280, True), (0.485, 224, 0.875)),
+    (('efficientnet', B1, 1280, True), (0.485, 240, 0.9375)),
+    (('efficientnet', B1, 1408, True), (0.485, 288, 1.0)),
+    (('efficientnet', B3, 1536, True), (0.485, 300, 0.9375)),
+    (('efficientnet_pytorch', B0, 1280, False), (127 / 255, 224, 0.875)),
     # Of several kinds, or of none that is known.
-    ('efficientnet_b0', 'timm', None),
-    ('efficientnet_lite0', 'timm', None),
-    ('efficientnet_b0', 'efficientnet_pytorch', None),
-    ('efficientnet_lite0', 'efficientnet', None),
+    (('timm', B0, 1280, True), None),
+    (('timm', B0, 1280, False), None),
+    (('efficientnet_pytorch', B0, 1280, True), None),
+    (('efficientnet_pytorch', B1, 1280, False), None),
+    (('efficientnet', B0, 1280, False), None),
+    (('efficientnet', B0, 1536, True), None),
   ],
 )
 def test_preprocessing_that_follows_from_the_names_of_an_efficientnet(
-  name, style, expected, variables
+  network, expected
 ):
-  tensors = {
-    naming.to_theirs(ours, style): naming.layout_to_theirs(ours, array)
-    for ours, array in named(variables(name, 3)).items()
-  }
-  found = preprocessing.of_names(tensors)
+  found = preprocessing.of_names(efficientnet(*network))
   if expected is None:
     assert found == weights.Preprocessing()
-    return
-  assert (found.mean[0], found.image_size, found.crop_fraction) == expected
-  assert found.interpolation == 'bicubic'
+  else:
+    assert (found.mean[0], found.image_size, found.crop_fraction) == expected
+    assert found.interpolation == 'bicubic'
 
 
 def test_damaged_weights_of_an_efficientnet_have_no_preprocessing():
-  found = preprocessing.of_names({'features.8.0.weight': np.float32(1)})
+  tensors = efficientnet('efficientnet', B0, 1280, True)
+  found = preprocessing.of_names(tensors | {'features.8.0.weight': np.float32(1)})
   assert found == weights.Preprocessing()
 
 

@@ -190,9 +190,7 @@ def test_names_of_an_efficientnet(column, variables, tmp_path):
     assert naming.layout_to_theirs(f'params/{ours}', here).shape == shape
 
 
-@pytest.mark.parametrize(
-  'name', ['efficientnet_b1', 'efficientnet_b3', 'efficientnet_lite0']
-)
+@pytest.mark.parametrize('name', ['efficientnet_b1', 'efficientnet_lite0'])
 def test_blocks_that_are_numbered_in_a_row(name, variables, tmp_path):
   path = tmp_path / 'some.safetensors'
   drawn = variables(name, 3)
@@ -254,7 +252,7 @@ def test_pytorch_takes_what_we_save(variables, tmp_path):
     ('resnet50', {'stem': 'imagenet'}, torch_resnet.resnet50(10)),
     ('resnet20', {}, torch_resnet.cifar_resnet20()),
     ('resnet20', {'shortcut': 'B'}, torch_resnet.cifar_resnet20(10, 'shortcut')),
-    ('efficientnet_b0', {}, torch_efficientnet.EfficientNetB0(10)),
+    ('efficientnet_b0', {}, torch_efficientnet.EfficientNet(10)),
   ):
     path = tmp_path / 'out.safetensors'
     weights.save(path, variables(name, **fields), weights.Preprocessing(), name)
@@ -333,10 +331,9 @@ def test_what_does_not_fit_is_named_with_the_way_out(variables):
       (name, other, f'they look like {name}, set --config.model.name={name}')
       for name, other in [
         ('efficientnet_lite0', 'efficientnet_b0'),
-        ('efficientnet_b0', 'efficientnet_lite0'),
         ('efficientnet_b2', 'efficientnet_b1'),
-        ('efficientnet_b1', 'basic_cnn'),
-        ('mobilenet_v2', 'resnet50'),
+        ('efficientnet_b0', 'basic_cnn'),
+        ('mobilenet_v2', 'resnet20'),
       ]
     ),
   ],

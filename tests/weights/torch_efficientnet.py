@@ -1,21 +1,20 @@
-"""EfficientNet-B0 in PyTorch, under torchvision's names: what to agree with."""
+"""EfficientNet in PyTorch, under torchvision's names: what to agree with."""
 
 import pytest
 
 torch = pytest.importorskip('torch')  # doctests are looked for in this file too
 from torch import nn  # noqa: E402
 
-# Expansion, channels, stride and kernel of each stage.
+# Blocks, expansion, channels, stride and kernel of each stage.
 STAGES = (
-  (1, 16, 1, 3),
-  (6, 24, 2, 3),
-  (6, 40, 2, 5),
-  (6, 80, 2, 3),
-  (6, 112, 1, 5),
-  (6, 192, 2, 5),
-  (6, 320, 1, 3),
+  (1, 1, 16, 1, 3),
+  (2, 6, 24, 2, 3),
+  (2, 6, 40, 2, 5),
+  (3, 6, 80, 2, 3),
+  (3, 6, 112, 1, 5),
+  (4, 6, 192, 2, 5),
+  (1, 6, 320, 1, 3),
 )
-DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 
 
 def unit(channels, features, kernel=1, stride=1, groups=1, act=True):
@@ -55,25 +54,25 @@ class MBConv(nn.Module):
     return x + self.block(x) if self.joins else self.block(x)
 
 
-class EfficientNetB0(nn.Module):
+class EfficientNet(nn.Module):
   """Logits of images [B, 3, H, W]; without dropout and stochastic depth.
 
   Args:
     classes: number of logits.
-    depths: blocks in each stage.
+    stages: those of B0, or other ones.
   """
 
-  def __init__(self, classes=1000, depths=DEPTHS):
+  def __init__(self, classes=1000, stages=STAGES):
     super().__init__()
-    layers, channels = [unit(3, 32, 3, 2)], 32
-    for (expansion, features, stride, kernel), count in zip(STAGES, depths):
+    self.features, channels = nn.Sequential(unit(3, 32, 3, 2)), 32
+    for count, expansion, features, stride, kernel in stages:
       blocks = []
       for i in range(count):
         step = 1 if i else stride
         blocks.append(MBConv(channels, features, expansion, step, kernel))
         channels = features
-      layers.append(nn.Sequential(*blocks))
-    self.features = nn.Sequential(*layers, unit(channels, 1280))
+      self.features.append(nn.Sequential(*blocks))
+    self.features.add_module('8', unit(channels, 1280))
     self.classifier = nn.Sequential(nn.Dropout(0.0), nn.Linear(1280, classes))
 
   def forward(self, x):
