@@ -14,6 +14,7 @@ from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.models.attention import Attention
 from jaxvision.models.layers import DropPath
+from jaxvision.models.summary import summarize
 from jaxvision.models.vit import sincos2d
 
 SMALL = {'patch': 4, 'width': 8, 'depth': 2, 'heads': 2, 'mlp_ratio': 2}
@@ -44,13 +45,20 @@ def shapes_of(model, shape):
   return jax.eval_shape(model.init, jax.random.key(0), images)['params']
 
 
+# Multiply-adds, in billions: DeiT's paper has two, torchvision that beside its weights.
 @pytest.mark.parametrize(
-  ('name', 'count'),
-  [('vit_tiny', 5_717_416), ('vit_small', 22_050_664), ('vit_base', 86_567_656)],
+  ('name', 'count', 'billions'),
+  [
+    ('vit_tiny', 5_717_416, '1.3'),
+    ('vit_small', 22_050_664, '4.6'),
+    ('vit_base', 86_567_656, '17.564'),
+  ],
 )
-def test_parameters_are_the_published_ones(name, count):
-  params = shapes_of(models.create(name, 1000), (224, 224, 3))
-  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+def test_size_and_cost_are_the_published_ones(name, count, billions):
+  found = summarize(models.create(name, 1000), (224, 224, 3))
+  assert found.params == count
+  decimals = len(billions.split('.')[1])
+  assert f'{found.flops / 2e9:.{decimals}f}' == billions
 
 
 @pytest.mark.long
