@@ -4,11 +4,7 @@ The logits are those of its two parts one after the other, `features` and `class
 PyTorch computes in float64, so that what differs is the rounding of ours.
 """
 
-import importlib
-import importlib.util
 import re
-import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +20,6 @@ _LEAVES = {
   'mean': 'running_mean',
   'var': 'running_var',
 }
-
-
-def torchvision(module):
-  """Returns `torchvision.models.<module>`; skips the test where torchvision is missing.
-
-  The torchvision that pip installs beside a PyTorch for CPUs is built for CUDA. Its
-  operators are missing then, and the module that registers their shapes cannot be
-  imported; these networks need neither, and an empty module stands in for it.
-  """
-  if importlib.util.find_spec('torchvision') is None:
-    pytest.skip('torchvision is not installed')
-  stand_in = types.ModuleType('torchvision._meta_registrations')
-  sys.modules.setdefault(stand_in.__name__, stand_in)
-  return importlib.import_module(f'torchvision.models.{module}')
 
 
 def drawn(peer, seed=0):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torchvision_parts import torchvision
 
 from jaxvision import models
 from jaxvision.errors import UserError
@@ -61,7 +62,7 @@ def test_size_and_cost_of_tiny_are_those_of_torchvision():
 @pytest.mark.long
 def test_logits_and_gradients_are_those_of_torchvision():
   torch_parity = pytest.importorskip('torch_parity')
-  module = torch_parity.torchvision('convnext')
+  module = torchvision('models.convnext')
   stages = [module.CNBlockConfig(4, 6, 1), module.CNBlockConfig(6, None, 1)]
   peer = module.ConvNeXt(stages, num_classes=5)
   names = [

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torchvision_parts import torchvision
 
 from jaxvision import models
 from jaxvision.errors import UserError
@@ -64,7 +65,7 @@ def test_size_and_cost_are_the_published_ones(name, count, billions):
 @pytest.mark.long
 def test_logits_and_gradients_are_those_of_torchvision():
   torch_parity = pytest.importorskip('torch_parity')
-  peer = torch_parity.torchvision('vision_transformer').VisionTransformer(
+  peer = torchvision('models.vision_transformer').VisionTransformer(
     image_size=24,
     patch_size=8,
     num_layers=2,
