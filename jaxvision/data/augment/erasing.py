@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-_TRIES = 10  # as in timm and torchvision: a box that does not fit is drawn anew
+from jaxvision.data.augment.geometric import span
+from jaxvision.data.augment.resized_crop import TRIES
 
 
 def random_erasing(
@@ -40,7 +41,7 @@ def random_erasing(
   """
   batch, height, width, _ = images.shape
   key_on, key_area, key_ratio, key_top, key_left, key_noise = jax.random.split(key, 6)
-  shape = (batch, _TRIES)
+  shape = (batch, TRIES)
   share = jax.random.uniform(key_area, shape, minval=area[0], maxval=area[1])
   low, high = math.log(ratio[0]), math.log(ratio[1])
   aspect = jnp.exp(jax.random.uniform(key_ratio, shape, minval=low, maxval=high))
@@ -53,20 +54,13 @@ def random_erasing(
   on &= fits.any(axis=1)
   top = jax.random.randint(key_top, (batch,), 0, jnp.maximum(height - tall, 0) + 1)
   left = jax.random.randint(key_left, (batch,), 0, jnp.maximum(width - wide, 0) + 1)
-  rows = _inside(height, top, tall)[:, :, None, None]
-  columns = _inside(width, left, wide)[:, None, :, None]
-  box = rows & columns & on[:, None, None, None]
+  rows, columns = span(height, top, tall), span(width, left, wide)
+  box = (rows[:, :, None] & columns[:, None, :] & on[:, None, None])[..., None]
   if mode == 'noise':
     fill = jax.random.normal(key_noise, images.shape, images.dtype)
   else:
     fill = jnp.zeros((), images.dtype)
   return jnp.where(box, fill, images)
-
-
-def _inside(size: int, first: jax.Array, length: jax.Array) -> jax.Array:
-  """Returns bool [B, size]: places from `first` on, `length` of them."""
-  place = jnp.arange(size) - first[:, None]
-  return (place >= 0) & (place < length[:, None])
 
 
 def gaussian_noise(key: jax.Array, images: jax.Array, std: float) -> jax.Array:

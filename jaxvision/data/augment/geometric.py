@@ -168,12 +168,28 @@ def apply_cutout(images: jax.Array, centers: jax.Array, size: int) -> jax.Array:
   Array([1, 1, 1, 0, 0], dtype=int32)
   """
   _, height, width, _ = images.shape
-  first = centers - size // 2
-  rows = jnp.arange(height) - first[:, :1]
-  columns = jnp.arange(width) - first[:, 1:]
-  hole = ((rows >= 0) & (rows < size))[:, :, None, None]
-  hole &= ((columns >= 0) & (columns < size))[:, None, :, None]
+  top, left = (centers - size // 2).T
+  rows, columns = span(height, top, size), span(width, left, size)
+  hole = (rows[:, :, None] & columns[:, None, :])[..., None]
   return jnp.where(hole, jnp.zeros((), images.dtype), images)
+
+
+def span(size: int, first: jax.Array, length: jax.Array | int) -> jax.Array:
+  """Returns which of `size` places lie in a span, clipped at both ends.
+
+  Args:
+    size: number of places.
+    first: int [...], the first place of each span, maybe below 0.
+    length: int, for all spans or for each.
+
+  Returns:
+    bool [..., size].
+
+  >>> span(4, jnp.array(-1), 3)
+  Array([ True,  True, False, False], dtype=bool)
+  """
+  place = jnp.arange(size) - first[..., None]
+  return (place >= 0) & (place < jnp.asarray(length)[..., None])
 
 
 def cutout(

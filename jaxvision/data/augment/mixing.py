@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from jaxvision.data.augment.geometric import span
+
 Mixed = tuple[jax.Array, jax.Array]
 
 
@@ -60,8 +62,10 @@ def cutmix(key: jax.Array, images: jax.Array, alpha: float) -> Mixed:
   _, height, width, _ = images.shape
   key_share, key_row, key_column = jax.random.split(key, 3)
   side = jnp.sqrt(1 - jax.random.beta(key_share, alpha, alpha))
-  rows = _span(jax.random.randint(key_row, (), 0, height), side, height)
-  columns = _span(jax.random.randint(key_column, (), 0, width), side, width)
+  rows, columns = (
+    _around(jax.random.randint(key, (), 0, size), side, size)
+    for key, size in ((key_row, height), (key_column, width))
+  )
   box = rows[:, None] & columns
   pasted = jnp.where(box[None, :, :, None], partners(images), images)
   return pasted, 1 - box.mean(dtype=jnp.float32)
@@ -161,8 +165,7 @@ def _choose(condition: jax.Array, one: Mixed, other: Mixed) -> Mixed:
   return images, share
 
 
-def _span(centre: jax.Array, share: jax.Array, size: int) -> jax.Array:
+def _around(centre: jax.Array, share: jax.Array, size: int) -> jax.Array:
   """Returns bool [size]: a span of `share` of the size around a centre."""
   half = jnp.floor(0.5 * share * size).astype(jnp.int32)
-  place = jnp.arange(size)
-  return (place >= centre - half) & (place < centre + half)
+  return span(size, centre - half, 2 * half)

@@ -50,7 +50,7 @@ def test_cutmix_pastes_a_box_and_counts_its_area(images):
 
 def test_the_border_cuts_a_box():
   def length(centre, share):
-    return int(mixing._span(jnp.array(centre), jnp.array(share), 12).sum())
+    return int(mixing._around(jnp.array(centre), jnp.array(share), 12).sum())
 
   assert [length(c, 0.5) for c in (5, 0, 11)] == [6, 3, 4]
   assert length(5, 0.0) == 0
