@@ -96,8 +96,9 @@ def test_training_that_a_signal_has_stopped_has_exit_code_4(
   def stopped(config, workdir, **options):
     started.append(workdir)
 
-  monkeypatch.setattr('jaxvision.commands.train.train', stopped)
+  # The runner first: imported later, it would take and keep the other's stand-in.
   monkeypatch.setattr('jaxvision.commands.runner.train', stopped)
+  monkeypatch.setattr('jaxvision.commands.train.train', stopped)
   assert call(DIGITS, f'--workdir={tmp_path / "run"}', *extra)[0] == 4
   assert len(started) == 1  # the second seed is left
 
