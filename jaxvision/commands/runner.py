@@ -99,12 +99,14 @@ def run_trials(
     False if a signal stopped it: the same call goes on.
   """
   say, programs = speaker(quiet), programs or Programs()
+  longer = set()
   for trial in trials:  # before any work, so that a mistake in the last one shows now
     if not extend:
       trial.directory.check(trial.config, overwrite)
+    elif changes_of(trial.directory, trial.config):
+      longer.add(trial.path)
   for number, trial in enumerate(trials, start=1):
-    longer = extend and changes_of(trial.directory, trial.config)
-    if trial.finished and not (overwrite or longer):
+    if trial.finished and not overwrite and trial.path not in longer:
       continue
     if not trial.directory.is_free():
       say(f'{trial.name}: another process trains it')

@@ -93,8 +93,9 @@ def train(
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
   resolved = parts_lib.resolve_parts(config, {**parts, 'data': data})
   changed: segments.Changes = {}
+  if extend and overwrite:
+    raise UserError('train: --extend goes on with a run, and --overwrite replaces it')
   if extend:
-    _check_extension(directory, overwrite)
     changed = segments.changes_of(directory, config)
   else:
     directory.check(config, overwrite)
@@ -219,15 +220,6 @@ def with_parts(
   return config_lib.freeze(config), parts
 
 
-def _check_extension(directory: RunDirectory, overwrite: bool) -> None:
-  if overwrite:
-    raise UserError('train: --extend goes on with a run, and --overwrite replaces it')
-  if not directory.config_file.exists():
-    raise UserError(
-      f'train: there is no run in {directory.path} to extend: train it without --extend'
-    )
-
-
 def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
   """Raises UserError where the data are not those that the run began with."""
   if different := directory.data_difference(dataset):
@@ -286,8 +278,9 @@ class _Session:
     params = run.task.count_parameters(state.params)
     known = run.directory.summary()
     begun = [segment.first_step for segment in segments.at(run.directory, step)]
-    if step in begun:  # an earlier segment was stopped there, by callbacks of that time
-      record.pop('stopped_by', None) and record.pop('callbacks', None)
+    if step in begun and record.get('stopped_by'):
+      # It was the segment before that callbacks have ended: they begin anew.
+      record = {**record, 'stopped_by': None, 'callbacks': None}
     over = step == plan.total_steps or bool(record.get('stopped_by'))
     self._announce(
       step, params, finished=over and known is not None, resumed=bool(record)
@@ -365,16 +358,8 @@ class _Session:
         'give it more epochs or steps'
       )
     segments.begin(run.directory, run.config, self.changed, step)
-    if not step:
-      return
-    points = [p for p in run.directory.history() if 'learning_rate' in p]
-    before = [f'{p["learning_rate"]:.3g}' for p in points if p['step'] <= step][-1:]
-    self.say(
-      f'extended at step {step}: {segments.in_words(self.changed)}; learning rate '
-      f'{"".join(before) or "unknown"} before, now by {run.config.schedule.name} over all '
-      f'{total} steps: {run.task.learning_rate(step):.3g} at step {step + 1}, '
-      f'{run.task.learning_rate(max(step, total - 1)):.3g} at step {total}'
-    )
+    if step:
+      self.say(segments.continuation(run, self.changed, step))
 
   def _announce(
     self, step: int, params: dict[str, int], *, finished: bool, resumed: bool

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from jaxvision.models.attention import Attention, check_heads
 from jaxvision.models.layers import (
+  Classifier,
   Dropout,
   DropPath,
   gelu,
@@ -155,7 +156,7 @@ class SequencePool(nn.Module):
     return jnp.einsum('bn,bnd->bd', weights, x.astype(jnp.float32))
 
 
-class CCT(nn.Module):
+class CCT(Classifier):
   """The network of Hassani et al. 2021.
 
   Maps normalised images, float [B, H, W, C] of any size, to logits, float32
@@ -191,14 +192,6 @@ class CCT(nn.Module):
 
   def setup(self):
     self.head = head(self.num_classes, kernel_init=_narrow)
-
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of images [B, H, W, C]."""
-    return self.classify(self.features(images, train))
-
-  def classify(self, features: jax.Array) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of features float32 [B, D]."""
-    return self.head(features)
 
   @nn.compact
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:

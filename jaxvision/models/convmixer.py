@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from jaxvision.models import resnet
 from jaxvision.models.layers import (
+  Classifier,
   batch_norm,
   check_patches,
   gelu,
@@ -77,7 +78,7 @@ class MixerBlock(nn.Module):
     return norm('pointwise_bn', make(1, width, padding=0, name='pointwise_conv')(x))
 
 
-class ConvMixer(nn.Module):
+class ConvMixer(Classifier):
   """The network of Trockman and Kolter 2022.
 
   Maps normalised images, float [B, H, W, C], to logits, float32 [B, num_classes]. Batch
@@ -101,14 +102,6 @@ class ConvMixer(nn.Module):
 
   def setup(self):
     self.head = head(self.num_classes)
-
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of images [B, H, W, C]."""
-    return self.classify(self.features(images, train))
-
-  def classify(self, features: jax.Array) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of features float32 [B, D]."""
-    return self.head(features)
 
   @nn.compact
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:

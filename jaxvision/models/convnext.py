@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from jaxvision.errors import UserError
 from jaxvision.models import resnet
 from jaxvision.models.layers import (
+  Classifier,
   DropPath,
   check_patches,
   gelu,
@@ -98,7 +99,7 @@ class Downsample(nn.Module):
     )(x)
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(Classifier):
   """The network of Liu et al. 2022; the tuples have an entry for each stage.
 
   Maps normalised images, float [B, H, W, C], to logits, float32 [B, num_classes]. An
@@ -125,14 +126,6 @@ class ConvNeXt(nn.Module):
 
   def setup(self):
     self.head = head(self.num_classes, kernel_init=_narrow)
-
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of images [B, H, W, C]."""
-    return self.classify(self.features(images, train))
-
-  def classify(self, features: jax.Array) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of features float32 [B, D]."""
-    return self.head(features)
 
   @nn.compact
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:

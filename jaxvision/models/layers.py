@@ -185,6 +185,22 @@ def check_patches(
     )
 
 
+class Classifier(nn.Module):
+  """A network that is cut before its classifier.
+
+  A subclass makes the layer `head` in its `setup`, and defines `features`, images float
+  [B, H, W, C] -> float32 [B, D].
+  """
+
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    """Returns logits float32 [B, num_classes] of images [B, H, W, C]."""
+    return self.classify(self.features(images, train))
+
+  def classify(self, features: jax.Array) -> jax.Array:
+    """Returns logits float32 [B, num_classes] of features float32 [B, D]."""
+    return self.head(features)
+
+
 class ConvUnit(nn.Module):
   """3x3 convolution, optional batch norm, activation: [B,H,W,C] -> [B,H,W,features].
 

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from jaxvision.models.cpu import conv_general_dilated
 from jaxvision.models.layers import (
   ACTIVATIONS,
+  Classifier,
   batch_norm,
   head,
   max_pool_3x3,
@@ -143,7 +144,7 @@ class BottleneckBlock(BasicBlock):
   expansion = 4
 
 
-class ResidualNet(nn.Module):
+class ResidualNet(Classifier):
   """What residual networks share: stem, stages of blocks, mean, linear classifier.
 
   Maps normalised images, float [B, H, W, C] of any size, to logits, float32
@@ -174,14 +175,6 @@ class ResidualNet(nn.Module):
 
   def setup(self):
     self.head = head(self.num_classes)
-
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of images [B, H, W, C]."""
-    return self.classify(self.features(images, train))
-
-  def classify(self, features: jax.Array) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of features float32 [B, D]."""
-    return self.head(features)
 
   @nn.compact
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:

@@ -32,6 +32,7 @@ import numpy as np
 from jaxvision.errors import UserError
 from jaxvision.models.attention import Attention, check_heads
 from jaxvision.models.layers import (
+  Classifier,
   Dropout,
   DropPath,
   check_patches,
@@ -154,7 +155,7 @@ class EncoderBlock(nn.Module):
     return x + drop_path(y)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Classifier):
   """The network of Dosovitskiy et al. 2021, its norms before the branches.
 
   Maps normalised images, float [B, H, W, C], to logits, float32 [B, num_classes].
@@ -191,14 +192,6 @@ class VisionTransformer(nn.Module):
 
   def setup(self):
     self.head = head(self.num_classes, kernel_init=nn.initializers.zeros)
-
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of images [B, H, W, C]."""
-    return self.classify(self.features(images, train))
-
-  def classify(self, features: jax.Array) -> jax.Array:
-    """Returns logits float32 [B, num_classes] of features float32 [B, D]."""
-    return self.head(features)
 
   @nn.compact
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:

@@ -296,21 +296,18 @@ class SupervisedTask(Task):
     """
     outputs, targets, batch_stats = self.forward(params, state, batch, key, frozen)
     smoothing = self.number(state, 'label_smoothing')
-    losses = mean_over_targets(
-      lambda targets: self.example_losses(outputs, targets, smoothing), targets
-    )
-    metrics = self._measure(losses, outputs, targets)
-    if self._class_weights is not None:  # the measured loss is that of evaluation
-      losses = mean_over_targets(
-        lambda targets: self._weighted(outputs, targets, smoothing), targets
-      )
-    return losses.mean(), (batch_stats, metrics)
+    weights = self._class_weights
 
-  def _weighted(
-    self, outputs: jax.Array, targets: jax.Array, label_smoothing: Any
-  ) -> jax.Array:
-    losses = self.example_losses(outputs, targets, label_smoothing)
-    return losses * jnp.asarray(self._class_weights)[targets]
+    def losses_of(targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+      losses = self.example_losses(outputs, targets, smoothing)
+      if weights is None:
+        return losses, losses
+      return losses, losses * jnp.asarray(weights)[targets]
+
+    # The measured loss is that of evaluation, which weights no classes.
+    measured, losses = mean_over_targets(losses_of, targets)
+    metrics = self._measure(measured, outputs, targets)
+    return losses.mean(), (batch_stats, metrics)
 
   def forward(
     self,

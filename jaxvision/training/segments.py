@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision.errors import UserError, shown
+from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
 
 Changes = Mapping[str, Sequence[Any]]  # path of a field -> (before, after)
@@ -42,6 +43,10 @@ def changes_of(directory: RunDirectory, config: ConfigDict) -> Changes:
   Raises:
     UserError: there is no run, or a field differs that cannot change in it.
   """
+  if not directory.config_file.exists():
+    raise UserError(
+      f'train: there is no run in {directory.path} to extend: train it without --extend'
+    )
   before = directory.config()
   changed = config_lib.changes(before, config)
   old, new = dict(config_lib.walk(before)), dict(config_lib.walk(config))
@@ -84,6 +89,20 @@ def begin(
   write(directory, kept)
   directory.summary_file.unlink(missing_ok=True)
   directory.open(config)
+
+
+def continuation(run: Run, changed: Changes, step: int) -> str:
+  """Returns in words what goes on from a step, and how the learning rate does."""
+  assert run.directory
+  total = run.plan.total_steps
+  points = [p for p in run.directory.history() if 'learning_rate' in p]
+  before = [f'{p["learning_rate"]:.3g}' for p in points if p['step'] <= step]
+  return (
+    f'extended at step {step}: {in_words(changed)}; learning rate '
+    f'{before[-1] if before else "unknown"} before, now by {run.config.schedule.name} '
+    f'over all {total} steps: {run.task.learning_rate(step):.3g} at step {step + 1}, '
+    f'{run.task.learning_rate(max(step, total - 1)):.3g} at step {total}'
+  )
 
 
 def read(directory: RunDirectory) -> list[Segment]:

@@ -82,10 +82,10 @@ def make_augment(
       images = random_crop(crop_key, images, c.crop_padding, c.crop_mode)
     if c.policy:
       images = _policy(c)(jax.random.fold_in(key, _POLICY), images)
-    for number, (name, chance, value) in enumerate(_single(c), start=_OPERATIONS):
-      if chance:
+    for number, (field, name, value) in enumerate(_single(c), start=_OPERATIONS):
+      if c[field]:
         images = _sometimes(
-          jax.random.fold_in(key, number), images, name, chance, value
+          jax.random.fold_in(key, number), images, name, c[field], value
         )
     if c.rotation:
       images = random_rotation(jax.random.fold_in(key, _ROTATION), images, c.rotation)
@@ -133,15 +133,15 @@ def _policy(c: ConfigDict) -> Callable[[jax.Array, jax.Array], jax.Array]:
   return POLICIES[c.policy]
 
 
-def _single(c: ConfigDict) -> tuple[tuple[str, float, float], ...]:
-  """Returns (operation, probability, value) of the single operations."""
+def _single(c: ConfigDict) -> tuple[tuple[str, str, float], ...]:
+  """Returns (field of the probability, operation, value) of the single operations."""
   return (
-    ('color', c.grayscale, 0.0),
-    ('posterize', c.posterize, c.posterize_bits),
-    ('solarize', c.solarize, c.solarize_threshold),
-    ('equalize', c.equalize, 0.0),
-    ('autocontrast', c.autocontrast, 0.0),
-    ('sharpness', c.sharpness, c.sharpness_factor),
+    ('grayscale', 'color', 0.0),
+    ('posterize', 'posterize', c.posterize_bits),
+    ('solarize', 'solarize', c.solarize_threshold),
+    ('equalize', 'equalize', 0.0),
+    ('autocontrast', 'autocontrast', 0.0),
+    ('sharpness', 'sharpness', c.sharpness_factor),
   )
 
 
@@ -172,7 +172,7 @@ def augments(augment_config: ConfigDict) -> bool:
   """Returns whether the `augment` fields change any image."""
   c = augment_config
   amounts = (c.crop_padding, c.rotation, c.brightness, c.contrast, c.saturation, c.hue)
-  chances = (chance for _, chance, _ in _single(c))
+  chances = (c[field] for field, _, _ in _single(c))
   whole = (c.flip, c.resized_crop, c.cutout, c.policy, c.blur, c.noise, c.erasing)
   return any(map(bool, (*whole, *amounts, *chances))) or mixes(c)
 
@@ -209,11 +209,7 @@ def check(augment_config: ConfigDict, image_shape: Sequence[int]) -> None:
   if c.resized_crop:
     _check_resized_crop(c, height, width)
   coloured = [f'augment.policy {c.policy}'] if c.policy else []
-  coloured += [
-    f'augment.{name}'
-    for name in ('grayscale', *(name for name, _, _ in _single(c)[1:]))
-    if c[name]
-  ]
+  coloured += [f'augment.{field}' for field, _, _ in _single(c) if c[field]]
   if channels not in (1, 3) and coloured:
     raise UserError(
       f'{coloured[0]} needs images of 1 or 3 channels, not {channels}: switch it off'
