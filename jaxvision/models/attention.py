@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError
-from jaxvision.models.layers import Dropout
+from jaxvision.models.layers import Dropout, DropPath, gelu
 
 _xavier = nn.initializers.xavier_uniform()
 
@@ -80,3 +80,42 @@ class Attention(nn.Module):
     return nn.Dense(
       width, kernel_init=self.proj_kernel_init, dtype=self.dtype, name='proj'
     )(mixed.reshape(batch, tokens, width))
+
+
+class TransformerBlock(nn.Module):
+  """What the blocks of transformers share: their fields, what they drop, the dense layers.
+
+  A block maps tokens [B, N, D] to the same shape. A subclass says where its norms are.
+
+  Attributes:
+    heads: of the attention.
+    mlp_ratio: units between the two dense layers over the width of a token.
+    dropout: on what comes from the attention and from either dense layer.
+    attention_dropout: on the weights of the attention.
+    drop_path: on both branches.
+    dtype: type of the computation.
+  """
+
+  heads: int
+  mlp_ratio: float = 4.0
+  dropout: float | jax.Array = 0.0
+  attention_dropout: float | jax.Array = 0.0
+  drop_path: float | jax.Array = 0.0
+  dtype: Any = jnp.float32
+
+  @nn.nowrap
+  def branch(self, y: jax.Array, train: bool) -> jax.Array:
+    """Returns a branch as it is added to its shortcut."""
+    y = Dropout(self.dropout)(y, deterministic=not train)
+    return DropPath(self.drop_path)(y, deterministic=not train)
+
+  @nn.nowrap
+  def mlp(
+    self, x: jax.Array, train: bool, dense: Callable[..., nn.Module]
+  ) -> jax.Array:
+    """Applies two dense layers, made by `dense`, with the exact GELU between them."""
+    width = x.shape[-1]
+    hidden = max(1, int(width * self.mlp_ratio))
+    y = gelu(dense(hidden, dtype=self.dtype, name='dense1')(x))
+    y = Dropout(self.dropout)(y, deterministic=not train)
+    return dense(width, dtype=self.dtype, name='dense2')(y)

@@ -27,12 +27,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvision.models.attention import Attention, check_heads
+from jaxvision.models.attention import Attention, TransformerBlock, check_heads
 from jaxvision.models.layers import (
   Classifier,
   Dropout,
-  DropPath,
-  gelu,
   head,
   layer_norm,
   max_pool_3x3,
@@ -90,37 +88,20 @@ class Tokenizer(nn.Module):
     return x + positions.astype(self.dtype)
 
 
-class CompactBlock(nn.Module):
+class CompactBlock(TransformerBlock):
   """Attention on normed tokens; then the sum is normed and two dense layers add to it.
 
   The shortcut of the dense layers starts after their norm.
 
   Attributes:
-    heads: of the attention.
-    mlp_ratio: units between the two dense layers over the width of a token.
-    dropout: on what comes from the attention and from either dense layer.
-    attention_dropout: on the weights of the attention.
-    drop_path: on both branches.
-    dtype: type of the computation.
+    heads, mlp_ratio, dropout, attention_dropout, drop_path, dtype: see
+      `TransformerBlock`.
   """
 
-  heads: int
   mlp_ratio: float = 1.0
-  dropout: float | jax.Array = 0.0
-  attention_dropout: float | jax.Array = 0.0
-  drop_path: float | jax.Array = 0.0
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    width = x.shape[-1]
-
-    def drop(y):
-      return Dropout(self.dropout)(y, deterministic=not train)
-
-    def drop_path(y):
-      return DropPath(self.drop_path)(y, deterministic=not train)
-
     attention = Attention(
       heads=self.heads,
       qkv_bias=False,
@@ -131,11 +112,8 @@ class CompactBlock(nn.Module):
       name='attention',
     )
     y = attention(_norm(dtype=self.dtype, name='norm1')(x), train)
-    x = _norm(dtype=self.dtype, name='norm2')(x + drop_path(drop(y)))
-    hidden = max(1, int(width * self.mlp_ratio))
-    y = drop(gelu(_dense(hidden, dtype=self.dtype, name='dense1')(x)))
-    y = drop(_dense(width, dtype=self.dtype, name='dense2')(y))
-    return x + drop_path(y)
+    x = _norm(dtype=self.dtype, name='norm2')(x + self.branch(y, train))
+    return x + self.branch(self.mlp(x, train, _dense), train)
 
 
 class SequencePool(nn.Module):

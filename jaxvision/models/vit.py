@@ -30,13 +30,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvision.errors import UserError
-from jaxvision.models.attention import Attention, check_heads
+from jaxvision.models.attention import Attention, TransformerBlock, check_heads
 from jaxvision.models.layers import (
   Classifier,
   Dropout,
-  DropPath,
   check_patches,
-  gelu,
   head,
   layer_norm,
   path_rates,
@@ -118,41 +116,26 @@ class Embed(nn.Module):
     return x
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(TransformerBlock):
   """Attention, then two dense layers, each on normed tokens and added to its input.
 
   Attributes:
-    heads: of the attention.
-    mlp_ratio: units between the two dense layers over the width of a token.
-    dropout: on what comes from the attention and from either dense layer.
-    drop_path: on both branches.
-    dtype: type of the computation.
+    heads, mlp_ratio, dropout, attention_dropout, drop_path, dtype: see
+      `TransformerBlock`.
   """
-
-  heads: int
-  mlp_ratio: float = 4.0
-  dropout: float | jax.Array = 0.0
-  drop_path: float | jax.Array = 0.0
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    width = x.shape[-1]
-
-    def drop(y):
-      return Dropout(self.dropout)(y, deterministic=not train)
-
-    def drop_path(y):
-      return DropPath(self.drop_path)(y, deterministic=not train)
-
-    y = layer_norm(dtype=self.dtype, name='norm1')(x)
-    y = Attention(self.heads, dtype=self.dtype, name='attention')(y, train)
-    x = x + drop_path(drop(y))
+    attention = Attention(
+      heads=self.heads,
+      dropout=self.attention_dropout,
+      dtype=self.dtype,
+      name='attention',
+    )
+    y = attention(layer_norm(dtype=self.dtype, name='norm1')(x), train)
+    x = x + self.branch(y, train)
     y = layer_norm(dtype=self.dtype, name='norm2')(x)
-    hidden = max(1, int(width * self.mlp_ratio))
-    y = drop(gelu(_dense(hidden, dtype=self.dtype, name='dense1')(y)))
-    y = drop(_dense(width, dtype=self.dtype, name='dense2')(y))
-    return x + drop_path(y)
+    return x + self.branch(self.mlp(y, train, _dense), train)
 
 
 class VisionTransformer(Classifier):
