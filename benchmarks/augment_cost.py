@@ -1,7 +1,7 @@
 """What augmentation costs: a training step with it beside one without, in turns.
 
-    python benchmarks/augmentation.py
-    python benchmarks/augmentation.py --config=configs/cifar10_resnet18.py --rounds=5
+    python benchmarks/augment_cost.py
+    python benchmarks/augment_cost.py --config=configs/cifar10_resnet18.py --rounds=5
 
 Each row adds one augmentation to the config and takes `--steps` steps of both programs by
 turns, in one process; what it costs is the median over the rounds of the difference, as a

@@ -452,3 +452,11 @@ def test_the_stored_transfer_study_is_drawn_from_its_file():
   study = transfer.made(root='photos', pretrained='weights.pth')
   for variant in study.variants:
     study_lib.resolve(variant, study.budget(''), 1)
+
+
+def test_scripts_of_two_folders_have_different_names():
+  # Both folders are looked up by the names of their files alone: of two files of one
+  # name the import takes whichever folder comes first.
+  folders = (ROOT / 'experiments', ROOT / 'benchmarks')
+  experiments, benchmarks = ({file.stem for file in f.glob('*.py')} for f in folders)
+  assert not experiments & benchmarks
