@@ -26,13 +26,18 @@ ROWS = (
   ('cifar10_customcnn', 'C8', '93.3'),
   ('cifar10_resnet18', 'C9', '93.3'),
   ('cifar10_resnet50_transfer', 'C10', '70-73'),
+  ('cifar10_lite0_linear', 'C16', ''),
+  ('cifar10_lite0_finetune', 'C16', ''),
   ('cifar10_airbench94', 'C14', '94.01'),
+  ('cifar10_cct2', 'C17', '89.17'),
   ('cifar100_smallcnn', 'C11', '33.9'),
   ('cifar100_budget', 'C12', ''),
   ('cifar100_to_cifar10', 'from C11', ''),
   ('cifar100_resnet18', 'C15', '75.6'),
   ('cifar100_resnet20', 'judge of G2', ''),
   ('dogs_resnet50_transfer', 'C13', ''),
+  ('dogs_lite0_linear', 'C16', ''),
+  ('dogs_lite0_finetune', 'C16', ''),
 )
 # The same of the GANs.
 GAN_ROWS = (

@@ -50,7 +50,7 @@ def export(
   weights_lib.save(
     path,
     jax.device_get(run.state.eval_variables),
-    pretrained.preprocessing_of(run.info),
+    pretrained.preprocessing_of(run.info, run.input_shape),
     fields.pop('name'),
     fields if hasattr(run, 'generator') else None,
   )

@@ -115,6 +115,9 @@ def train(
     adopted, info, parts=resolved, compiler=compiler or Compiler(), directory=directory
   )
   run.task.prepare_evaluation()
+  to_train = overwrite or bool(changed) or directory.summary() is None
+  if to_train:
+    run.task.prepare_training(None if overwrite else directory)
   named = parts_lib.make_callbacks(config, run.task.best)
   say(describe_data(dataset, info))
   loaded = None
@@ -130,6 +133,8 @@ def train(
     if start:
       write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
     directory.record_data(dataset)
+    if to_train and (found := run.task.sources()):
+      write_json(directory.sources_file, found)
     with _checkpoints(run) as checkpoints:
       timer = RunTimer(begun)
       session = _Session(
@@ -289,6 +294,7 @@ class _Session:
     # A run that was killed between its last step and its summary has only that to do.
     trainer = None
     if not over:
+      state = run.for_training(state)
       trainer = run.trainer(inputs, state, record.get('position'), step)
       opened.callback(trainer.close)
     evaluator = run.task.evaluator(run, self.dataset, inputs, state)

@@ -43,6 +43,8 @@ def hparams(config: ConfigDict) -> dict[str, np.float32]:
     fixed |= {'optimizer.weight_decay', 'optimizer.momentum'}
   if is_own(config.schedule.name):
     fixed |= {'optimizer.learning_rate'}
+  if not config.init.teacher:
+    fixed |= {'distillation.weight', 'distillation.temperature'}
   if is_own(config.model.name):
     fixed |= set(_OF_MODELS)
   found = {}

@@ -151,11 +151,58 @@ FIELDS: dict[str, Any] = {
       'random.',
       path=True,
     ),
+    'teacher': Field(
+      '',
+      "Another run's workdir, whose outputs this one learns from, see distillation; "
+      'empty: none.',
+      path=True,
+    ),
     'skip': Field(
       (),
       'Patterns of parameters that start at random instead: head, stage4_.*, or the '
       'names in the file (fc, layer4).',
       **all_strings(),
+    ),
+  },
+  'distillation': {
+    'weight': Field(
+      0.9,
+      'Share of the loss that is the distance from the outputs of init.teacher; the rest '
+      'is the loss of the labels.',
+      traced=True,
+      **between(0, 1),
+    ),
+    'temperature': Field(
+      4.0,
+      'What logits are divided by before they become probabilities, of the teacher and '
+      'of the student.',
+      traced=True,
+      **above_zero(1000),
+    ),
+  },
+  'resize': {
+    'size': Field(
+      0,
+      'Height and width in pixels that the model sees: images are resized in the step, '
+      'after augmentation, and stay as small on the device as they are; 0: as in the '
+      'data.',
+      **at_least(0, 8192),
+    ),
+    'interpolation': Field(
+      'bilinear', 'How they are resized.', **one_of('bilinear', 'bicubic')
+    ),
+    'progressive': Field(
+      (),
+      'Sizes that training goes through first, each for an equal share of the steps, such '
+      'as (16, 24); empty: none.',
+      valid=lambda v: all(type(x) is int and 1 <= x <= 8192 for x in v),
+      limits='a tuple of whole numbers from 1 to 8,192',
+    ),
+    'until': Field(
+      0.75,
+      'Share of the steps at which the last of resize.progressive ends.',
+      valid=lambda v: 0 < v < 1,
+      limits='between 0 and 1',
     ),
   },
   'freeze': Field(

@@ -46,6 +46,12 @@ class GeneratorRun:
   state: Any = None
   workdir: str | None = None
 
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """The shape (H, W, C) of the images that it draws, of a run."""
+    assert self.info, 'a generator out of a file'
+    return self.info.image_shape
+
   def sample(
     self,
     count: int,

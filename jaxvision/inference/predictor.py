@@ -74,6 +74,11 @@ class Predictor:
     self.config, self.info = task.config, task.info
     self._programs: dict[str, Callable] = {}
 
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """The shape (H, W, C) of the images that the network sees."""
+    return self.task.input_shape
+
   def predict(self, images: Any, batch_size: int | None = None) -> Predictions:
     """Returns the class probabilities of images.
 
@@ -214,7 +219,7 @@ class Predictor:
     most = batch_size or images_per_batch(
       function,
       lambda count: (variables, jax.ShapeDtypeStruct((count, *shape), np.uint8)),
-      shape,
+      self.input_shape,
       256,
     )
     size, rows = None, []

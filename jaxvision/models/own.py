@@ -106,13 +106,26 @@ def with_train(model: nn.Module) -> nn.Module:
       arguments['deterministic'] = not train
     return original.__call__(self, images, **arguments)
 
-  wrapped = type(original.__name__, (original,), {'__call__': call})
-  wrapped.__module__ = original.__module__
-  wrapped.__qualname__ = original.__qualname__
+  return subclass_like(model, original, {'__call__': call})
+
+
+def subclass_like(
+  model: nn.Module, original: type[nn.Module], methods: Mapping[str, Any]
+) -> nn.Module:
+  """Returns a module with the fields of `model` and other methods.
+
+  Args:
+    model: an instance of `original` or of a subclass of it.
+    original: the class to derive from; the name and the file of the new one are its.
+    methods: name -> function.
+  """
+  made = type(original.__name__, (original,), dict(methods))
+  made.__module__ = original.__module__
+  made.__qualname__ = original.__qualname__
   if '__firstlineno__' in vars(original):  # where Python 3.13 finds its source
-    wrapped.__firstlineno__ = original.__firstlineno__
+    made.__firstlineno__ = original.__firstlineno__
   fields = [f.name for f in dataclasses.fields(model) if f.init and f.name != 'parent']
-  return wrapped(**{name: getattr(model, name) for name in fields})
+  return made(**{name: getattr(model, name) for name in fields})
 
 
 def check(

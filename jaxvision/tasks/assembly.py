@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from clu import metrics as clu_metrics
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from jaxvision.config import parts as parts_lib
 from jaxvision.config.limits import above_zero, at_least
 from jaxvision.config.values import check_option
 from jaxvision.data.info import DatasetInfo
-from jaxvision.errors import UserError, closest, quoted, shown
+from jaxvision.errors import UserError, closest, quoted, short, shown
+from jaxvision.models.resized import resized
 from jaxvision.tasks.losses import LOSSES
 
 # What the options of the losses may be.
@@ -178,6 +180,30 @@ def _check_augmentation(own: Callable, images: jax.ShapeDtypeStruct) -> None:
     )
 
 
+def check_sizes(task: Any) -> None:
+  """Raises UserError where the model cannot be applied to each of the sizes of a run.
+
+  Args:
+    task: a `SupervisedTask`.
+  """
+  resize = task.config.resize
+  if not resize.progressive:
+    return
+  variables = task.abstract_variables()
+  images = jax.ShapeDtypeStruct((2, *task.info.image_shape), task.dtype)
+  for size in resize.progressive:
+    model = resized(task.model, size, resize.interpolation)
+    try:
+      jax.eval_shape(functools.partial(model.apply, train=False), variables, images)
+    except (UserError, ValueError, TypeError, FlaxError) as error:
+      raise UserError(
+        f'config: resize.progressive: {task.config.model.name} cannot see images of '
+        f'{size}x{size} with the weights that it has for '
+        f'{"x".join(map(str, task.input_shape[:2]))} ({short(str(error))}): leave {size} '
+        'out, or take a model that averages over its last maps'
+      ) from error
+
+
 def check_step(task: Any) -> None:
   """Takes a step on abstract arrays where any part of it is the user's own.
 
@@ -205,7 +231,9 @@ def check_step(task: Any) -> None:
   def step(batch):
     key = jax.random.key(0)
     state = task.init(key)
-    outputs, targets, _ = task.forward(state.params, state, batch, key)
+    state = state.replace(teacher={})  # which is found when training begins
+    inputs, targets = task.training_batch(batch, key)
+    outputs, _ = task.forward(state.params, state, inputs, key)
     losses = task.example_losses(outputs, targets)
     if getattr(losses, 'shape', None) != (size,):
       loss = parts.loss or type(task).example_losses

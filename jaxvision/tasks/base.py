@@ -49,6 +49,8 @@ class TrainState:
     order_seed: uint32 [2], the seed of the order of the training examples; None in a
       state that does not train.
     hparams: path of a config field -> float32 scalar, see `jaxvision.config.hparams`.
+    teacher: variables of the network that the run learns from, see `init.teacher`; None
+      without.
   """
 
   step: jax.Array
@@ -59,6 +61,7 @@ class TrainState:
   ema: PyTree
   order_seed: jax.Array | None = None
   hparams: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+  teacher: PyTree = None
 
   @property
   def eval_variables(self) -> PyTree:
@@ -69,7 +72,7 @@ class TrainState:
 
 
 # They come from the config whenever a run starts, and are in no checkpoint.
-_FROM_CONFIG = ('order_seed', 'hparams')
+_FROM_CONFIG = ('order_seed', 'hparams', 'teacher')
 
 
 def with_numbers(
@@ -160,6 +163,11 @@ class Task(abc.ABC):
     self.config, self.info = context.config, context.info
     self.plan, self.parts = context.plan, context.parts
 
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """The shape (H, W, C) of the images that the model sees."""
+    return self.info.image_shape
+
   @classmethod
   def batches_per_step(cls, config: ConfigDict) -> int:
     """Returns how many batches of `batch_size` images an optimiser step takes."""
@@ -238,6 +246,28 @@ class Task(abc.ABC):
   def count_parameters(self, params: PyTree) -> dict[str, int]:
     """Returns the numbers of parameters by their names in summary.json."""
     return {'params': sum(leaf.size for leaf in jax.tree.leaves(params))}
+
+  def prepare_training(self, directory: Any) -> None:
+    """Finds what training needs beside the data; raises UserError where it is missing.
+
+    Args:
+      directory: the `RunDirectory` that the run goes on in; None: it begins.
+    """
+    del directory
+
+  def for_training(self, state: PyTree, place: Callable) -> PyTree:
+    """Returns a state with what training needs and no checkpoint has.
+
+    Args:
+      state: of step 0, or out of a checkpoint.
+      place: puts an array where the state is.
+    """
+    del place
+    return state
+
+  def sources(self) -> dict[str, Any]:
+    """Returns where such things come from, by name, for the run directory and summary."""
+    return {}
 
   def prepare_evaluation(self) -> None:
     """Finds what evaluation needs beside the data; raises UserError where it is missing."""

@@ -11,6 +11,7 @@ import numpy as np
 from jaxvision.errors import UserError
 from jaxvision.reports import image_grid
 from jaxvision.tasks.base import TaskContext
+from jaxvision.tasks.losses import distillation
 from jaxvision.tasks.supervised import SupervisedTask
 from jaxvision.training.evaluation import Evaluation
 
@@ -58,6 +59,12 @@ class Classification(SupervisedTask):
       'accuracy': (jnp.argmax(outputs, -1) == targets).astype(jnp.float32),
       'accuracy_top5': in_top_k(outputs, targets, 5),
     }
+
+  def distillation_losses(
+    self, outputs: jax.Array, taught: jax.Array, temperature: Any
+  ) -> jax.Array:
+    """Returns the divergence of the probabilities from the teacher's, float32 [B]."""
+    return distillation(outputs, taught, temperature)
 
   def probabilities(self, outputs: jax.Array) -> jax.Array:
     """Returns the softmax of the logits."""

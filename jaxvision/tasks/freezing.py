@@ -8,20 +8,6 @@ import jax
 from flax import linen as nn
 
 
-def phases(first_steps: Any, total_steps: int) -> tuple[int, ...]:
-  """Returns the steps at which other parameters than before train, 0 first.
-
-  Args:
-    first_steps: tree of ints, the step from which each leaf trains.
-    total_steps: of the run; a leaf that starts there never does.
-
-  >>> phases({'stem': 10, 'body': 5, 'head': 0}, 10)
-  (0, 5)
-  """
-  starts = {step for step in jax.tree.leaves(first_steps) if step < total_steps}
-  return tuple(sorted({0} | starts))
-
-
 def frozen_at(first_steps: Any, step: int) -> Any:
   """Returns a tree of bools: True for the leaves that do not train at `step`."""
   return jax.tree.map(lambda first: first > step, first_steps)

@@ -30,6 +30,8 @@ _WITHOUT_MEANING = (
   ('lookahead.every', 'the generator is averaged by ema_decay'),
   ('freeze', 'both networks train as a whole'),
   ('init.pretrained', 'a GAN starts from random weights'),
+  ('init.teacher', 'a GAN learns from images'),
+  ('resize', 'a GAN draws images of the size of its data'),
   ('data.mean', 'a GAN takes images in [-1, 1]'),
   ('optimizer.groups', 'each of the two networks has one optimiser'),
   ('optimizer.layer_decay', 'each of the two networks has one learning rate'),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.tasks.base import Batch, PyTree, TrainState
+from jaxvision.tasks.phases import Phase
 
 
 def mean_gradients(
@@ -14,19 +15,19 @@ def mean_gradients(
   state: TrainState,
   batch: Batch,
   key: jax.Array,
-  frozen: PyTree,
+  phase: Phase,
   parts: int,
   metrics: Any,
 ) -> tuple[PyTree, PyTree, Any]:
   """Computes the gradient of the mean loss of a batch, in `parts` one after the other.
 
   Args:
-    loss: (params, state, batch, key, frozen) -> (loss, (batch statistics, metrics)), as
+    loss: (params, state, batch, key, phase) -> (loss, (batch statistics, metrics)), as
       `SupervisedTask.loss`.
     state: the train state.
     batch: arrays [B, ...]; B divides by `parts`.
     key: of the step.
-    frozen: see `SupervisedTask.loss`.
+    phase: see `SupervisedTask.loss`.
     parts: `grad_accumulation`; the memory of one part is that of B / parts examples.
     metrics: the class of the metrics, to begin with.
 
@@ -35,7 +36,7 @@ def mean_gradients(
   """
   grad_fn = jax.grad(loss, has_aux=True)
   if parts == 1:
-    grads, (batch_stats, measured) = grad_fn(state.params, state, batch, key, frozen)
+    grads, (batch_stats, measured) = grad_fn(state.params, state, batch, key, phase)
     return grads, batch_stats, measured
   # Strided parts: each takes the same share of every device's images.
   split = jax.tree.map(
@@ -51,7 +52,7 @@ def mean_gradients(
       state.replace(batch_stats=batch_stats),
       part,
       jax.random.fold_in(key, index),
-      frozen,
+      phase,
     )
     grads = jax.tree.map(jnp.add, grads, new_grads)
     return (grads, batch_stats, measured.merge(new)), None

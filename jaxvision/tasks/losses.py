@@ -138,6 +138,58 @@ def huber(outputs: jax.Array, targets: jax.Array, delta: float = 1.0) -> jax.Arr
   return _mean_over_outputs(optax.huber_loss(difference, delta=delta))
 
 
+def distillation(
+  logits: jax.Array, taught: jax.Array, temperature: float = 1.0
+) -> jax.Array:
+  """Computes T**2 KL(softmax(taught / T) || softmax(logits / T)), in nats.
+
+  The factor keeps the size of the gradient whatever the temperature.
+
+  Args:
+    logits: float [B, K].
+    taught: the logits of the teacher, of the same shape.
+    temperature: T, above 0.
+
+  Returns:
+    float32 [B].
+
+  References:
+    Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2.
+
+  >>> distillation(jnp.zeros((1, 3)), jnp.ones((1, 3)), 4.0).round(6).tolist()
+  [0.0]
+  """
+  own, theirs = (
+    jax.nn.log_softmax(values.astype(jnp.float32) / temperature)
+    for values in (logits, taught)
+  )
+  return temperature**2 * optax.losses.kl_divergence_with_log_targets(own, theirs)
+
+
+def binary_distillation(
+  logits: jax.Array, taught: jax.Array, temperature: float = 1.0
+) -> jax.Array:
+  """Computes `distillation` of K labels, each for itself, as the mean over them.
+
+  Args:
+    logits, taught, temperature: as in `distillation`.
+
+  Returns:
+    float32 [B].
+
+  >>> binary_distillation(jnp.zeros((1, 3)), jnp.zeros((1, 3)), 4.0).tolist()
+  [0.0]
+  """
+  own, theirs = (
+    values.astype(jnp.float32) / temperature for values in (logits, taught)
+  )
+  targets = jax.nn.sigmoid(theirs)
+  crossed, least = (
+    optax.sigmoid_binary_cross_entropy(values, targets) for values in (own, theirs)
+  )
+  return temperature**2 * (crossed - least).mean(-1)
+
+
 def _difference(outputs: jax.Array, targets: jax.Array) -> jax.Array:
   return outputs.astype(jnp.float32) - targets.reshape(outputs.shape)
 

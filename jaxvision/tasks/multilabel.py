@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvision.tasks.losses import binary_distillation
 from jaxvision.tasks.supervised import SupervisedTask
 from jaxvision.training.evaluation import Evaluation
 
@@ -30,6 +31,12 @@ class MultiLabel(SupervisedTask):
     """Returns the shares of each example's labels that are right."""
     right = ((outputs > 0) == (targets > 0.5)).astype(jnp.float32)
     return {'accuracy': right.min(-1), 'label_accuracy': right.mean(-1)}
+
+  def distillation_losses(
+    self, outputs: jax.Array, taught: jax.Array, temperature: Any
+  ) -> jax.Array:
+    """Returns the divergence of the probabilities from the teacher's, float32 [B]."""
+    return binary_distillation(outputs, taught, temperature)
 
   def probabilities(self, outputs: jax.Array) -> jax.Array:
     """Returns the sigmoid of the logits."""

@@ -1,8 +1,7 @@
 """Tasks that train one network by gradient descent: classification and its like.
 
 A task of one's own overrides what differs: the inputs and targets of a batch, the loss of
-an example, the measures. The rest is here once: augmentation, gradients in parts,
-optimiser groups and freezing, averages of the weights, evaluation.
+an example, the measures. The rest is here once: augmentation, distillation, evaluation.
 """
 
 import contextlib
@@ -15,13 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jaxvision import models, optim
+from jaxvision import models
 from jaxvision.config.hparams import MODEL_RATES
 from jaxvision.config.limits import switched_on
 from jaxvision.data.augment import (
-  alternating_flips,
   augments,
   check,
   make_augment,
@@ -34,23 +31,23 @@ from jaxvision.data.dataset import Dataset
 from jaxvision.errors import UserError
 from jaxvision.inference.predictor import Predictor
 from jaxvision.models import own
-from jaxvision.models.summary import summarize
-from jaxvision.optim.averaging import update_ema, update_lookahead
-from jaxvision.tasks import freezing, tta
+from jaxvision.models.resized import resized
+from jaxvision.tasks import distillation, freezing, tta
 from jaxvision.tasks.assembly import (
-  check_optimizer,
+  check_sizes,
   check_step,
   make_class_weights,
   make_loss,
   make_metrics,
 )
-from jaxvision.tasks.base import Batch, PyTree, Task, TaskContext, TrainState, copied
-from jaxvision.tasks.gradients import mean_gradients
-from jaxvision.tasks.losses import LOSSES
+from jaxvision.tasks.base import Batch, PyTree, TaskContext, TrainState, copied
+from jaxvision.tasks.losses import LOSSES, mean_squared_error
+from jaxvision.tasks.one_network import OneNetworkTask
+from jaxvision.tasks.phases import WHOLE_RUN, Phase
 from jaxvision.training.evaluation import Evaluation, SupervisedEvaluator
 
 
-class SupervisedTask(Task):
+class SupervisedTask(OneNetworkTask):
   """Trains `make_model()` on the inputs and targets of each batch.
 
   Batches hold `image` uint8 [B, H, W, C] and `label` [B, ...]; those of training also
@@ -63,7 +60,6 @@ class SupervisedTask(Task):
     measures: names of the means over examples that `example_measures` returns.
     checks_outputs: whether a model of the user's own must return [B, num_outputs].
     augment: (key, images uint8, flips or None) -> normalised images to train on.
-    model: the linen module, called as `model.apply(variables, images, train=...)`.
   """
 
   losses: ClassVar[tuple[str, ...]] = tuple(LOSSES)
@@ -81,7 +77,6 @@ class SupervisedTask(Task):
         + self._other_task(info.label_kind)
       )
     check(config.augment, info.image_shape)
-    self.dtype = jnp.dtype(config.dtype)
     self.normalization = (info.mean, info.std)
     self.augment = make_augment(
       config.augment, info.mean, info.std, self.dtype, custom=self.parts.augment
@@ -89,11 +84,12 @@ class SupervisedTask(Task):
     self._loss, self._smoothed = make_loss(config, self.parts.loss, self.losses)
     self.metrics = make_metrics(self.measures, self.parts.metrics)
     self._class_weights = make_class_weights(config, info, self.num_outputs)
-    self.model = self.make_model()
-    self._averaged = switched_on(config.ema_decay) or bool(config.lookahead.every)
-    self._first_steps, self._layers = self._check_parameters()
-    check_optimizer(self.parts.optimizer, self._schedule, config.optimizer.options)
-    self.make_optimizer({})  # finds what is wrong with its options
+    model = self._resized(self.make_model(), config.resize.size)
+    if self.parts.model is not None:
+      outputs = (self.num_outputs,) if self.checks_outputs else None
+      own.check(model, info.image_shape, config.dtype, outputs)
+    self.set_model(model)
+    check_sizes(self)
     check_step(self)
 
   @staticmethod
@@ -109,6 +105,13 @@ class SupervisedTask(Task):
   def output_names(self) -> tuple[str, ...]:
     """The names of the model's outputs: those of the classes, labels or values."""
     return self.info.class_names
+
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """The shape (H, W, C) of the images that the model sees."""
+    size = self.config.resize.size
+    *_, channels = self.info.image_shape
+    return (size, size, channels) if size else self.info.image_shape
 
   @property
   def num_outputs(self) -> int:
@@ -156,6 +159,22 @@ class SupervisedTask(Task):
       return self._loss(outputs, targets, label_smoothing=label_smoothing)
     return self._loss(outputs, targets)
 
+  def distillation_losses(
+    self, outputs: jax.Array, taught: jax.Array, temperature: Any
+  ) -> jax.Array:
+    """Returns how far outputs are from those of a teacher, float32 [B].
+
+    By default their mean squared difference (Ba and Caruana, "Do deep nets really need
+    to be deep?", 2014).
+
+    Args:
+      outputs: of the model.
+      taught: of the teacher, of the same shape.
+      temperature: that logits are divided by, where they become probabilities.
+    """
+    del temperature
+    return mean_squared_error(outputs, taught)
+
   def example_measures(
     self, outputs: jax.Array, targets: jax.Array
   ) -> dict[str, jax.Array]:
@@ -194,73 +213,6 @@ class SupervisedTask(Task):
       'notes': evaluation.notes,
     }
 
-  # The optimiser.
-
-  def make_optimizer(self, hparams: dict[str, Any]) -> optax.GradientTransformation:
-    """Returns the optimiser, its numbers taken from `hparams` where they are there."""
-    config = self.config
-    section = config.optimizer
-    peak = hparams.get('optimizer.learning_rate', section.learning_rate)
-    rate = self._rate(peak)
-    return optim.make_optimizer(
-      section,
-      rate,
-      weight_decay=hparams.get('optimizer.weight_decay'),
-      momentum=hparams.get('optimizer.momentum'),
-      grad_clip=hparams.get('grad_clip', config.grad_clip),
-      schedule=self._rate,
-      freeze=config.freeze,
-      params=self._abstract_params,
-      total_steps=self.plan.total_steps,
-      layers=self._layers,
-      constructor=self.parts.optimizer,
-    )
-
-  def _rate(self, peak: Any, until: float = 1.0, stop: float = 1.0) -> optax.Schedule:
-    return optim.make_schedule(
-      self.config.schedule,
-      peak,
-      self.plan.total_steps,
-      self.plan.steps_per_epoch,
-      until,
-      stop,
-      constructor=self.parts.schedule,
-    )
-
-  def learning_rate(self, step: int) -> float:
-    """Returns the learning rate of a step, for the log."""
-    return float(self._schedule(step))
-
-  @functools.cached_property
-  def _schedule(self) -> optax.Schedule:
-    return self._rate(self.config.optimizer.learning_rate)
-
-  # The state and its steps.
-
-  def abstract_variables(self) -> PyTree:
-    """Returns the shapes and dtypes of the model's variables."""
-    images = jax.ShapeDtypeStruct((1, *self.info.image_shape), self.dtype)
-    return jax.eval_shape(
-      lambda images: self.model.init(jax.random.key(0), images, train=False), images
-    )
-
-  def init(self, key: jax.Array) -> TrainState:
-    """Returns the train state at step 0."""
-    key_params, key_run = jax.random.split(key)
-    images = jnp.zeros((1, *self.info.image_shape), self.dtype)
-    variables = self.model.init({'params': key_params}, images, train=False)
-    params = variables['params']
-    batch_stats = variables.get('batch_stats', {})
-    ema = {'params': params, 'batch_stats': batch_stats} if self._averaged else {}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      key=jax.random.key_data(key_run),
-      params=params,
-      batch_stats=batch_stats,
-      opt_state=self.make_optimizer({}).init(params),
-      ema=copied(ema),
-    )
-
   @property
   def needs_data_to_init(self) -> bool:
     """Whether the model has `init_from_data(params, images float32) -> params`."""
@@ -279,7 +231,7 @@ class SupervisedTask(Task):
     state: TrainState,
     batch: Batch,
     key: jax.Array,
-    frozen: PyTree = None,
+    phase: Phase = WHOLE_RUN,
   ) -> tuple[jax.Array, tuple[PyTree, Any]]:
     """Computes the mean loss of a training batch.
 
@@ -288,13 +240,14 @@ class SupervisedTask(Task):
       state: the rest of the variables, and the numbers.
       batch: see the class.
       key: for augmentation and dropout.
-      frozen: tree of bools like the parameters: no gradient there, and batch norms
-        whose every parameter is frozen work as in inference; None: nothing is.
+      phase: of the run.
 
     Returns:
       (float32 scalar, (new batch statistics, metrics)).
     """
-    outputs, targets, batch_stats = self.forward(params, state, batch, key, frozen)
+    key_augment, key_dropout = jax.random.split(key)
+    inputs, targets = self.training_batch(batch, key_augment)
+    outputs, batch_stats = self.forward(params, state, inputs, key_dropout, phase)
     smoothing = self.number(state, 'label_smoothing')
     weights = self._class_weights
 
@@ -304,38 +257,71 @@ class SupervisedTask(Task):
         return losses, losses
       return losses, losses * jnp.asarray(weights)[targets]
 
-    # The measured loss is that of evaluation, which weights no classes.
+    # The measured loss is that of evaluation, which has no weights and no teacher.
     measured, losses = mean_over_targets(losses_of, targets)
     metrics = self._measure(measured, outputs, targets)
+    if self._learns_from_teacher(state):
+      taught = self.teacher.outputs(state.teacher, inputs, self.normalization)
+      share, temperature = (
+        self.number(state, f'distillation.{name}') for name in ('weight', 'temperature')
+      )
+      distances = self.distillation_losses(outputs, taught, temperature)
+      losses = (1 - share) * losses + share * distances
     return losses.mean(), (batch_stats, metrics)
+
+  def _learns_from_teacher(self, state: TrainState) -> bool:
+    if not self.config.init.teacher:
+      return False
+    if state.teacher is None:
+      raise ValueError('init.teacher: make the state by `for_training` first')
+    return bool(state.teacher)
+
+  def training_batch(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+    """Returns what the model sees and what it should say, augmented and mixed.
+
+    Args:
+      batch: see the class.
+      key: for augmentation.
+
+    Returns:
+      (inputs [B, ...], targets [B, ...] or `MixedTargets`).
+    """
+    if batch['image'].ndim == 2:  # features
+      return batch['image'], batch['label']
+    inputs, targets = self.inputs_and_targets(batch, key, train=True)
+    if mixes(self.config.augment):
+      inputs, share = mix_batch(self.config.augment, key, inputs)
+      targets = MixedTargets.of(targets, share)
+    return inputs, targets
 
   def forward(
     self,
     params: PyTree,
     state: TrainState,
-    batch: Batch,
+    inputs: jax.Array,
     key: jax.Array,
-    frozen: PyTree = None,
-  ) -> tuple[jax.Array, Any, PyTree]:
-    """Applies the model to a training batch; arguments as for `loss`.
+    phase: Phase = WHOLE_RUN,
+  ) -> tuple[jax.Array, PyTree]:
+    """Applies the model in training.
+
+    Args:
+      params, state, phase: as for `loss`. Batch norms whose every parameter is frozen
+        work as in inference.
+      inputs: from `training_batch`.
+      key: for dropout.
 
     Returns:
-      (outputs [B, ...], targets [B, ...] or `MixedTargets`, new batch statistics).
+      (outputs [B, ...], new batch statistics).
     """
-    key_augment, key_dropout = jax.random.split(key)
     norms: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if frozen is not None:
-      params = freezing.without_gradient(params, frozen)
-      norms = freezing.frozen_norms(frozen)
+    if phase.frozen is not None:
+      params = freezing.without_gradient(params, phase.frozen)
+      norms = freezing.frozen_norms(phase.frozen)
     variables = {'params': params, 'batch_stats': state.batch_stats}
-    if self._holds_features(batch):
-      outputs = self.model.apply(variables, batch['image'], method='classify')
-      return outputs, batch['label'], state.batch_stats
-    inputs, targets = self.inputs_and_targets(batch, key_augment, train=True)
-    if mixes(self.config.augment):
-      inputs, share = mix_batch(self.config.augment, key_augment, inputs)
-      targets = MixedTargets.of(targets, share)
-    model = self.model
+    if inputs.ndim == 2:  # features
+      outputs = self.model.apply(variables, inputs, method='classify')
+      return outputs, state.batch_stats
+    model = self._resized(self.model, phase.image_size)
     rates = {
       rate: state.hparams[f'model.{rate}']
       for rate in MODEL_RATES
@@ -348,62 +334,17 @@ class SupervisedTask(Task):
         variables,
         inputs,
         train=True,
-        rngs={'dropout': key_dropout},
+        rngs={'dropout': key},
         mutable=['batch_stats'],
       )
-    return outputs, targets, updated.get('batch_stats', {})
+    return outputs, updated.get('batch_stats', {})
 
-  def _holds_features(self, batch: Batch) -> bool:
-    return batch['image'].ndim == 2
-
-  def train_step(
-    self, state: TrainState, batch: Batch, key: jax.Array, frozen: PyTree = None
-  ) -> tuple[TrainState, Any]:
-    """Takes one optimiser step.
-
-    Args:
-      state: the train state.
-      batch: see the class.
-      key: of the step.
-      frozen: as for `loss`.
-
-    Returns:
-      (the new state, the metrics of the batch).
-    """
-    config = self.config
-    if config.augment.flip and config.augment.flip_mode == 'alternating':
-      flips = alternating_flips(state.key, batch['index'], batch['epoch'])
-      batch = {**batch, 'flip': flips}
-    grads, batch_stats, metrics = mean_gradients(
-      self.loss, state, batch, key, frozen, config.grad_accumulation, self.metrics
-    )
-    optimizer = self.make_optimizer(state.hparams)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    new = {
-      'params': optax.apply_updates(state.params, updates),
-      'batch_stats': batch_stats,
-    }
-    ema, step = state.ema, state.step + 1
-    if switched_on(config.ema_decay):
-      ema = update_ema(ema, new, self.number(state, 'ema_decay'), state.step)
-    if every := config.lookahead.every:
-      decay, total = config.lookahead.decay, self.plan.total_steps
-      ema, new = update_lookahead(ema, new, step, every, decay, total)
-    return state.replace(step=step, opt_state=opt_state, ema=ema, **new), metrics
-
-  def phases(self) -> tuple[tuple[int, Callable[..., tuple[PyTree, Any]]], ...]:
-    """Returns (first step, train step) for each set of parameters that train."""
-    if self._first_steps is None:
-      return super().phases()
-    found = []
-    for first in freezing.phases(self._first_steps, self.plan.total_steps):
-      frozen = freezing.frozen_at(self._first_steps, first)
-      found.append((first, functools.partial(self.train_step, frozen=frozen)))
-    return tuple(found)
+  def _resized(self, model: nn.Module, size: int) -> nn.Module:
+    return resized(model, size, self.config.resize.interpolation) if size else model
 
   def eval_step(self, state: TrainState, batch: Batch) -> tuple[Any, jax.Array]:
     """Evaluates a batch; returns (metrics, outputs [B, ...])."""
-    if self._holds_features(batch):
+    if batch['image'].ndim == 2:  # features
       outputs = self.model.apply(
         state.eval_variables, batch['image'], method='classify'
       )
@@ -428,6 +369,27 @@ class SupervisedTask(Task):
     )
 
   @functools.cached_property
+  def teacher(self) -> distillation.Teacher | None:
+    """The run that this one learns from, found when training asks for it."""
+    source = self.config.init.teacher
+    return distillation.load(source, self) if source else None
+
+  def prepare_training(self, directory: Any) -> None:
+    """Finds the teacher; raises UserError where a run in `directory` had another."""
+    if self.teacher and directory:
+      distillation.check_same(directory.path, directory.sources(), self.teacher)
+
+  def for_training(self, state: TrainState, place: Callable) -> TrainState:
+    """Returns the state with the weights of the teacher."""
+    if not self.teacher:
+      return state
+    return state.replace(teacher=jax.tree.map(place, self.teacher.variables))
+
+  def sources(self) -> dict[str, Any]:
+    """Returns where the teacher comes from."""
+    return {'teacher': self.teacher.origin} if self.teacher else {}
+
+  @functools.cached_property
   def features(self) -> Callable[[PyTree, jax.Array], jax.Array] | None:
     """See `Task.features`."""
     first_steps, config = self._first_steps, self.config
@@ -439,7 +401,7 @@ class SupervisedTask(Task):
     drops = any(switched_on(getattr(self.model, rate, 0)) for rate in MODEL_RATES)
     if len(self.phases()) > 1 or not fixed or changes or drops:
       return None
-    if config.evaluation.tta != 'none':
+    if config.evaluation.tta != 'none' or config.init.teacher:
       return None
 
     def features(state: TrainState, images: jax.Array) -> jax.Array:
@@ -464,10 +426,6 @@ class SupervisedTask(Task):
   def probabilities(self, outputs: jax.Array) -> jax.Array:
     """Returns what `predict` returns, from the outputs of the model."""
     return outputs
-
-  def summaries(self) -> Sequence[Any]:
-    """Returns the layers, parameters and FLOPs of the model."""
-    return (summarize(self.model, self.info.image_shape),)
 
   def augmented(
     self, key: jax.Array, images: jax.Array, flips: jax.Array | None = None
@@ -499,26 +457,3 @@ class SupervisedTask(Task):
       mask=mask,
       **measures,
     )
-
-  def _check_parameters(self) -> tuple[PyTree, tuple[str, ...]]:
-    """Returns the step from which each parameter trains, and the order of the layers."""
-    config, total = self.config, self.plan.total_steps
-    layers: tuple[str, ...] = ()
-    if self.parts.model is not None:
-      shape = (self.num_outputs,) if self.checks_outputs else None
-      own.check(self.model, self.info.image_shape, config.dtype, shape)
-    if config.optimizer.layer_decay < 1:
-      layers = models.layer_order(self.model, self.info.image_shape)
-    self._abstract_params = None
-    groups = config.optimizer.groups
-    if not groups and not config.freeze:
-      return None, layers
-    self._abstract_params = self.abstract_variables()['params']
-    named = {name: dict(group) for name, group in groups.items()}
-    first = optim.first_steps(self._abstract_params, config.freeze, named, total)
-    if all(step >= total for step in jax.tree.leaves(first)):
-      raise UserError(
-        'config: freeze matches every parameter, so that nothing is left to train: '
-        'leave out the head, as in (?!head/).*'
-      )
-    return first, layers

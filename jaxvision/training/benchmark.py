@@ -97,7 +97,7 @@ class BenchmarkRun:
     self.compiler = RecordingCompiler()
     info = DatasetInfo.of(dataset)
     run = Run.build(config, info, parts=parts, compiler=self.compiler)
-    self.state = run.init(dataset.splits['train'])
+    self.state = run.for_training(run.init(dataset.splits['train']))
     self.dataset = dataset
     if run.task.features:
       self.dataset = precompute(run, dataset, self.state)

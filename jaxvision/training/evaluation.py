@@ -130,7 +130,7 @@ class SplitEvaluator:
     self._everywhere, to_batch = replicated(mesh), over_batch(mesh)
     self._to_batch = to_batch
     evaluate = eval_step or task.eval_step
-    batch_size = min(_batch_size(run.config, source, evaluate, state), len(source))
+    batch_size = min(_batch_size(run, source, evaluate, state), len(source))
     self._batch_size = size = -(-batch_size // mesh.size) * mesh.size
 
     def eval_batch(state, metrics, batch):
@@ -224,7 +224,7 @@ def images_per_batch(
   Args:
     function: that is evaluated.
     arguments: count -> the arguments of `function`, abstract ones, for so many images.
-    image_shape: (H, W, C).
+    image_shape: (H, W, C) that the network sees.
     most: at most so many.
   """
   if jax.default_backend() != 'cpu' or max(image_shape[:2]) <= _SMALL:
@@ -246,14 +246,17 @@ def _largest(jaxpr: jex_core.Jaxpr) -> int:
   return largest
 
 
-def _batch_size(config: Any, source: Source, eval_step: Callable, state: PyTree) -> int:
+def _batch_size(run: Any, source: Source, eval_step: Callable, state: PyTree) -> int:
   """Returns `eval_batch_size`, or where it is as by default no more than memory takes."""
-  size = config.eval_batch_size
-  shape = source[0][0].shape
-  if size != base_config().eval_batch_size or len(shape) != 3:
+  size = run.config.eval_batch_size
+  features = source[0][0].ndim == 1
+  if size != base_config().eval_batch_size or features:
     return size
   return images_per_batch(
-    eval_step, lambda count: (state, _batch_shapes(source, count)), shape, size
+    eval_step,
+    lambda count: (state, _batch_shapes(source, count)),
+    run.task.input_shape,
+    size,
   )
 
 

@@ -76,18 +76,23 @@ def _of_run(directory: RunDirectory) -> Weights:
   found = Weights.of_variables(
     jax.device_get(state.eval_variables),
     f'{directory.path} (step {step})',
-    preprocessing_of(run.info),
+    preprocessing_of(run.info, run.task.input_shape),
     run.config.model.name,
   )
   return dataclasses.replace(found, sha256=fingerprint(found.tensors))
 
 
-def preprocessing_of(data: DatasetInfo) -> Preprocessing:
-  """Returns what weights that were trained on such data ask of other data."""
+def preprocessing_of(data: DatasetInfo, input_shape: tuple[int, ...]) -> Preprocessing:
+  """Returns what weights that were trained on such data ask of other data.
+
+  Args:
+    data: what is known of them.
+    input_shape: (H, W, C) of the images that the network sees.
+  """
   return Preprocessing(
     mean=data.mean,
     std=data.std,
-    image_size=data.image_shape[0],
+    image_size=input_shape[0],
     crop_fraction=data.crop_fraction,
     interpolation=data.interpolation,
     class_names=data.class_names,
@@ -99,11 +104,13 @@ def adopt(config: ConfigDict, preprocessing: Preprocessing) -> ConfigDict:
   """Returns the config with normalisation, image size and channels of the weights.
 
   What the config sets itself stays. Grey images become RGB for weights that were trained
-  on RGB, unless the config has a mean for another number of channels.
+  on RGB, unless the config has a mean for another number of channels. Where `resize.size`
+  says what the model sees, the data keep the size that they have.
   """
   config = config_lib.thaw(config)
-  fields, unset = config.data, {'crop_fraction': 0.0, 'interpolation': 'auto'}
-  unset |= {'mean': (), 'std': (), 'image_size': 0}
+  fields, unset = config.data, {'mean': (), 'std': ()}
+  if not config.resize.size:
+    unset |= {'crop_fraction': 0.0, 'interpolation': 'auto', 'image_size': 0}
   for name, empty in unset.items():
     wanted = getattr(preprocessing, name)
     if fields[name] == empty and wanted is not None:

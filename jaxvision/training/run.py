@@ -181,6 +181,13 @@ class Run:
       state, self.config, lambda value: jax.device_put(value, everywhere)
     )
 
+  def for_training(self, state: PyTree) -> PyTree:
+    """Returns the state with what the task's `train_step` needs and no checkpoint has."""
+    everywhere = replicated(self.mesh)
+    return self.task.for_training(
+      state, lambda value: jax.device_put(value, everywhere)
+    )
+
   def checkpoint_tree(self) -> dict[str, Any]:
     """Returns the abstract contents of a checkpoint: state, and metrics under way."""
     metrics = jax.tree.map(

@@ -87,6 +87,7 @@ class RunDirectory:
     self.dataset_file = self.path / 'dataset.json'
     self.images_file = self.path / 'images.npz'
     self.pretrained_file = self.path / 'pretrained.json'
+    self.sources_file = self.path / 'sources.json'
     self.segments_file = self.path / 'segments.json'
     self.summary_file = self.path / 'summary.json'
     self.metrics_file = self.path / 'metrics.jsonl'
@@ -151,6 +152,7 @@ class RunDirectory:
       self.dataset_file,
       self.images_file,
       self.pretrained_file,
+      self.sources_file,
       self.parts_file,
       self.segments_file,
       self.summary_file,
@@ -237,6 +239,14 @@ class RunDirectory:
     """Returns where the run's first weights came from, or None if from nowhere."""
     needed = ('source', 'name', 'sha256', 'revision', 'facts')
     return self._read(self.pretrained_file, needed)
+
+  def sources(self) -> dict[str, Any]:
+    """Returns what the run learns from beside its data, see `Task.sources`."""
+    found = self._read(self.sources_file) or {}
+    for name, origin in found.items():
+      if not isinstance(origin, dict) or 'sha256' not in origin:
+        raise UserError(_damaged(self.sources_file, f'"{name}" is no source'))
+    return found
 
   def read_parts(self) -> dict[str, Any] | None:
     """Returns the names and hashes of the user's own parts, None if there are none."""

@@ -68,6 +68,7 @@ def summarize(
     'model': config.model.name,
     **params,
     'pretrained': pretrained,
+    'teacher': run.directory.sources().get('teacher') if run.directory else None,
     'steps': step,
     'epochs': step / plan.steps_per_epoch,
     'seed': config.seed,

@@ -90,7 +90,8 @@ def test_the_training_loss_is_weighted_and_the_measured_one_is_not():
     return float(loss), float(metrics.compute()['loss'])
 
   labels = [0, 1, 2, 2, 1, 0]
-  outputs, targets, _ = plain.forward(state.params, state, batch(labels), key)
+  inputs, targets = plain.training_batch(batch(labels), key)
+  outputs, _ = plain.forward(state.params, state, inputs, key)
   each = np.asarray(plain.example_losses(outputs, targets))
   expected = (each * np.array([0, 1, 4, 4, 1, 0])).mean()
   np.testing.assert_allclose(

@@ -48,12 +48,19 @@ def batch_of(task, size=16):
   }
 
 
+def apply(task, state, batch, key):
+  """Returns what `task.loss` compares: (outputs, targets)."""
+  key_augment, key_dropout = jax.random.split(key)
+  inputs, targets = task.training_batch(batch, key_augment)
+  return task.forward(state.params, state, inputs, key_dropout)[0], targets
+
+
 @pytest.mark.parametrize('method', ['mixup', 'cutmix'])
 def test_the_loss_is_that_of_both_labels_by_their_shares(method):
   task = task_of(**{f'augment__{method}': 1.0, 'label_smoothing': 0.1})
   state, batch = task.init(jax.random.key(0)), batch_of(task)
   key = jax.random.key(3)
-  outputs, targets, _ = task.forward(state.params, state, batch, key)
+  outputs, targets = apply(task, state, batch, key)
   assert isinstance(targets, MixedTargets)
   share = float(targets.share)
   assert 0 < share < 1
@@ -83,7 +90,7 @@ def test_the_images_are_mixed_as_the_targets_are():
 
   object.__setattr__(task.model, 'apply', record)
   state = task_of().init(jax.random.key(0))
-  _, targets, _ = task.forward(state.params, state, batch, key)
+  _, targets = apply(task, state, batch, key)
   plain = (batch['image'] / 255 - 0.4) / 0.3
   mixed = targets.share * plain + (1 - targets.share) * jnp.roll(plain, 1, axis=0)
   np.testing.assert_allclose(seen[0], mixed, atol=1e-4)
@@ -111,7 +118,7 @@ def test_class_weights_weight_both_targets():
   weights = (1.0, 2.0, 0.0, 1.0, 1.0, 1.0, 3.0)
   task = task_of(augment__mixup=1.0, loss__class_weights=weights)
   state, batch, key = task.init(jax.random.key(0)), batch_of(task), jax.random.key(1)
-  outputs, targets, _ = task.forward(state.params, state, batch, key)
+  outputs, targets = apply(task, state, batch, key)
   own = optax.softmax_cross_entropy_with_integer_labels(outputs, targets.own)
   other = optax.softmax_cross_entropy_with_integer_labels(outputs, targets.partners)
   factors = np.array(weights)

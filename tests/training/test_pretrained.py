@@ -88,7 +88,7 @@ def test_exported_weights_evaluate_as_their_run(
 
 def test_classes_in_another_order_are_refused(config, first_run, tmp_path, caplog):
   run = jaxvision.load_run(first_run[0])
-  facts = pretrained.preprocessing_of(run.info)
+  facts = pretrained.preprocessing_of(run.info, run.input_shape)
   for names, refused in ((facts.class_names[::-1], True), (tuple('abcdefghij'), False)):
     path = tmp_path / 'weights.safetensors'
     other = dataclasses.replace(facts, class_names=names)
