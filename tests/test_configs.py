@@ -77,10 +77,7 @@ SMALL = [path for path in CONFIGS if not is_large(path)]
 TRAINED = (
   'cifar100_smallcnn',
   'cifar10_airbench94',
-  'cifar10_basiccnn_augment',
-  'cifar10_customcnn',
   'cifar10_resnet20',
-  'cifar10_simcnn',
   'digits_cnn',
   'digits_dcgan',
   'folder_cnn',

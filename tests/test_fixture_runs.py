@@ -80,6 +80,7 @@ def test_gan_samples(gan):
   assert images.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_gan_resumes_to_the_same_losses(gan, call):
   _, before, after = resumed(gan, call)
   assert after['steps'] == before['steps']

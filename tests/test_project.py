@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import jaxvision
 
@@ -41,6 +42,7 @@ def test_the_readme_has_the_numbers_of_the_files(pytestconfig, monkeypatch):
   assert results.readme(stale) != stale
 
 
+@pytest.mark.slow
 def test_the_generators_in_the_repository_draw(pytestconfig):
   files = sorted((pytestconfig.rootpath / 'experiments' / 'generators').glob('*'))
   weights = [file for file in files if file.suffix == '.safetensors']

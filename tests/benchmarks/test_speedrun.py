@@ -57,6 +57,7 @@ def alone(dataset):
   return results, states, speedrun
 
 
+@pytest.mark.slow
 def test_one_compilation_for_all_seeds(alone):
   results, states, speedrun = alone
   assert speedrun.base.compiler.programs == 4  # init, whitening, steps, evaluation

@@ -40,6 +40,7 @@ def numbers():
   return {'optimizer.learning_rate': RATES, 'model.dropout': Range(0.0, 0.5)}
 
 
+@pytest.mark.slow
 def test_trials_that_differ_in_numbers_share_their_programs(
   digits_config, numbers, tmp_path, quick_compile, capsys
 ):
@@ -134,6 +135,7 @@ def test_failed_trial_is_recorded_and_the_sweep_goes_on(
   assert 'trial 0: failed: training diverged' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sweep_of_streaming_runs(digits_config, tmp_path, quick_compile):
   digits_config.data.pipeline = 'streaming'
   digits_config.data.workers = 0

@@ -14,6 +14,9 @@ from jaxvision.tasks.base import with_numbers
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run import Run
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope='module')
 def digits():

@@ -397,6 +397,7 @@ def test_a_measured_study_comes_into_the_readme(session, monkeypatch):
     results.results_table.replaced(before, '', 'study tiny')
 
 
+@pytest.mark.slow
 def test_transfer_is_trained_recorded_and_drawn_like_any_study(
   tmp_path, monkeypatch, capsys, quick_compile
 ):

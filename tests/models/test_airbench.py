@@ -10,6 +10,9 @@ from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.models.airbench import dirac, unit_std, whitening_kernel
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 
 def images(batch=6, side=16, channels=3):
   # Neighbouring pixels alike, as in photographs: that is what whitening undoes.

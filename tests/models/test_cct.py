@@ -15,6 +15,9 @@ from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.models.cct import SequencePool
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 SMALL = {'width': 8, 'depth': 2, 'heads': 2, 'drop_path': 0, 'attention_dropout': 0}
 
 

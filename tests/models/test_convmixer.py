@@ -9,6 +9,9 @@ import pytest
 from jaxvision import models
 from jaxvision.errors import UserError
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 
 def shapes_of(model, shape):
   images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)

@@ -14,6 +14,9 @@ from jaxvision.errors import UserError
 from jaxvision.models.layers import DropPath
 from jaxvision.models.summary import summarize
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 SMALL = {'widths': (4, 6, 8, 12), 'depths': (1, 1, 2, 1)}
 
 

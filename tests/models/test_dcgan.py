@@ -16,6 +16,9 @@ from jaxvision.models.dcgan import (
   sides,
 )
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 
 def shapes(model, shape):
   return jax.eval_shape(

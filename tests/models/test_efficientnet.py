@@ -12,6 +12,9 @@ from jaxvision.errors import UserError
 from jaxvision.models.mobilenet import InvertedResidual
 from jaxvision.models.summary import summarize
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
   ('name', 'params', 'flops'),

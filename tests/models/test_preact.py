@@ -15,6 +15,9 @@ from jaxvision.errors import UserError
 from jaxvision.models.preact import PreActBlock, PreActBottleneckBlock, PreActResNet
 from jaxvision.models.resnet import conv
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 BLOCKS = [PreActBlock, PreActBottleneckBlock]
 
 

@@ -72,7 +72,7 @@ def run(model, variables, images, **arguments):
 
 @pytest.mark.long
 @pytest.mark.parametrize('dtype', models.DTYPES)
-@pytest.mark.parametrize('name', UNLIKE)
+@pytest.mark.parametrize('name', small_models.deeper_slow(UNLIKE))
 def test_logits_parameters_and_statistics_are_float32_in_any_dtype(name, dtype):
   model = models.create(name, CLASSES, dtype=dtype, **small_models.fields_of(name))
   images = jax.ShapeDtypeStruct((2, *image_shape(name)), jnp.float32)

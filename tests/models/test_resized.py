@@ -11,6 +11,9 @@ from jaxvision import models
 from jaxvision.models.resized import resize, resized
 from jaxvision.models.summary import summarize
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 
 def images_of(size, count=2, seed=0):
   rng = np.random.default_rng(seed)

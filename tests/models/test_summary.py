@@ -11,7 +11,7 @@ from jaxvision.models.summary import WIDTH, summarize
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('name', models.MODELS)
+@pytest.mark.parametrize('name', small_models.DEEPER_SLOW)
 def test_rows_add_up_to_the_parameters_of_the_model(name):
   shape = (32, 32, 3)
   model = models.create(name, 10, **small_models.fields_of(name))

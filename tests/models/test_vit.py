@@ -18,6 +18,9 @@ from jaxvision.models.layers import DropPath
 from jaxvision.models.summary import summarize
 from jaxvision.models.vit import sincos2d
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 SMALL = {'patch': 4, 'width': 8, 'depth': 2, 'heads': 2, 'mlp_ratio': 2}
 
 

@@ -133,7 +133,9 @@ def swept(tmp_path_factory):
 PAGES = ('hostile', 'hundred', 'compared', 'generated', 'explored', 'swept')
 
 
-@pytest.mark.parametrize('name', PAGES)
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=[pytest.mark.slow] * (n == 'hundred')) for n in PAGES]
+)
 def test_a_page_fits_a_phone_and_a_screen_in_both_themes(browser, request, name):
   path = request.getfixturevalue(name)
   seen = set()

@@ -100,9 +100,11 @@ def test_the_images_are_mixed_as_the_targets_are():
   ('kind', 'fields'),
   [
     ('class', {'loss__name': 'focal'}),
-    ('class', {'loss__name': 'binary_cross_entropy'}),
-    ('class', {'loss__class_weights': 'balanced'}),
-    ('class', {'grad_accumulation': 2}),
+    pytest.param(
+      'class', {'loss__name': 'binary_cross_entropy'}, marks=pytest.mark.slow
+    ),
+    pytest.param('class', {'loss__class_weights': 'balanced'}, marks=pytest.mark.slow),
+    pytest.param('class', {'grad_accumulation': 2}, marks=pytest.mark.slow),
     ('multilabel', {'task': 'multilabel'}),
   ],
 )

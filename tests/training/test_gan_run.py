@@ -61,6 +61,7 @@ def trained(tmp_path_factory, classifier):
   return workdir, jaxvision.train(config, workdir, quiet=True)
 
 
+@pytest.mark.slow
 def test_gan_on_eight_devices_matches_one(config, tmp_path, quick_compile):
   config.model.minibatch = 'stddev'  # which sees the whole batch, as batch norm does
   config.gan.diffaugment = ('color', 'translation')

@@ -71,7 +71,7 @@ def test_steps_per_dispatch_does_not_change_the_losses(digits_config, tmp_path):
   np.testing.assert_allclose(losses(tmp_path / 'four'), grouped, rtol=1e-5)
 
 
-@pytest.mark.parametrize('fsdp', [1, 2])
+@pytest.mark.parametrize('fsdp', [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_eight_devices_match_one(digits_config, tmp_path, fsdp):
   digits_config.log_every_steps = 1
   digits_config.steps = 8

@@ -96,6 +96,7 @@ def test_streaming_prefetches_a_bounded_number_of_batches():
   assert source.reads - taken <= 8 * 16
 
 
+@pytest.mark.slow
 def test_stream_resumes_from_its_state():
   from jaxvision.data.dataset import ArraySource
   from jaxvision.data.streaming import train_stream

@@ -28,6 +28,7 @@ def cached_programs(folder):
   return {path.name for path in folder.rglob('*') if not path.name.endswith('-atime')}
 
 
+@pytest.mark.slow
 def test_second_process_takes_every_program_from_the_cache(command, tmp_path):
   cache = tmp_path / 'xla'
 

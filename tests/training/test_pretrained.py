@@ -102,6 +102,7 @@ def test_classes_in_another_order_are_refused(config, first_run, tmp_path, caplo
       assert 'class 0 is "a"' in caplog.text
 
 
+@pytest.mark.slow
 def test_resumed_run_does_not_need_its_pretrained_weights(config, first_run, tmp_path):
   source = tmp_path / 'source'
   shutil.copytree(first_run[0], source)

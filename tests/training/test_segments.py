@@ -62,7 +62,7 @@ def copied(short, tmp_path):
 
 @pytest.mark.parametrize(
   'fields',
-  [{}, {'data__pipeline': 'streaming'}],
+  [{}, pytest.param({'data__pipeline': 'streaming'}, marks=pytest.mark.slow)],
   ids=['resident', 'streaming'],
 )
 def test_an_extended_run_equals_one_of_that_length(short_run, tmp_path, fields):
@@ -256,6 +256,7 @@ def test_damaged_segments_are_told(tmp_path, entries):
     segments.read(directory)
 
 
+@pytest.mark.slow
 def test_seeds_are_extended(call, tmp_path, short_run):
   config = tmp_path / 'config.json'
   config.write_text(

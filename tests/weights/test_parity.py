@@ -116,7 +116,7 @@ def relative(got, expected):
 @pytest.mark.parametrize(
   ('name', 'size', 'gradients'),
   [
-    ('resnet18', (96, 64), True),
+    pytest.param('resnet18', (96, 64), True, marks=pytest.mark.slow),
     ('resnet18', (97, 81), False),
     pytest.param('resnet50', (97, 81), True, marks=pytest.mark.slow),
     ('resnet20', (32, 32), True),

@@ -8,6 +8,9 @@ from torchvision_parts import torchvision
 
 from jaxvision.data.augment import erasing
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 IMAGES = jnp.full((600, 32, 24, 3), 5.0)
 
 

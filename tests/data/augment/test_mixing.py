@@ -7,6 +7,9 @@ import pytest
 from jaxvision.data.augment import mixing
 from jaxvision.tasks import losses
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 COUNT = 5
 
 

@@ -10,6 +10,9 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from jaxvision.data.augment import operations
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 
 def photographs(size, count=6, channels=3, seed=0):
   """Smooth images and noise, dark, pale and flat ones: uint8 [n, H, W, C]."""

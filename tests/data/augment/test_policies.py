@@ -11,6 +11,9 @@ from torchvision_parts import torchvision
 
 from jaxvision.data.augment import operations, policies
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 SIZE = (20, 30)
 # Names of torchvision.
 THEIRS = {

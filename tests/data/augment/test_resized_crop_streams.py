@@ -10,6 +10,9 @@ from jaxvision.data.augment.resized_crop import Crop, draw_crops, fit_boxes
 from jaxvision.data.decode import decode_image
 from jaxvision.data.order import seed_words
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 CROP, BATCH, STEPS, SEED = Crop((0.2, 1.0)), 4, 5, 7
 
 

@@ -31,7 +31,7 @@ def write(directory, targets, predictions, names=None, **changes):
   )
 
 
-@pytest.mark.parametrize('count', [1, 3, 14])
+@pytest.mark.parametrize('count', [1, 3, pytest.param(14, marks=pytest.mark.slow)])
 def test_report_is_complete(tmp_path, count):
   targets, predictions = outputs(count)
   history = [

@@ -14,7 +14,12 @@ from jaxvision.reports import html
 
 
 @pytest.mark.parametrize(
-  ('num_classes', 'shape'), [(2, (224, 180, 3)), (10, (8, 8, 1)), (100, (32, 32, 3))]
+  ('num_classes', 'shape'),
+  [
+    (2, (224, 180, 3)),
+    (10, (8, 8, 1)),
+    pytest.param(100, (32, 32, 3), marks=pytest.mark.slow),
+  ],
 )
 def test_report_is_complete(tmp_path, num_classes, shape):
   labels, probabilities = classifier_outputs(num_classes, examples=200)
