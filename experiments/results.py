@@ -20,8 +20,11 @@ NAMES = (
   'optimisers_and_rates',
   'dropout',
   'augmentation',
+  'augmentation_policies',
   'model_comparison',
+  'epochs',
   'smallcnn_activations',
+  'pretraining',
   'transfer',
 )
 

@@ -54,8 +54,13 @@ def between(low: float, high: float, *, open_end: bool = False) -> dict[str, Any
 
 
 def one_of(*names: str) -> dict[str, Any]:
-  """One of some words."""
-  return {'valid': lambda v: v in names, 'limits': 'one of ' + ', '.join(names)}
+  """One of some words.
+
+  >>> one_of('', 'flip')['limits']
+  'one of flip, or empty'
+  """
+  words = ', '.join(filter(None, names)) + (', or empty' if '' in names else '')
+  return {'valid': lambda v: v in names, 'limits': f'one of {words}'}
 
 
 def _is_number(value: Any) -> bool:

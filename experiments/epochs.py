@@ -1,0 +1,44 @@
+"""Epochs: what CustomCNN and ResNet-18 gain on CIFAR-10 from a longer run.
+
+The recipes of rows C8 and C9 at three lengths each; the schedule ends with the run, so that
+every point is a run of its own and not a checkpoint on the way of a longer one.
+
+  cpu   1,000 images of each class, drawn anew for each seed, 5, 10 and 20 epochs, 2 seeds:
+        about six hours on one core.
+  full  all images, the same lengths, 3 seeds, for a GPU.
+
+    python experiments/epochs.py --budget=cpu
+"""
+
+from study import Axis, Budget, Study, Variant, main
+
+NETWORKS = {'CustomCNN': 'cifar10_customcnn', 'ResNet-18': 'cifar10_resnet18'}
+
+STUDY = Study(
+  name='epochs',
+  question='How much accuracy do more epochs buy on CIFAR-10?',
+  variants=tuple(
+    Variant(f'{network}, {epochs} epochs', name, (f'epochs={epochs}',))
+    for network, name in NETWORKS.items()
+    for epochs in (5, 10, 20)
+  ),
+  budgets=(
+    Budget(
+      'cpu',
+      2,
+      (
+        'dtype=float32',
+        'batch_size=64',
+        'data.examples_per_class=1000',
+        'optimizer.learning_rate=0.05',
+        'schedule.warmup_epochs=1',
+      ),
+    ),
+    Budget('full', 3, ('schedule.warmup_epochs=1',)),
+  ),
+  axis=Axis('epochs', 'epochs', 'model.name', log=True),
+  plots=('axis', 'ranking'),
+)
+
+if __name__ == '__main__':
+  raise SystemExit(main(STUDY))
