@@ -263,6 +263,7 @@ def gan_message(*assignments):
     (('freeze=conv1',), 'both networks train as a whole'),
     (('init.pretrained=runs/x',), 'random weights'),
     (('optimizer.groups.a.match=conv1',), 'one optimiser'),
+    (('optimizer.sam=0.05',), 'a loss of its own'),
     (('data.mean=(0.5,0.5,0.5)', 'data.std=(1,1,1)'), 'images in [-1, 1]'),
   ],
 )

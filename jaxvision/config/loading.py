@@ -444,6 +444,7 @@ EXTENDABLE = (
   'optimizer.learning_rate',
   'optimizer.weight_decay',
   'optimizer.momentum',
+  'optimizer.sam',
   'optimizer.groups.*',
   'schedule.*',
   'gan.d_learning_rate',

@@ -337,6 +337,13 @@ FIELDS: dict[str, Any] = {
       valid=lambda v: 0 < v <= 1,
       limits='above 0 and at most 1',
     ),
+    'sam': Field(
+      0.0,
+      'Length of the step uphill, rho, at whose end sharpness-aware minimisation takes '
+      'the gradient (0.05 is usual); a step costs twice as much; 0: off.',
+      traced=True,
+      **at_least(0),
+    ),
     'options': Open(),
     'groups': Groups(),
   },

@@ -5,9 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxvision.tasks.base import Batch, PyTree, TrainState
 from jaxvision.tasks.phases import Phase
+
+_EPSILON = 1e-12  # as the authors': a gradient of 0 moves nothing
 
 
 def mean_gradients(
@@ -66,3 +69,35 @@ def mean_gradients(
     accumulate, start, (jnp.arange(parts), split)
   )
   return jax.tree.map(lambda g: g / parts, grads), batch_stats, measured
+
+
+def ascended(params: PyTree, grads: PyTree, rho: Any) -> PyTree:
+  r"""Returns the parameters a step of length `rho` up the gradient.
+
+  Sharpness-aware minimisation takes the gradient of the batch there,
+
+  .. math::
+    g_{SAM} = \nabla L(w + \rho\, g / \|g\|_2), \quad g = \nabla L(w),
+
+  and the optimiser's step by it from :math:`w`. The norm is that of all gradients
+  together; leaves without a gradient, as frozen ones are, stay where they are.
+
+  Args:
+    params: float32.
+    grads: like the parameters, of the whole batch.
+    rho: may be traced.
+
+  Returns:
+    Like the parameters.
+
+  Examples:
+    >>> moved = ascended({'w': jnp.zeros(2)}, {'w': jnp.array([3.0, 4.0])}, 0.5)
+    >>> [round(float(value), 6) for value in moved['w']]
+    [0.3, 0.4]
+
+  References:
+    Foret et al., `Sharpness-Aware Minimization for Efficiently Improving Generalization
+    <https://arxiv.org/abs/2010.01412>`_, 2021
+  """
+  scale = rho / (optax.global_norm(grads) + _EPSILON)
+  return jax.tree.map(lambda p, g: p + scale * g, params, grads)

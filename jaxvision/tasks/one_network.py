@@ -22,7 +22,7 @@ from jaxvision.models.summary import summarize
 from jaxvision.optim.averaging import update_ema, update_lookahead
 from jaxvision.tasks.assembly import check_optimizer
 from jaxvision.tasks.base import Batch, PyTree, Task, TaskContext, TrainState, copied
-from jaxvision.tasks.gradients import mean_gradients
+from jaxvision.tasks.gradients import ascended, mean_gradients
 from jaxvision.tasks.phases import WHOLE_RUN, Phase, make_phases
 
 
@@ -158,9 +158,12 @@ class OneNetworkTask(Task):
     if config.augment.flip and config.augment.flip_mode == 'alternating':
       flips = alternating_flips(state.key, batch['index'], batch['epoch'])
       batch = {**batch, 'flip': flips}
-    grads, batch_stats, metrics = mean_gradients(
-      self.loss, state, batch, key, phase, config.grad_accumulation, self.metrics
-    )
+    of_batch = (batch, key, phase, config.grad_accumulation, self.metrics)
+    grads, batch_stats, metrics = mean_gradients(self.loss, state, *of_batch)
+    if switched_on(config.optimizer.sam):
+      rho = self.number(state, 'optimizer.sam')
+      uphill = state.replace(params=ascended(state.params, grads, rho))
+      grads, _, _ = mean_gradients(self.loss, uphill, *of_batch)
     optimizer = self.make_optimizer(state.hparams)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     new = {

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxvision.config.limits import switched_on
 from jaxvision.data import resident, streaming
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import Dataset
@@ -297,7 +298,7 @@ def _parameters(state: Any) -> int:
 
 
 def model_flops(bench: BenchmarkRun) -> int | None:
-  """Returns the FLOPs of a training step by the layers.
+  """Returns the FLOPs of a training step by the layers; `optimizer.sam` takes two passes.
 
   None for a task with several networks, and where layers are frozen: what is spared
   depends on where they are.
@@ -305,7 +306,8 @@ def model_flops(bench: BenchmarkRun) -> int | None:
   tables = bench.task.summaries()
   if len(tables) != 1 or bench.config.freeze or len(bench.task.phases()) > 1:
     return None
-  return _TRAINING_OVER_FORWARD * tables[0].flops * bench.config.batch_size
+  passes = 2 if switched_on(bench.config.optimizer.sam) else 1
+  return passes * _TRAINING_OVER_FORWARD * tables[0].flops * bench.config.batch_size
 
 
 class _counting_cache_hits:
