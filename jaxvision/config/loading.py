@@ -240,12 +240,33 @@ def _cross_checks(config: ConfigDict) -> None:
       'config: lookahead.every and ema_decay both say which weights evaluation uses: '
       'set one of them to 0'
     )
+  if config.optimizer.schedule_free:
+    _check_schedule_free(config)
   if bool(config.data.mean) != bool(config.data.std):
     raise UserError('config: set data.mean and data.std together, or neither')
   if config.data.name == 'folder' and not config.data.root:
     raise UserError(
       'config: data.name is folder: say which with --config.data.root=DIR '
       '(DIR/{train,test}/CLASS/*.png|jpg|webp, or DIR/CLASS/*)'
+    )
+
+
+def _check_schedule_free(config: ConfigDict) -> None:
+  averages = {
+    'ema_decay': config.ema_decay,
+    'lookahead.every': config.lookahead.every,
+  }
+  for path, value in averages.items():
+    if value:
+      raise UserError(
+        f'config: optimizer.schedule_free and {path} both say which weights evaluation '
+        'uses: switch one of them off'
+      )
+  if config.schedule.name != 'constant':
+    raise UserError(
+      'config: optimizer.schedule_free averages the weights instead of letting the '
+      f'learning rate fall, and schedule.name is {shown(config.schedule.name)}: set it to '
+      'constant (schedule.warmup_steps may be set)'
     )
 
 

@@ -344,6 +344,11 @@ FIELDS: dict[str, Any] = {
       traced=True,
       **at_least(0),
     ),
+    'schedule_free': Field(
+      False,
+      'Average the steps of sgd, adam or adamw instead of letting the learning rate fall '
+      '(schedule.name constant, a warm-up may precede it); evaluation uses the average.',
+    ),
     'options': Open(),
     'groups': Groups(),
   },

@@ -16,6 +16,7 @@ from jaxvision.errors import UserError, closest, quoted, shown
 from jaxvision.models.paths import kernels
 from jaxvision.optim import groups as groups_lib
 from jaxvision.optim.muon import muon
+from jaxvision.optim.schedule_free import BASES, schedule_free
 
 OPTIMIZERS = {
   'adabelief': optax.adabelief,
@@ -81,6 +82,8 @@ class _Rule:
     nesterov: whether momentum looks ahead.
     options: further arguments.
     constructor: a user's own optax constructor; None: the library's of that name.
+    schedule_free: whether it has no momentum, and its steps are averaged.
+    before_average: what the updates go through before they are averaged.
   """
 
   name: str
@@ -90,6 +93,8 @@ class _Rule:
   nesterov: bool
   options: dict[str, Any]
   constructor: Callable[..., optax.GradientTransformation] | None = None
+  schedule_free: bool = False
+  before_average: tuple[optax.GradientTransformation, ...] = ()
 
 
 def make_optimizer(
@@ -118,6 +123,10 @@ def make_optimizer(
   share of the run; with `stop`, the schedule is the run's own, cut off there; with
   `start`, it begins to train at that share, and nothing of it changes before. Leaves that
   `freeze` matches get no update and no memory.
+
+  With `schedule_free`, the base and each group average their steps (see
+  `optim.schedule_free`): momentum, or b1 of adam and adamw, says how far they train from
+  the average, which `averaged` returns.
 
   With `layer_decay` d, the updates of a layer are multiplied by d to the power of the
   number of layers between it and the last one (Clark et al. 2020, "ELECTRA", and
@@ -152,6 +161,9 @@ def make_optimizer(
   >>> updates['bias'].tolist()  # Nesterov: (1 + 0.9) x 0.5
   [-0.949999988079071, -0.949999988079071]
   """
+  by_layer = []
+  if optimizer.layer_decay < 1:
+    by_layer = [_scale_by_layer(optimizer.layer_decay, layers)]
   base = _Rule(
     name=optimizer.name,
     learning_rate=learning_rate,
@@ -160,17 +172,17 @@ def make_optimizer(
     nesterov=optimizer.nesterov,
     options=dict(optimizer.options),
     constructor=constructor,
+    schedule_free=optimizer.schedule_free,
+    before_average=tuple(by_layer) if optimizer.schedule_free else (),
   )
   parts = [optax.clip_by_global_norm(grad_clip)] if switched_on(grad_clip) else []
   named = {name: dict(group) for name, group in optimizer.groups.items()}
   groups_lib.check(named)
-  last = []
-  if optimizer.layer_decay < 1:
-    last = [_scale_by_layer(optimizer.layer_decay, layers)]
+  last = [] if optimizer.schedule_free else by_layer
   if not named and not freeze:
-    return optax.chain(*parts, *_single(base, decay_mask), *last)
+    return optax.chain(*parts, *_make(base, decay_mask), *last)
   transforms = {
-    _BASE: optax.chain(*_single(base, decay_mask)),
+    _BASE: optax.chain(*_make(base, decay_mask)),
     _FROZEN: optax.set_to_zero(),
   }
   peak = optimizer.learning_rate
@@ -220,6 +232,12 @@ def _group(
   total_steps: int,
 ) -> optax.GradientTransformation:
   """Returns the transformation of one group, or raises UserError."""
+  for end in ('until', 'stop'):
+    if base.schedule_free and end in group:
+      raise UserError(
+        f'config: optimizer.groups.{name}.{end} ends a learning rate that '
+        'optimizer.schedule_free wants constant: leave it out'
+      )
   changes: dict[str, Any] = {
     field: float(group[field])
     for field in ('weight_decay', 'momentum')
@@ -239,26 +257,40 @@ def _group(
   first = groups_lib.first_step(group, total_steps)
   if not first:
     return optax.chain(
-      *_single(dataclasses.replace(base, learning_rate=rate, **changes), mask)
+      *_make(dataclasses.replace(base, learning_rate=rate, **changes), mask)
     )
   # What is inside counts steps from its own first one.
   late = (lambda step: rate(first + step)) if callable(rate) else rate
   rule = dataclasses.replace(base, learning_rate=late, **changes)
-  inner = optax.chain(*_single(rule, mask))
+  inner = optax.chain(*_make(rule, mask))
   return optax.conditionally_mask(inner, lambda step: step >= first)
+
+
+def _make(rule: _Rule, decayed: Any) -> list[optax.GradientTransformation]:
+  """Returns what `_single` does, averaged where the rule says so."""
+  made = _single(rule, decayed)
+  if not rule.schedule_free:
+    return made
+  inner = optax.chain(*made, *rule.before_average)
+  return [schedule_free(inner, rule.learning_rate, _interpolation(rule))]
 
 
 def _single(rule: _Rule, decayed: Any) -> list[optax.GradientTransformation]:
   """Returns one optimiser and its weight decay, over the leaves that `decayed` says."""
+  name = rule.name
+  if rule.schedule_free and (rule.constructor is not None or name not in BASES):
+    raise UserError(
+      f'config: optimizer.schedule_free averages {", ".join(BASES)}, and optimizer.name '
+      f'is {quoted(name)}: take one of them, or set optimizer.schedule_free to False'
+    )
   if rule.constructor is not None:
     return [_own(rule, decayed)]
-  name = rule.name
   if name not in OPTIMIZERS:
     raise UserError(
       f'config: there is no optimizer.name {quoted(name)}{closest(name, OPTIMIZERS)} '
       f'(known: {", ".join(OPTIMIZERS)}, or file.py:function)'
     )
-  make = OPTIMIZERS[name]
+  make = BASES[name] if rule.schedule_free else OPTIMIZERS[name]
   takes = inspect.signature(make).parameters
   own = {'learning_rate', 'weight_decay', 'weight_decay_rate'}
   own |= {'mask', 'weight_decay_mask'}
@@ -280,7 +312,7 @@ def _single(rule: _Rule, decayed: Any) -> list[optax.GradientTransformation]:
     parts.append(optax.add_decayed_weights(rule.weight_decay, decayed))
   if name in _WITH_MOMENTUM:
     options['momentum'] = rule.momentum
-    if name == 'sgd' and not switched_on(rule.momentum):
+    if name == 'sgd' and (rule.schedule_free or not switched_on(rule.momentum)):
       options['momentum'] = None  # and no memory for it
     options['nesterov'] = rule.nesterov
   try:
@@ -290,6 +322,20 @@ def _single(rule: _Rule, decayed: Any) -> list[optax.GradientTransformation]:
       f'config: optimizer {name}: {" ".join(str(error).split())}'
     ) from error
   return parts
+
+
+def _interpolation(rule: _Rule) -> Any:
+  """Returns b1 of `schedule_free`, from where the optimiser has its momentum."""
+  if rule.name in _WITH_MOMENTUM:
+    where, value = 'optimizer.momentum', rule.momentum
+  else:
+    where, value = 'optimizer.options.b1', rule.options.get('b1', 0.9)
+  if not switched_on(value):
+    raise UserError(
+      f'config: optimizer.schedule_free wants {where} above 0, such as 0.9: it says how '
+      'near to the average of the weights the gradient is taken'
+    )
+  return value
 
 
 _SECTION = ('learning_rate', 'weight_decay', 'momentum', 'nesterov')

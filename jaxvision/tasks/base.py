@@ -29,6 +29,7 @@ from jaxvision.config.plan import RunPlan
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.data.order import seed_words
+from jaxvision.optim.schedule_free import averaged
 
 PyTree = Any
 Batch = dict[str, jax.Array]
@@ -65,10 +66,15 @@ class TrainState:
 
   @property
   def eval_variables(self) -> PyTree:
-    """The variables that evaluation and prediction use: the average where kept."""
+    """The variables that evaluation and prediction use: the average where kept.
+
+    That of a schedule-free optimiser is computed of its state, which holds what the
+    average lacks; `batch_stats` are then those of the parameters that train.
+    """
     if self.ema:
       return self.ema
-    return {'params': self.params, 'batch_stats': self.batch_stats}
+    params = averaged(self.opt_state, self.params)
+    return {'params': params, 'batch_stats': self.batch_stats}
 
 
 # They come from the config whenever a run starts, and are in no checkpoint.

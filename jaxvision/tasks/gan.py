@@ -35,6 +35,7 @@ _WITHOUT_MEANING = (
   ('data.mean', 'a GAN takes images in [-1, 1]'),
   ('optimizer.groups', 'each of the two networks has one optimiser'),
   ('optimizer.layer_decay', 'each of the two networks has one learning rate'),
+  ('optimizer.schedule_free', 'the generator is averaged by ema_decay'),
   ('optimizer.sam', 'neither network goes down a loss of its own alone'),
   ('loss', 'gan.loss says which game is played'),
   ('metrics', 'a GAN is measured by its samples'),

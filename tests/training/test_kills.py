@@ -48,11 +48,18 @@ def number():
 """
 STREAMING = 'data.pipeline=streaming'
 AVERAGED = ('lookahead.every=5', 'grad_accumulation=2', 'data.balanced=True')
+SCHEDULE_FREE = (
+  'optimizer.schedule_free=True',
+  'schedule.name=constant',
+  'schedule.warmup_steps=5',
+  'optimizer.sam=0.05',
+)
 RUNS = {
   'classification': DIGITS,
   'streaming': (*DIGITS, STREAMING),
   'workers': (*DIGITS, STREAMING, 'data.workers=1'),
   'averaged': (*DIGITS, *AVERAGED),
+  'schedule-free': (*DIGITS, *SCHEDULE_FREE),
   'multilabel': (*DIGITS, 'task=multilabel', 'data.name={data}:several'),
   'regression': (
     *DIGITS,
