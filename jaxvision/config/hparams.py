@@ -42,19 +42,36 @@ def hparams(config: ConfigDict) -> dict[str, np.float32]:
   if is_own(config.optimizer.name):
     fixed |= {'optimizer.weight_decay', 'optimizer.momentum'}
   if is_own(config.schedule.name):
-    fixed |= {'optimizer.learning_rate'}
+    fixed |= {'optimizer.learning_rate', *group_rates(config).values()}
   if not config.init.teacher:
     fixed |= {'distillation.weight', 'distillation.temperature'}
   if is_own(config.model.name):
     fixed |= set(_OF_MODELS)
+  rates = {'optimizer.learning_rate', *group_rates(config).values()}
   found = {}
   for path, value in walk(config):
     number = path in _OF_MODELS and isinstance(value, int | float)
-    if not (path in _TRACED or number) or path in fixed:
+    if not (path in _TRACED or path in rates or number) or path in fixed:
       continue
-    if path == 'optimizer.learning_rate' or switched_on(value):
+    if path in rates or switched_on(value):
       found[path] = np.float32(value)
   return found
+
+
+def group_rates(config: ConfigDict) -> dict[str, str]:
+  """Returns group of the optimiser -> path of its learning rate, where it has one.
+
+  >>> from jaxvision.config import base_config
+  >>> config = base_config()
+  >>> config.optimizer.groups.head = {'match': 'head/.*', 'learning_rate': 1.0}
+  >>> group_rates(config)
+  {'head': 'optimizer.groups.head.learning_rate'}
+  """
+  return {
+    name: f'optimizer.groups.{name}.learning_rate'
+    for name, group in config.optimizer.groups.items()
+    if isinstance(group.get('learning_rate'), int | float)
+  }
 
 
 def program_signature(config: ConfigDict) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -106,6 +106,7 @@ def make_optimizer(
   grad_clip: Any = 0.0,
   constructor: Callable[..., optax.GradientTransformation] | None = None,
   schedule: Callable[..., optax.Schedule] | None = None,
+  peaks: Mapping[str, Any] | None = None,
   freeze: Sequence[str] = (),
   params: Any = None,
   total_steps: int = 0,
@@ -143,6 +144,8 @@ def make_optimizer(
       these names, weight_decay, mask, momentum and nesterov as in the config.
     schedule: (peak, until, stop) -> the run's schedule with these, see `make_schedule`;
       for groups. None: their rates are constant.
+    peaks: group -> its peak learning rate, which may be traced, and under '' that of
+      groups that set none; where it is missing, that of the config.
     freeze: patterns of parameter paths.
     params: what will be trained, shapes are enough: to check groups and patterns.
     total_steps: of the run, for groups with `start`.
@@ -185,8 +188,10 @@ def make_optimizer(
     _BASE: optax.chain(*_make(base, decay_mask)),
     _FROZEN: optax.set_to_zero(),
   }
-  peak = optimizer.learning_rate
+  peaks = dict(peaks or {})
   for name, group in named.items():
+    own = group.get('learning_rate', peaks.get('', optimizer.learning_rate))
+    peak = peaks.get(name, own)
     transforms[name] = _group(name, group, base, peak, schedule, total_steps)
   patterns = {name: group['match'] for name, group in named.items()}
 
@@ -251,9 +256,9 @@ def _group(
   if 'options' in group:
     changes['options'] = dict(group['options'])
   mask = None if 'weight_decay' in group else decay_mask
-  rate = group.get('learning_rate', peak)
+  rate = peak
   if schedule is not None:
-    rate = schedule(rate, group.get('until', 1.0), group.get('stop', 1.0))
+    rate = schedule(peak, group.get('until', 1.0), group.get('stop', 1.0))
   first = groups_lib.first_step(group, total_steps)
   if not first:
     return optax.chain(

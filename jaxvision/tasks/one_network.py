@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxvision import models, optim
+from jaxvision.config.hparams import group_rates
 from jaxvision.config.limits import switched_on
 from jaxvision.data.augment import alternating_flips
 from jaxvision.errors import UserError
@@ -85,6 +86,11 @@ class OneNetworkTask(Task):
     section = config.optimizer
     peak = hparams.get('optimizer.learning_rate', section.learning_rate)
     rate = self._rate(peak)
+    peaks = {
+      group: hparams[path]
+      for group, path in group_rates(config).items()
+      if path in hparams
+    }
     return optim.make_optimizer(
       section,
       rate,
@@ -92,6 +98,7 @@ class OneNetworkTask(Task):
       momentum=hparams.get('optimizer.momentum'),
       grad_clip=hparams.get('grad_clip', config.grad_clip),
       schedule=self._rate,
+      peaks={'': peak, **peaks},
       freeze=config.freeze,
       params=self._abstract_params,
       total_steps=self.plan.total_steps,

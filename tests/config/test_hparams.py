@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxvision import config as config_lib
@@ -150,6 +151,32 @@ def test_every_schedule_takes_its_peak_as_a_traced_argument(name, digits_config)
 
   chex.assert_trees_all_close(rates(0.3), jax.jit(rates)(0.3), rtol=1e-6, atol=1e-9)
   assert float(rates(0.3).max()) == pytest.approx(0.3)
+
+
+def test_rates_of_groups_are_traced_arguments_too(digits_config, digits):
+  groups = {
+    'biases': {'match': '.*/bias', 'weight_decay': 0.1},  # at the run's rate
+    'head': {'match': 'head/kernel', 'learning_rate': 0.02},
+  }
+  one = _config(digits_config, optimizer__learning_rate=0.1)
+  one.optimizer.groups = groups
+  two = _config(one, optimizer__learning_rate=0.3)
+  two.optimizer.groups.head.learning_rate = 0.5
+  assert program_signature(one) == program_signature(two)
+  assert hparams(two)['optimizer.groups.head.learning_rate'] == np.float32(0.5)
+  task, other = (_task(config, digits) for config in (one, two))
+  params = {
+    layer: {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)} for layer in ('a', 'head')
+  }
+  grads = jax.tree.map(jnp.ones_like, params)
+
+  def updates(task, numbers):
+    rule = task.make_optimizer(numbers)
+    return rule.update(grads, rule.init(params), params)[0]
+
+  expected = updates(other, {})
+  found = jax.jit(lambda numbers: updates(task, numbers))(hparams(two))
+  chex.assert_trees_all_close(found, expected, rtol=1e-5)
 
 
 def test_hparam_of_zero_is_structural(digits_config):
