@@ -124,6 +124,13 @@ COMMANDS = {
       ),
     ),
   ),
+  'lr-find': Command(
+    'lr_find',
+    'Find a learning rate: train on a ramp of rates until the loss diverges, at most an '
+    'epoch. Writes lr_find.json and lr_find.png into the workdir, and keeps no run.',
+    'needed',
+    workdir=True,
+  ),
   'prepare': Command(
     'prepare',
     'Download and prepare TFDS sets, and decode them once.',
@@ -310,6 +317,18 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--json', action='store_true', help='print JSON')
 
 
+def _lr_find(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--min', type=float, default=1e-6, help='rate of the first step (default: 1e-6)'
+  )
+  parser.add_argument(
+    '--max', type=float, default=10.0, help='rate of the last step (default: 10)'
+  )
+  parser.add_argument(
+    '--steps', type=int, default=200, help='steps of the ramp (default: 200)'
+  )
+
+
 def _prepare(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('inputs', nargs='*', metavar='NAME', help='TFDS set')
   parser.add_argument('--cached', action='store_true', help='list the decoded sets')
@@ -333,6 +352,7 @@ _OPTIONS = {
   'explore': _explore,
   'export': _export,
   'benchmark': _benchmark,
+  'lr-find': _lr_find,
   'prepare': _prepare,
 }
 

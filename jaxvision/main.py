@@ -130,7 +130,7 @@ def _interrupted() -> int:
 
 
 # They take many steps; for the others a second start of Python would be for nothing.
-_WANT_HUGE_PAGES = ('train', 'sweep', 'benchmark')
+_WANT_HUGE_PAGES = ('train', 'sweep', 'benchmark', 'lr-find')
 _ONLY_PRINT = frozenset({'-h', '--help', '--help-config', '--version'})
 
 

@@ -24,6 +24,8 @@ from jaxvision.io import local_path, write_whole
 _REMEDY = 'delete it, and the train command writes it anew'
 # Written anew, it would be that of whatever the data are now.
 _RESTORE = 'restore it, or replace the run with --overwrite'
+# What `lr-find` may have written before there is a run.
+_BEFORE_A_RUN = ('lr_find.json', 'lr_find.png')
 
 _log = logging.getLogger('jaxvision')
 _told: set[Path] = set()  # files whose damaged lines were told of
@@ -112,7 +114,8 @@ class RunDirectory:
     if not self.config_file.exists():
       # A process killed at its very start leaves hidden files only.
       names = sorted(p.name for p in self.path.iterdir())
-      strangers = [name for name in names if not name.startswith('.')]
+      known = ('.', *_BEFORE_A_RUN)
+      strangers = [name for name in names if not name.startswith(known)]
       if strangers:
         raise UserError(
           f'workdir {self.path} is not empty and holds no run (it has {strangers[0]}), '
