@@ -34,6 +34,7 @@ _HOME = {
   'load_generator': 'jaxvision.inference.generator',
   'load_run': 'jaxvision.inference.loading',
   'sample': 'jaxvision.commands.sample',
+  'soup': 'jaxvision.commands.export',
   'sweep': 'jaxvision.commands.sweep',
   'train': 'jaxvision.commands.train',
   'Callback': 'jaxvision.training.callbacks',

@@ -36,7 +36,7 @@ class Command:
 
 # Options that are paths, and the commands whose arguments are.
 _PATHS = ('config', 'workdir', 'output', 'weights', 'sweep')
-_INPUTS_ARE_PATHS = ('predict', 'distance', 'compare')
+_INPUTS_ARE_PATHS = ('predict', 'distance', 'compare', 'export')
 
 
 def check_values(options: argparse.Namespace) -> None:

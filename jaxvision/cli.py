@@ -199,12 +199,22 @@ def _train(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _average(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--average',
+    type=int,
+    metavar='N',
+    help='take the mean of the weights of the last N checkpoints (checkpoint.keep)',
+  )
+
+
 def _eval(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--split',
     help='test, validation or train (default: test; for a GAN evaluation.reference)',
   )
   parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  _average(parser)
 
 
 def _predict(parser: argparse.ArgumentParser) -> None:
@@ -309,7 +319,14 @@ def _export(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--output', metavar='FILE', help='file (default: model.safetensors in the workdir)'
   )
+  parser.add_argument(
+    'inputs',
+    nargs='*',
+    metavar='WORKDIR',
+    help='runs of one model, whose weights are averaged, instead of --workdir',
+  )
   parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  _average(parser)
 
 
 def _benchmark(parser: argparse.ArgumentParser) -> None:

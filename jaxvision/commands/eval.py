@@ -17,6 +17,7 @@ from jaxvision.data.identity import table_of
 from jaxvision.data.info import DatasetInfo
 from jaxvision.data.splitting import WHOLE
 from jaxvision.errors import UserError
+from jaxvision.inference.loading import mean_of
 from jaxvision.training import pretrained, runtime, segments
 from jaxvision.training.evaluation import (
   SplitEvaluator,
@@ -54,7 +55,9 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   if config is not None:
     # With a config file the overrides named the run; they hold for its data as well.
     overrides = tuple(o for o in overrides if o.startswith(_OVERRIDABLE))
-  evaluate(workdir, options.split, options.checkpoint, overrides)
+  evaluate(
+    workdir, options.split, options.checkpoint, overrides, average=options.average
+  )
   return 0
 
 
@@ -65,6 +68,7 @@ def evaluate(
   overrides: tuple[str, ...] = (),
   quiet: bool = False,
   data: Any = None,
+  average: int | None = None,
 ) -> dict[str, Any]:
   """Evaluates a run on a split of its data, or on other data, and writes a report.
 
@@ -82,10 +86,12 @@ def evaluate(
       'evaluation.features=WORKDIR' and the like: what measures it.
     quiet: print nothing.
     data: a `Dataset` or arrays, of a run that was trained on some, or to measure on.
+    average: evaluate the mean of the weights of this many last checkpoints, see
+      `load_run`.
 
   Returns:
     {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'} or the measures of
-    another task; of a GAN {'step'} and what summary.json says of the samples, which is
+    another task; with `average` {'averaged'}, the steps; of a GAN {'step'} and what summary.json says of the samples, which is
     brought up to date there for the last checkpoint of a finished run.
 
   Raises:
@@ -109,7 +115,12 @@ def evaluate(
     changed, trained_on, parts=parts, mesh=make_mesh(), directory=directory
   )
   run.task.prepare_evaluation()
-  state, step = run.restore(checkpoint)
+  averaged: tuple[int, ...] = ()
+  if average is None:
+    state, step = run.restore(checkpoint)
+  else:
+    state, averaged = run.restore_average(average, checkpoint)
+    step = averaged[-1]
   evaluator = run.task.evaluator(run, dataset, dataset, state)
   final = evaluator.final(state, split)
   summary = directory.summary()
@@ -119,10 +130,13 @@ def evaluate(
     step=None if last else step,
     data=None if own else dataset,
     settings=settings,
+    averaged=averaged,
   )
   if summary and not unlike.name:
     summary = evaluator.updated_summary(summary, final)
-  say(f'{final.line}; checkpoint of step {step}')
+  say(
+    f'{final.line}; {mean_of(averaged) if averaged else f"checkpoint of step {step}"}'
+  )
   evaluated = what_was_evaluated(
     run,
     dataset,
@@ -137,7 +151,8 @@ def evaluate(
   for note in evaluated['notes']:
     say(note)
   say(f'report: {page}')
-  return {**final.result, 'step': step}
+  result = {**final.result, 'step': step}
+  return {**result, 'averaged': list(averaged)} if averaged else result
 
 
 def _find_data(
@@ -237,12 +252,14 @@ class Unlike:
     step: of another checkpoint than the last, or None.
     data: other data, or None.
     settings: other fields of the config that bear on the result: path -> value.
+    averaged: steps of the checkpoints whose mean it is, or ().
   """
 
   split: str
   step: int | None
   data: Dataset | None
   settings: Mapping[str, Any]
+  averaged: tuple[int, ...] = ()
 
   @property
   def name(self) -> str:
@@ -253,6 +270,7 @@ class Unlike:
       words += [Path(place or self.data.name).name, self.data.fingerprint[:8]]
     words += [self.split] if self.split else []
     words += [f'step-{self.step}'] if self.step is not None else []
+    words += [f'average-{len(self.averaged)}'] if self.averaged else []
     for path, value in self.settings.items():
       words += [f'{path.rpartition(".")[2]}-{value}']
     return re.sub(r'[^\w.=-]+', '-', '-'.join(words))[:120]
@@ -288,6 +306,10 @@ class Unlike:
       notes += [
         f'Measured at the checkpoint of step {self.step:,} of {total_steps:,}, not the '
         'last of the run.'
+      ]
+    if self.averaged:
+      notes += [
+        f'Measured with the {mean_of(self.averaged)}, parameters and running statistics.'
       ]
     if self.settings:
       fields = ', '.join(f'{path}={value}' for path, value in self.settings.items())

@@ -1,5 +1,7 @@
 """From a run directory to a run that predicts or draws."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,15 @@ from jaxvision.errors import UserError
 from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
 
+_log = logging.getLogger('jaxvision')
+
 
 def load_run(
-  workdir: str | Path, checkpoint: str | int = 'last', mesh: Mesh | None = None
+  workdir: str | Path,
+  checkpoint: str | int = 'last',
+  mesh: Mesh | None = None,
+  *,
+  average: int | None = None,
 ) -> Any:
   """Returns the run in a directory: ready to predict, or to draw if it is a GAN.
 
@@ -19,6 +27,8 @@ def load_run(
     workdir: of a training run.
     checkpoint: 'last', 'best' (by the measure that the task is ranked by), or a step.
     mesh: where the weights go; None: the first device.
+    average: take the mean of the weights of this many last checkpoints (`checkpoint.keep`
+      says how many there are), see `Run.restore_average`; None: those of `checkpoint`.
 
   Returns:
     What the task of the run makes of it: a `Predictor`, a `GeneratorRun`, or what
@@ -26,12 +36,26 @@ def load_run(
 
   Raises:
     UserError: no run, no whole checkpoint, no such checkpoint, or one whose weights
-      are NaN or infinite.
+      are NaN or infinite; fewer checkpoints than to average, or both arguments.
   """
   directory = RunDirectory(workdir)
   run = open_run(directory, mesh)
-  state, step = run.restore(checkpoint)
+  if average is None:
+    state, step = run.restore(checkpoint)
+  else:
+    state, steps = run.restore_average(average, checkpoint)
+    _log.info('%s: %s', directory.path, mean_of(steps))
+    step = steps[-1]
   return run.task.load(state, step, str(directory.path))
+
+
+def mean_of(steps: Sequence[int]) -> str:
+  """Returns in words which checkpoints were averaged.
+
+  >>> mean_of([30, 45, 60])
+  'mean of the checkpoints of steps 30, 45, 60'
+  """
+  return f'mean of the checkpoints of steps {", ".join(map(str, steps))}'
 
 
 def load_run_that(

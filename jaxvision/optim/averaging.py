@@ -1,5 +1,6 @@
-"""Averages of the weights over the steps."""
+"""Averages of the weights over the steps, and of those of several checkpoints."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -44,3 +45,31 @@ def update_lookahead(
   )
   over = pull | (step == total)
   return slow, jax.tree.map(lambda s, f: jnp.where(over, s, f), slow, fast)
+
+
+def mean(trees: Iterable[PyTree]) -> PyTree:
+  """Returns the mean of trees, leaf by leaf; they are taken one after the other.
+
+  Args:
+    trees: alike, one at least. Of leaves that are not of floats, such as counters, the
+      last one's is returned.
+
+  >>> mean([{'a': jnp.array([1.0])}, {'a': jnp.array([4.0])}])['a'].tolist()
+  [2.5]
+  """
+
+  def is_float(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+  total, count = None, 0
+  for tree in trees:
+    count += 1
+    if total is None:
+      total = tree
+      continue
+    total = jax.tree.map(
+      lambda old, new: old + new if is_float(new) else new, total, tree
+    )
+  return jax.tree.map(
+    lambda leaf: (leaf / count).astype(leaf.dtype) if is_float(leaf) else leaf, total
+  )

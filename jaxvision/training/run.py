@@ -31,6 +31,7 @@ from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import Dataset, Source
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
+from jaxvision.optim.averaging import mean
 from jaxvision.tasks.base import (
   Parts,
   PyTree,
@@ -237,6 +238,60 @@ class Run:
     where = f'{directory.path}: checkpoint of step {record["step"]}'
     _check_finite(tree['state'], where)
     return self.from_checkpoint(tree), record['step']
+
+  def restore_average(
+    self, count: int, which: str | int = 'last'
+  ) -> tuple[PyTree, tuple[int, ...]]:
+    """Returns the state of the last checkpoint, evaluated by the mean of the last few.
+
+    The mean is that of the variables that evaluation uses, parameters and running
+    statistics alike, such as timm's avg_checkpoints takes of files. It is in the `ema` of
+    the state, and so in its `eval_variables`.
+
+    Args:
+      count: of checkpoints.
+      which: 'last': those that are averaged are the newest.
+
+    Returns:
+      (state, the steps of the checkpoints, oldest first).
+
+    Raises:
+      UserError: there are fewer, or as `restore` of each.
+    """
+    directory = self.directory
+    assert directory, 'a run without a directory has no checkpoints'
+    if which != 'last':
+      raise UserError(
+        f'{directory.path}: the average is of the last checkpoints, and checkpoint '
+        f'"{which}" is one: ask for one of the two'
+      )
+    if count < 1:
+      raise UserError(
+        f'{directory.path}: an average is of 1 checkpoint or more, not {count}'
+      )
+    checkpoints = Checkpoints(
+      directory.checkpoints, best=self.task.best, read_only=True
+    )
+    steps = checkpoints.steps()
+    checkpoints.close()
+    if steps and count > len(steps):
+      raise UserError(
+        f'{directory.path} has no {count} checkpoints to average, only {len(steps)}, of '
+        f'step {", ".join(map(str, steps))}: average fewer, or train with a larger '
+        'checkpoint.keep'
+      )
+    state, _ = self.restore(steps[-1] if steps else 'last')
+    if not (hasattr(state, 'ema') and hasattr(state, 'eval_variables')):
+      raise UserError(
+        f'{directory.path}: the state of task {self.config.task} has no eval_variables '
+        'and ema, which an average takes and becomes'
+      )
+    averaged = tuple(steps[-count:])
+    variables = (
+      (state if step == averaged[-1] else self.restore(step)[0]).eval_variables
+      for step in averaged
+    )
+    return state.replace(ema=mean(variables)), averaged
 
   # Its steps.
 

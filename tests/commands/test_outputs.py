@@ -32,9 +32,10 @@ def trained(monkeypatch, digits_config):
   run = SimpleNamespace(
     config=digits_config,
     info=DatasetInfo.of(dataset),
+    input_shape=(8, 8, 1),
     state=SimpleNamespace(eval_variables={'params': {'kernel': np.ones((2, 2))}}),
   )
-  monkeypatch.setattr(export_command, 'load_run', lambda *_: run)
+  monkeypatch.setattr(export_command, 'load_run', lambda *_, **__: run)
 
 
 def _sample(output):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvision.optim.averaging import update_ema, update_lookahead
+from jaxvision.optim.averaging import mean, update_ema, update_lookahead
 
 
 def test_ema_matches_its_definition():
@@ -33,3 +33,13 @@ def test_lookahead_matches_a_loop():
     )
     np.testing.assert_allclose(ours[0], slow, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(ours[1], fast, rtol=1e-4, atol=1e-6)
+
+
+def test_mean_matches_numpy_and_leaves_counters_alone():
+  rng = np.random.default_rng(0)
+  values = rng.normal(size=(5, 3, 2)).astype(np.float32)
+  trees = ({'w': value, 'count': np.int32(i)} for i, value in enumerate(values))
+  found = mean(trees)
+  np.testing.assert_allclose(found['w'], values.mean(0), rtol=1e-5, atol=1e-7)
+  assert found['w'].dtype == np.float32
+  assert found['count'] == 4
