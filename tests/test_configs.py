@@ -102,9 +102,8 @@ def test_every_phase_of_a_config_fits_its_state(path):
     assert first < plan.total_steps
     after, _ = jax.eval_shape(train_step, state, batch, jax.random.key(0))
     chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
-  assert len(task.phases()) == 1 + any(
-    'start' in g for g in config.optimizer.groups.values()
-  )
+  late = any('start' in g for g in config.optimizer.groups.values())
+  assert len(task.phases()) == 1 + late + len(config.resize.progressive)
 
 
 @pytest.mark.parametrize(
