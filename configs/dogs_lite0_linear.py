@@ -8,6 +8,9 @@ as well. The weights, 19 MB, come out of a package: nothing is downloaded when a
 Nothing but the head trains, and nothing is augmented, so the features of each image are
 computed once, and the training itself takes seconds. These photographs come out of ImageNet,
 and so do the weights: say so beside any number.
+
+Measured on ten breeds, 500 test images: 92.80, 92.00 and 92.00 % (seeds 0 to 2) on one core
+of an AMD EPYC.
 """
 
 from jaxvision.config import base_config
