@@ -39,13 +39,16 @@ ROWS = (
   ('dogs_lite0_linear', 'C16', ''),
   ('dogs_lite0_finetune', 'C16', ''),
 )
-# The same of the GANs.
+# The same of what draws images.
 GAN_ROWS = (
   ('digits_dcgan', 'first GAN', ''),
   ('mnist_dcgan', 'G1', 'coherent digits'),
   ('cifar100_dcgan', 'G2', 'FID 66.49'),
   ('cifar100_dcgan_plus', 'G2', ''),
   ('cifar10_dcgan', 'G3', 'FID 48.3'),
+  ('digits_flow', 'first flow', ''),
+  ('cifar100_flow', 'G2', ''),
+  ('cifar10_flow', 'G3', ''),
 )
 
 
@@ -84,7 +87,7 @@ def row(name: str, target: str, reported: str, runs: list[dict[str, Any]]) -> st
 
 
 def gan_row(name: str, target: str, reported: str, runs: list[dict[str, Any]]) -> str:
-  """Returns one line of the table of GANs; what was not measured is blank."""
+  """Returns one line of the table of GANs and flows; what was not measured is blank."""
   if not runs:
     return f'| `{name}` | {target} | {reported} | | | | | | |'
 
@@ -107,7 +110,8 @@ def gan_row(name: str, target: str, reported: str, runs: list[dict[str, Any]]) -
   confidence = mean('class_confidence', '.3f')
   hardware = ', '.join(sorted({run['device_kind'] for run in runs}))
   wall = minutes(statistics.mean(run['seconds_total'] for run in runs))
-  params = f'{runs[0]["generator_params"]:,} + {runs[0]["discriminator_params"]:,}'
+  keys = ('params', 'generator_params', 'discriminator_params')
+  params = ' + '.join(f'{runs[0][key]:,}' for key in keys if key in runs[0])
   return (
     f'| `{name}` | {target} | {reported} | {distance} | {confidence} | {worst} | '
     f'{len(runs)} | {params} | {hardware}, {wall} |'
@@ -128,7 +132,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def gan_table(results: dict[str, list[dict[str, Any]]]) -> str:
-  """Returns the table of the GANs as Markdown."""
+  """Returns the table of the GANs and flows as Markdown."""
   lines = [
     '| config | row | reported | distance | confidence | classes off uniform, at most | '
     'seeds | parameters | hardware, wall time |',

@@ -25,7 +25,6 @@ from typing import Any
 
 from jaxvision import config as config_lib
 from jaxvision.commands.runner import Trial, run_trials
-from jaxvision.commands.summary import flops_per_image
 from jaxvision.errors import TrainingDiverged, UserError, closest
 from jaxvision.io import write_whole
 from jaxvision.main import with_huge_pages
@@ -278,7 +277,7 @@ def _variant(run: StudyTrial) -> dict[str, Any]:
     'label': run.variant.label,
     'config_name': run.variant.config,
     'overrides': [_portable_override(text) for text in run.variant.overrides],
-    'flops': flops_per_image(open_run(run.directory)),
+    'flops': open_run(run.directory).task.flops_per_image,
     'config': {
       path: _portable(value)
       for path, value in config_lib.walk(run.config)

@@ -27,6 +27,8 @@ lists every field.
 
 # The default workdir, in which the command looks for a run, is named after the config.
 _RUN = ('name',)
+# How a flow draws, which may change after training.
+_DRAWING = ('flow.sampler', 'flow.steps', 'flow.guidance')
 _NETWORK = (
   'task',
   'seed',
@@ -36,6 +38,7 @@ _NETWORK = (
   'augment.',
   'model.',
   'gan.',
+  'flow.',
 )
 # What `eval` reads where it evaluates weights that come from elsewhere.
 _WEIGHTS = (
@@ -63,7 +66,7 @@ COMMANDS = {
     '--config.init.pretrained=SOURCE, evaluate weights as they are.',
     workdir=True,
     overrides=True,
-    reads=(*_RUN, 'data.', 'eval_batch_size', 'evaluation.'),
+    reads=(*_RUN, 'data.', 'eval_batch_size', 'evaluation.', *_DRAWING),
   ),
   'predict': Command(
     'predict',
@@ -72,7 +75,11 @@ COMMANDS = {
     reads=_RUN,
   ),
   'sample': Command(
-    'sample', 'Draw images with the generator of a GAN.', workdir=True, reads=_RUN
+    'sample',
+    'Draw images with a GAN or a flow.',
+    workdir=True,
+    overrides=True,
+    reads=(*_RUN, *_DRAWING),
   ),
   'distance': Command(
     'distance',
@@ -99,7 +106,7 @@ COMMANDS = {
   'export': Command(
     'export',
     "Write the weights of a run as safetensors, ResNets in PyTorch's names; of a GAN its "
-    'generator.',
+    'generator, of a flow also how it draws.',
     workdir=True,
     reads=_RUN,
   ),
@@ -211,7 +218,8 @@ def _average(parser: argparse.ArgumentParser) -> None:
 def _eval(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--split',
-    help='test, validation or train (default: test; for a GAN evaluation.reference)',
+    help='test, validation or train (default: test; for a GAN or a flow '
+    'evaluation.reference)',
   )
   parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
   _average(parser)
@@ -230,7 +238,7 @@ def _sample(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--weights',
     metavar='FILE',
-    help='a generator that `export` wrote, instead of a run',
+    help='a GAN or a flow that `export` wrote, instead of a run',
   )
   parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
   parser.add_argument(
@@ -247,7 +255,7 @@ def _sample(parser: argparse.ArgumentParser) -> None:
     '--class',
     dest='label',
     metavar='CLASS',
-    help='class to draw, by name or number, where the GAN is conditional',
+    help='class to draw, by name or number, where the model is conditional',
   )
   parser.add_argument(
     '--interpolate',

@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxvision.reports import html
 from jaxvision.reports.comparison.groups import FinishedRun
-from jaxvision.reports.gan.report import SampleClasses, write_generation_report
 from jaxvision.reports.run import report
+from jaxvision.reports.samples import training
+from jaxvision.reports.samples.report import SampleClasses, write_generation_report
 
 
 class Page(HTMLParser):
@@ -203,7 +204,10 @@ def write_gan_report(directory, **changes):
     'class_names': [str(i) for i in range(10)],
     'notes': [],
   }
-  return write_generation_report(directory, **{**arguments, **changes})
+  arguments |= changes
+  said = training.of_gan(arguments['summary'], 'bce', arguments['history'])
+  arguments.setdefault('training', said)
+  return write_generation_report(directory, **arguments)
 
 
 def finished_run(name='a', seed=0, accuracy=0.9, fields=None, **summary):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxvision import config as config_lib
-from jaxvision.commands.summary import flops_per_image
 from jaxvision.errors import UserError
 from jaxvision.io import local_path, output_directory, writing
 from jaxvision.reports.comparison import groups
@@ -89,6 +88,6 @@ def _extended(directory: RunDirectory) -> dict[str, Any]:
 def _flops(directory: RunDirectory) -> int | None:
   """Returns the FLOPs of a run's model, None where its parts are gone."""
   try:
-    return flops_per_image(open_run(directory))
+    return open_run(directory).task.flops_per_image
   except UserError:
     return None

@@ -32,8 +32,16 @@ from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.summary import describe_data
 
-# What may be overridden: where the data are, and how a trained run is measured.
-_OVERRIDABLE = ('data.', 'eval_batch_size', 'evaluation.')
+# What may be overridden: where the data are, how a trained run is measured, and how it
+# draws.
+_OVERRIDABLE = (
+  'data.',
+  'eval_batch_size',
+  'evaluation.',
+  'flow.sampler',
+  'flow.steps',
+  'flow.guidance',
+)
 _PLACE = ('name', 'root', 'dir')  # fields of `data` that say where data are
 # What cannot change a measure, or is told as other data.
 _NEUTRAL = {
@@ -79,11 +87,12 @@ def evaluate(
 
   Args:
     workdir: of a training run.
-    split: 'test', 'validation' or 'train'. None: 'test'; of a GAN
+    split: 'test', 'validation' or 'train'. None: 'test'; of a run that draws images
       `evaluation.reference`.
     checkpoint: 'last', 'best', or a step.
-    overrides: 'data.dir=DIR' and the like: where the data are now; of a GAN also
-      'evaluation.features=WORKDIR' and the like: what measures it.
+    overrides: 'data.dir=DIR' and the like: where the data are now; of a run that draws
+      images also 'evaluation.features=WORKDIR' and the like: what measures it, and
+      'flow.steps=50' and the like: how it draws.
     quiet: print nothing.
     data: a `Dataset` or arrays, of a run that was trained on some, or to measure on.
     average: evaluate the mean of the weights of this many last checkpoints, see
@@ -91,8 +100,9 @@ def evaluate(
 
   Returns:
     {'split', 'step', 'examples', 'loss', 'accuracy', 'accuracy_top5'} or the measures of
-    another task; with `average` {'averaged'}, the steps; of a GAN {'step'} and what summary.json says of the samples, which is
-    brought up to date there for the last checkpoint of a finished run.
+    another task; with `average` {'averaged'}, the steps; of one that draws {'step'} and
+    what summary.json says of the samples, which is brought up to date there for the last
+    checkpoint of a finished run.
 
   Raises:
     UserError: no run, no checkpoint, no such split; the data are not there, are no longer
@@ -359,7 +369,8 @@ def _overridden(
   if refused:
     raise UserError(
       f'eval cannot change training settings of {directory.path}: only data.*, '
-      f'eval_batch_size and evaluation.* may be overridden ({refused[0]})'
+      'eval_batch_size, evaluation.* and flow.sampler, steps and guidance may be '
+      f'overridden ({refused[0]})'
     )
   return changed
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from jaxvision import models
 from jaxvision import weights as weights_lib
 from jaxvision.commands.workdir import workdir_of
 from jaxvision.errors import UserError
@@ -39,8 +40,9 @@ def export(
   ResNets and EfficientNets have the names and layouts of torchvision, or of timm where
   torchvision has no such network, and load there with `load_state_dict`; other models have
   ours. The metadata hold what the weights ask of
-  images: normalisation, size, crop, class names. Of a GAN it is the generator, averaged
-  where the run averages it, which `jaxvision sample --weights=FILE` draws with.
+  images: normalisation, size, crop, class names. Of a GAN it is the generator, of a flow its
+  network and how it draws, averaged where the run averages them, which
+  `jaxvision sample --weights=FILE` draws with.
 
   Args:
     workdir: of a training run.
@@ -64,12 +66,14 @@ def export(
 
 def _save(path: Path, run: Any, variables: Any) -> None:
   fields = dict(run.config.model)
+  name = fields.pop('name')
   weights_lib.save(
     path,
     variables,
     pretrained.preprocessing_of(run.info, run.input_shape),
-    fields.pop('name'),
-    fields if hasattr(run, 'generator') else None,
+    name,
+    fields if name in models.TASK_OF else None,
+    dict(run.config.flow) if name in models.FLOWS else None,
   )
 
 

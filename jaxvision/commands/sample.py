@@ -1,10 +1,13 @@
-"""`jaxvision sample`: images drawn with a generator."""
+"""`jaxvision sample`: images drawn with a generative model."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxvision import config as config_lib
 from jaxvision.commands.workdir import workdir_of
 from jaxvision.errors import UserError
 from jaxvision.inference.generator import GeneratorRun, load_generator
@@ -18,6 +21,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   if options.workdir or config is not None:
     workdir = workdir_of(options, config)
   run = generator(workdir, options.weights, options.checkpoint)
+  run = run.with_settings(_settings(options.overrides))
   paths = sample(
     run,
     options.output or ('samples' if options.files else 'samples.png'),
@@ -33,12 +37,19 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   return 0
 
 
+def _settings(overrides: Sequence[str]) -> dict[str, Any]:
+  """Returns the fields of the section `flow` that overrides set, checked."""
+  section = config_lib.override(config_lib.base_config(), overrides).flow
+  named = {override.partition('=')[0].strip() for override in overrides}
+  return {name: value for name, value in section.items() if f'flow.{name}' in named}
+
+
 def generator(
   workdir: str | Path | None = None,
   weights: str | Path | None = None,
   checkpoint: str | int = 'last',
 ) -> GeneratorRun:
-  """Returns the generator of a run, or out of a file that `export` wrote of one.
+  """Returns what draws in a run, or in a file that `export` wrote of one.
 
   Raises:
     UserError: neither or both are given, or there is no generator.
@@ -64,7 +75,7 @@ def sample(
   """Draws images and writes them as PNG.
 
   Args:
-    run: the generator.
+    run: what draws.
     output: the file of the grid; with `single` the directory of the files.
     count: images, where `rows` is 0.
     seed: of the noise.

@@ -43,9 +43,3 @@ def describe(run: Run) -> str:
     f'of {plan.images_per_step} images; {config.optimizer.name}, {config.dtype}\n'
     f'config.model: {name}; fields: {settings or "none"}'
   )
-
-
-def flops_per_image(run: Run) -> int | None:
-  """Returns the FLOPs of one image forward, of one sample of a GAN; None if unknown."""
-  tables = run.task.summaries()
-  return tables[0].flops if tables else None

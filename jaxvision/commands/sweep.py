@@ -11,7 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
-from jaxvision import data
+from jaxvision import data, tasks
 from jaxvision.commands.optuna_study import Study, StudyTrial, sqlite_url, studies
 from jaxvision.commands.runner import Programs
 from jaxvision.commands.sweep_directory import SweepDirectory
@@ -193,7 +193,8 @@ class _SweepRunner:
     config, share = self.config, self.sweep.validation
     if config.data.train_fraction < 1 or 'data.train_fraction' in self.sweep.space:
       return
-    if share and config.task != 'gan':
+    task = tasks.find(config.task, resolve_parts(config).task)
+    if share and task.holds_out:
       config.data.train_fraction = 1 - share
       self._say(
         f'measured on {share:.0%} of the training images, held out '

@@ -128,7 +128,7 @@ EVALUATION_FIELDS: dict[str, Any] = {
   ),
   'features': Field(
     '',
-    'Feature extractor for the measures of a GAN: inception (its weights are '
+    'Feature extractor for the measures of samples: inception (its weights are '
     'downloaded), the file of these weights, or the workdir of a classifier; empty: '
     'none.',
     free=True,
@@ -148,7 +148,7 @@ EVALUATION_FIELDS: dict[str, Any] = {
   ),
   'samples_while_training': Field(
     2_000,
-    'Images generated for the measures while a GAN trains; 0: none.',
+    'Images generated for the measures while a run trains; 0: none.',
     free=True,
     valid=lambda v: v == 0 or 2 <= v <= 100_000_000,
     limits='0, or at least 2 and at most 100,000,000',
@@ -162,7 +162,7 @@ EVALUATION_FIELDS: dict[str, Any] = {
   ),
   'classifier': Field(
     '',
-    'Workdir of a classifier of the classes that a GAN draws; empty: that of '
+    'Workdir of a classifier of the classes that samples show; empty: that of '
     'evaluation.features, if it is one.',
     free=True,
     path=True,

@@ -36,8 +36,8 @@ FIELDS: dict[str, Any] = {
   ),
   'task': Field(
     'classification',
-    'What is trained: classification, multilabel, regression or gan, or a class of your '
-    'own, package.module:Task.',
+    'What is trained: classification, multilabel, regression, gan or flow_matching, or a '
+    'class of your own, package.module:Task.',
   ),
   'directory': Field(
     '',
@@ -126,6 +126,37 @@ FIELDS: dict[str, Any] = {
       'Augmentation of the images that the discriminator sees, real and generated '
       '(DiffAugment): color, translation, cutout.',
       **all_strings(),
+    ),
+  },
+  'flow': {
+    'time': Field(
+      'logit_normal',
+      'Distribution of the times that are trained on, from 0, only noise, to 1, only the '
+      'image: uniform, or logit_normal, the sigmoid of a standard normal number, which '
+      'prefers the middle.',
+      **one_of('uniform', 'logit_normal'),
+    ),
+    'label_dropout': Field(
+      0.1,
+      'Chance that a training image is shown without its class, where the model is '
+      'conditional; flow.guidance needs some.',
+      **between(0, 1, open_end=True),
+    ),
+    'sampler': Field(
+      'midpoint',
+      'Solver that goes from noise to images: euler, with one evaluation of the network a '
+      'step, heun or midpoint, with two.',
+      **one_of('euler', 'heun', 'midpoint'),
+    ),
+    'steps': Field(
+      20, 'Steps of the solver from noise to images.', **at_least(1, 1000)
+    ),
+    'guidance': Field(
+      1.0,
+      'How far the class moves the velocity away from that of any class; 1: that of the '
+      'class alone, 0: that of any class; above 1 samples look more like their class and '
+      'are less varied.',
+      **at_least(0, 100),
     ),
   },
   'lookahead': {

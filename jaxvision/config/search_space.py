@@ -140,7 +140,8 @@ class Sweep:
       which tries every combination once.
     trials: how many, those that failed or were pruned included; of a grid all, unless
       this is fewer. 0: of a grid all, else 20.
-    measure: of an evaluation, such as accuracy or loss; empty: accuracy, and of a GAN fd.
+    measure: of an evaluation, such as accuracy or loss; empty: what the task is
+      ranked by, such as accuracy, or fd of a GAN.
     pruner: what stops bad trials early: median (of the trials before it at the same step),
       halving (ASHA), hyperband, none.
     patience: evaluations of a trial before it may be pruned.

@@ -1,6 +1,8 @@
-"""A trained generator, out of a run or out of a file, ready to draw."""
+"""A trained generative model, out of a run or out of a file, ready to draw."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,15 @@ from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.sampler import Drawing, Generator, Sampler, make_generator
 from jaxvision.training.step import Compiler
-from jaxvision.weights import Weights
 
 
 @dataclasses.dataclass(repr=False)
 class GeneratorRun:
-  """A generator with its weights.
+  """A generative model with its weights.
 
   Attributes:
-    generator: what draws.
-    variables: its weights.
+    model: a GAN or a flow.
+    variables: the weights of what draws.
     class_names: of what it was trained on; to choose by where it is conditional.
     origin: where it comes from.
     config: of the run; None out of a file.
@@ -36,7 +37,7 @@ class GeneratorRun:
     workdir: of the run; None out of a file.
   """
 
-  generator: Generator
+  model: models.GenerativeModel
   variables: Any
   class_names: tuple[str, ...]
   origin: str
@@ -51,6 +52,23 @@ class GeneratorRun:
     """The shape (H, W, C) of the images that it draws, of a run."""
     assert self.info, 'a generator out of a file'
     return self.info.image_shape
+
+  @functools.cached_property
+  def generator(self) -> Generator:
+    """What draws, compiled by nobody yet."""
+    return make_generator(self.model)
+
+  def with_settings(self, settings: Mapping[str, Any]) -> 'GeneratorRun':
+    """Returns the same weights, drawing by other numbers.
+
+    Args:
+      settings: fields of the config's section `flow`, such as {'steps': 50}; {} changes
+        nothing.
+
+    Raises:
+      UserError: the model cannot draw so, as a GAN by any of them.
+    """
+    return dataclasses.replace(self, model=self.model.with_settings(settings))
 
   def sample(
     self,
@@ -134,31 +152,27 @@ class GeneratorRun:
 
 
 def load_generator(path: str | Path) -> GeneratorRun:
-  """Returns the generator in a file that `jaxvision export` wrote.
+  """Returns the GAN or flow in a file that `jaxvision export` wrote.
 
   Raises:
     UserError: no such file, or one of something else.
   """
   runtime.check_environment()
   found = weights_lib.read(str(path))
-  if found.model not in models.GANS:
+  if found.model not in models.TASK_OF:
     raise UserError(
-      f'{path}: holds no generator: give a file that `jaxvision export` wrote of a GAN'
+      f'{path}: holds no generator: give a file that `jaxvision export` wrote of a run '
+      'that draws images'
     )
   facts, fields = found.preprocessing, dict(found.fields or {})
   names = facts.class_names or ()
   shape = (facts.image_size or 0, facts.image_size or 0, facts.channels or 0)
   try:
-    gan = models.create_gan(found.model, shape, max(1, len(names)), **fields)
+    model = models.create_generative(
+      found.model, shape, found.flow, str(path), max(1, len(names)), **fields
+    )
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
-  return GeneratorRun(
-    make_generator(gan, len(names)), _fit(found, gan), names, str(path)
-  )
-
-
-def _fit(found: Weights, gan: models.GAN) -> Any:
-  noise = jax.ShapeDtypeStruct((1, gan.latent), np.float32)
-  labels = jax.ShapeDtypeStruct((1,), np.int32) if gan.conditional else None
-  variables = jax.eval_shape(gan.generator.init, jax.random.key(0), noise, labels)
-  return weights_lib.load(found, variables).variables
+  variables = jax.eval_shape(model.init, jax.random.key(0))
+  loaded = weights_lib.load(found, variables).variables
+  return GeneratorRun(model, loaded, names, str(path))

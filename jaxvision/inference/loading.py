@@ -21,7 +21,7 @@ def load_run(
   *,
   average: int | None = None,
 ) -> Any:
-  """Returns the run in a directory: ready to predict, or to draw if it is a GAN.
+  """Returns the run in a directory: ready to predict, or to draw.
 
   Args:
     workdir: of a training run.

@@ -11,7 +11,8 @@ in an image it sees a class. Most are cut before their classifier by two methods
 `model.apply(variables, images, method='features')`; in plain ones `features` is the field
 of the channels.
 
-`create_gan` makes the two networks of a GAN from a table of their own, `GANS`.
+`create_gan` makes the two networks of a GAN and `create_flow` a flow, each from a table of
+its own, `GANS` and `FLOWS`.
 
 >>> import jax, jax.numpy as jnp
 >>> model = create('small_filters_cnn', num_classes=100, activation='swish')
@@ -49,20 +50,39 @@ from jaxvision.models.checking import (
   look_up,
 )
 from jaxvision.models.features_and_logits import features_and_logits
-from jaxvision.models.generative import GAN, GANS, create_gan, gan_fields
+from jaxvision.models.flow import Flow
+from jaxvision.models.generative import (
+  FLOWS,
+  GAN,
+  GANS,
+  TASK_OF,
+  GenerativeModel,
+  create_flow,
+  create_gan,
+  create_generative,
+  flow_fields,
+  gan_fields,
+)
 from jaxvision.models.grad_cam import grad_cam
 from jaxvision.models.order import layer_order
 
 __all__ = [
   'DTYPES',
+  'FLOWS',
   'GAN',
   'GANS',
   'MODELS',
+  'TASK_OF',
+  'Flow',
+  'GenerativeModel',
   'create',
+  'create_flow',
   'create_gan',
+  'create_generative',
   'defaults',
   'features_and_logits',
   'fields',
+  'flow_fields',
   'gan_fields',
   'grad_cam',
   'layer_order',
@@ -167,16 +187,19 @@ def fields(name: str) -> dict[str, Any]:
 
 
 def defaults(name: str) -> dict[str, Any]:
-  """Returns the fields of a model or a GAN with their defaults; {} of a user's own."""
+  """Returns the fields of any model with their defaults; {} of a user's own."""
   if ':' in name:
     return {}
+  if name in FLOWS:
+    return flow_fields(name)
   return gan_fields(name) if name in GANS else fields(name)
 
 
 # Under a second name, because `create` has an argument called `fields`.
 def _defaults(name: str) -> dict[str, Any]:
-  if name in GANS:
-    raise UserError(f'config: model.name "{name}" is a GAN: set task to "gan"')
+  if name in TASK_OF:
+    task, what = TASK_OF[name]
+    raise UserError(f'config: model.name "{name}" is {what}: set task to "{task}"')
   constructor = look_up('model.name', name, MODELS)
   bound: dict[str, Any] = {}
   if isinstance(constructor, functools.partial):

@@ -37,6 +37,8 @@ _NUMBERS = {'mlp_ratio': above_zero(100), 'layer_scale': above_zero(1)}
 # The largest whole number of a field: beyond, it is a slip of the hand.
 _MOST = {
   'stages': 4,
+  'multipliers': 100,
+  'blocks': 100,
   'depth': 100,
   'depths': 100,
   'convs': 100,
@@ -73,7 +75,7 @@ def check_fields(
   """Returns `values` in the types of `defaults`.
 
   A list is as good as a tuple, an int as a float. A whole number is at least 1, or 0
-  where that is the default, and at most 65,536.
+  where that is the default, and at most 65,536. A tuple is empty only where the default is.
 
   Args:
     name: the model's.
@@ -126,7 +128,7 @@ def _checked(where: str, field: str, value: Any, default: Any) -> Any:
     most = _MOST.get(field, _LARGEST)
     if (
       isinstance(value, (tuple, list))
-      and 0 < len(value) <= _LONGEST
+      and min(len(default), 1) <= len(value) <= _LONGEST
       and all(_is_int(item) and 1 <= item <= most for item in value)
     ):
       return tuple(int(item) for item in value)

@@ -18,6 +18,7 @@ import jax.extend.core as jex_core
 import jax.numpy as jnp
 
 from jaxvision.models.cpu import plain_convolutions
+from jaxvision.models.flow import Flow
 from jaxvision.models.generative import GAN
 
 WIDTH = 100  # columns of the rendered table
@@ -53,7 +54,7 @@ class Summary:
     rows: the layers; their `params` and `flops` add up to the totals.
     params: number of parameters.
     flops: floating-point operations per input forward, see the module.
-    input: what it was traced with, 'image' or 'noise vector'.
+    input: what it was traced with, 'image', 'noise vector' or 'image at a time'.
   """
 
   model: str
@@ -148,6 +149,24 @@ def summarize_gan(
     dataclasses.replace(generator, input='noise vector'),
     _summarize(gan.discriminator, image_shape, labels),
   )
+
+
+def summarize_flow(flow: Flow) -> Summary:
+  """Traces the network of velocities on one image and its time.
+
+  To draw an image takes `flow.evaluations` times its FLOPs.
+
+  Example:
+    >>> from jaxvision import config, models
+    >>> settings = config.base_config().flow
+    >>> flow = models.create_flow('unet', (16, 16, 1), settings, 10, width=8)
+    >>> summarize_flow(flow).params
+    39073
+  """
+  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if flow.classes else None
+  times = jax.ShapeDtypeStruct((1,), jnp.float32)
+  table = _summarize(flow.network, flow.image_shape, times, labels)
+  return dataclasses.replace(table, input='image at a time')
 
 
 def _summarize(

@@ -16,6 +16,7 @@ TASKS = {
   'multilabel': 'jaxvision.tasks.multilabel:MultiLabel',
   'regression': 'jaxvision.tasks.regression:Regression',
   'gan': 'jaxvision.tasks.gan:GanTask',
+  'flow_matching': 'jaxvision.tasks.flow_matching:FlowMatching',
 }
 
 __all__ = ['TASKS', 'Parts', 'Task', 'TaskContext', 'TrainState', 'find', 'is_task']

@@ -156,12 +156,15 @@ class Task(abc.ABC):
   Attributes:
     best: the name of the measure in an evaluation that says which checkpoint is the best,
       and whether its 'max' or its 'min' is.
+    holds_out: whether training is judged by labelled images that it did not train on, so
+      that a sweep holds some out; not where it is judged by what it draws.
     metrics: the clu Collection that `train_step` and `eval_step` return.
     normalization: per-channel (mean, std), in units of [0, 1], of the images that the
       model sees.
   """
 
   best: ClassVar[tuple[str, str]] = ('loss', 'min')
+  holds_out: ClassVar[bool] = True
   metrics: type[clu_metrics.Collection]
   normalization: tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -299,6 +302,12 @@ class Task(abc.ABC):
   def summaries(self) -> Sequence[Any]:
     """Returns the `ModelSummary` of each network: layers, parameters, FLOPs."""
     return ()
+
+  @property
+  def flops_per_image(self) -> int | None:
+    """FLOPs of the first network for one image, of drawing one where it draws, or None."""
+    tables = self.summaries()
+    return tables[0].flops if tables else None
 
   def augmented(
     self, key: jax.Array, images: jax.Array, flips: jax.Array | None = None

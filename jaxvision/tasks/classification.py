@@ -47,7 +47,7 @@ class Classification(SupervisedTask):
       raise UserError(
         f'config: task classification needs two or more classes, and {context.info.name} '
         f'has one class only ("{names[0]}"): put the images of each class into a folder '
-        'of its own, or set task to gan'
+        'of its own, or set task to gan or flow_matching'
       )
     super().__init__(context)
 

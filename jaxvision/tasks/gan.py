@@ -1,6 +1,5 @@
 """Generative adversarial networks: a generator and a discriminator that train in turn."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,40 +8,21 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvision import models, optim
-from jaxvision.config import base_config
-from jaxvision.data.augment import check, diffaugment, make_augment, mixes
+from jaxvision import models
+from jaxvision.data.augment import diffaugment
 from jaxvision.data.augment.diffaugment import diff_augment
-from jaxvision.data.dataset import Dataset
 from jaxvision.errors import UserError
-from jaxvision.inference.generator import GeneratorRun
+from jaxvision.metrics.gan_diagnosis import diagnose
 from jaxvision.models.summary import summarize_gan
 from jaxvision.optim.averaging import update_ema
-from jaxvision.tasks.base import Batch, PyTree, Task, TaskContext, copied
-from jaxvision.tasks.gan_evaluator import GanEvaluator, GanExtractors
+from jaxvision.tasks.base import Batch, PyTree, TaskContext, copied
 from jaxvision.tasks.gan_losses import gradient_penalty, make_losses, squared_gradient
 from jaxvision.tasks.gan_state import ClassifyingMetrics, GANMetrics, GANState, Network
-from jaxvision.training.sampler import make_generator, to_pixels
-
-# Fields of a config that mean nothing to a GAN, and why.
-_WITHOUT_MEANING = (
-  ('grad_accumulation', 'a GAN takes its batch in one part'),
-  ('lookahead.every', 'the generator is averaged by ema_decay'),
-  ('freeze', 'both networks train as a whole'),
-  ('init.pretrained', 'a GAN starts from random weights'),
-  ('init.teacher', 'a GAN learns from images'),
-  ('resize', 'a GAN draws images of the size of its data'),
-  ('data.mean', 'a GAN takes images in [-1, 1]'),
-  ('optimizer.groups', 'each of the two networks has one optimiser'),
-  ('optimizer.layer_decay', 'each of the two networks has one learning rate'),
-  ('optimizer.schedule_free', 'the generator is averaged by ema_decay'),
-  ('optimizer.sam', 'neither network goes down a loss of its own alone'),
-  ('loss', 'gan.loss says which game is played'),
-  ('metrics', 'a GAN is measured by its samples'),
-)
+from jaxvision.tasks.generative import GenerativeTask
+from jaxvision.training.sampler import to_pixels
 
 
-class GanTask(Task):
+class GanTask(GenerativeTask):
   """Trains the two networks of a GAN.
 
   Batches hold `image` uint8 [d_steps B, H, W, C] and `label` int32 [d_steps B]: a step
@@ -50,54 +30,60 @@ class GanTask(Task):
   networks draw labels evenly.
 
   Attributes:
-    gan: the networks.
-    generator: draws images with the state's `eval_variables`.
+    model: the networks.
   """
 
-  best = ('fd', 'min')
+  without_meaning = (
+    ('grad_accumulation', 'a GAN takes its batch in one part'),
+    ('lookahead.every', 'the generator is averaged by ema_decay'),
+    ('freeze', 'both networks train as a whole'),
+    ('init.pretrained', 'a GAN starts from random weights'),
+    ('init.teacher', 'a GAN learns from images'),
+    ('resize', 'a GAN draws images of the size of its data'),
+    ('data.mean', 'a GAN takes images in [-1, 1]'),
+    ('optimizer.groups', 'each of the two networks has one optimiser'),
+    ('optimizer.layer_decay', 'each of the two networks has one learning rate'),
+    ('optimizer.schedule_free', 'the generator is averaged by ema_decay'),
+    ('optimizer.sam', 'neither network goes down a loss of its own alone'),
+    ('loss', 'gan.loss says which game is played'),
+    ('metrics', 'a GAN is measured by its samples'),
+    ('flow', 'a GAN draws by its noise and the class alone'),
+  )
 
   def __init__(self, context: TaskContext):
     super().__init__(context)
-    config, info = self.config, self.info
-    _check(config, info.label_kind)
-    check(config.augment, info.image_shape)
-    if mixes(config.augment):
+    config = self.config
+    if config.label_smoothing and config.gan.loss not in ('bce', 'least_squares'):
       raise UserError(
-        'config: augment.mixup and augment.cutmix mix targets, and a GAN has none: set '
-        'them to 0'
+        'config: label_smoothing moves the targets of bce and least_squares, and '
+        f'gan.loss {config.gan.loss} has none: set it to 0'
       )
     diffaugment.check(config.gan.diffaugment)
+    self.metrics = ClassifyingMetrics if self.gan.classifies else GANMetrics
+    self._diffaugment = tuple(config.gan.diffaugment)
+    self.make_optimizers({})
+
+  @property
+  def gan(self) -> models.GAN:
+    """The networks."""
+    return self.model
+
+  def make_model(self) -> models.GAN:
+    """Returns the networks that the config names."""
+    config, info = self.config, self.info
     fields = dict(config.model)
-    self.gan = models.create_gan(
+    return models.create_gan(
       fields.pop('name'),
       info.image_shape,
       len(info.class_names),
       config.dtype,
       **fields,
     )
-    half = (0.5,) * info.image_shape[-1]  # mean and deviation: [0, 1] to [-1, 1]
-    self.normalization = (half, half)
-    self.generator = make_generator(self.gan, len(info.class_names))
-    self.metrics = ClassifyingMetrics if self.gan.classifies else GANMetrics
-    self.augment = make_augment(
-      config.augment, half, half, jnp.float32, custom=self.parts.augment
-    )
-    self._diffaugment = tuple(config.gan.diffaugment)
-    self.make_optimizers({})
 
   @classmethod
   def batches_per_step(cls, config: ConfigDict) -> int:
     """Returns the steps of the discriminator in a step: each takes a batch."""
     return config.gan.d_steps
-
-  @functools.cached_property
-  def extractors(self) -> GanExtractors:
-    """The networks that samples are measured with."""
-    return GanExtractors.of(self.config, self.info)
-
-  def prepare_evaluation(self) -> None:
-    """Finds the networks that samples are measured with, or raises UserError."""
-    _ = self.extractors
 
   def make_optimizers(
     self, hparams: dict[str, Any]
@@ -107,37 +93,8 @@ class GanTask(Task):
     Args:
       hparams: numbers that hold instead of the config's.
     """
-    config = self.config
-    section = config.optimizer
-    peak = hparams.get('optimizer.learning_rate', section.learning_rate)
-    return tuple(
-      optim.make_optimizer(
-        section,
-        self._rate(peak),
-        weight_decay=hparams.get('optimizer.weight_decay'),
-        momentum=hparams.get('optimizer.momentum'),
-        grad_clip=hparams.get('grad_clip', config.grad_clip),
-        constructor=self.parts.optimizer,
-      )
-      for peak in (peak, config.gan.d_learning_rate or peak)
-    )
-
-  def _rate(self, peak: Any) -> optax.Schedule:
-    return optim.make_schedule(
-      self.config.schedule,
-      peak,
-      self.plan.total_steps,
-      self.plan.steps_per_epoch,
-      constructor=self.parts.schedule,
-    )
-
-  def learning_rate(self, step: int) -> float:
-    """Returns the generator's learning rate of a step, for the log."""
-    return float(self._schedule(step))
-
-  @functools.cached_property
-  def _schedule(self) -> optax.Schedule:
-    return self._rate(self.config.optimizer.learning_rate)
+    own = self.config.gan.d_learning_rate or None
+    return self.make_optimizer(hparams), self.make_optimizer(hparams, own)
 
   def init(self, key: jax.Array) -> GANState:
     """Returns the train state at step 0."""
@@ -332,26 +289,17 @@ class GanTask(Task):
       for name, tree in params.items()
     }
 
-  def evaluator(
-    self, run: Any, dataset: Dataset, inputs: Dataset, state: PyTree
-  ) -> GanEvaluator:
-    """See `Task.evaluator`."""
-    del inputs
-    return GanEvaluator(run, dataset, state)
+  def diagnose(self, history: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Returns what says that the discriminator has won, or that samples grow alike."""
+    return diagnose(history, self.config.gan.loss)
 
-  def load(self, state: PyTree, step: int, origin: str) -> GeneratorRun:
-    """Returns the trained generator for `load_run`."""
-    return GeneratorRun(
-      self.generator,
-      state.eval_variables,
-      self.info.class_names,
-      f'{origin} (step {step})',
-      config=self.config,
-      info=self.info,
-      step=step,
-      state=state,
-      workdir=origin,
-    )
+  def training_report(
+    self, summary: dict[str, Any], history: list[dict[str, Any]]
+  ) -> Any:
+    """See `GenerativeTask.training_report`."""
+    from jaxvision.reports.samples import training  # matplotlib
+
+    return training.of_gan(summary, self.config.gan.loss, history)
 
   def summaries(self) -> Sequence[Any]:
     """Returns the layers, parameters and FLOPs of generator and discriminator."""
@@ -370,42 +318,6 @@ class GanTask(Task):
   def enabled_augmentations(self) -> tuple[str, ...]:
     """Lists what the discriminator sees changed."""
     return (f'gan.diffaugment = {self._diffaugment}',) if self._diffaugment else ()
-
-  @property
-  def measure(self) -> dict[str, Any]:
-    """What GANs are ranked by: the Fr\N{LATIN SMALL LETTER E WITH ACUTE}chet distance."""
-    return {
-      'key': 'fd',
-      'label': 'Fr\N{LATIN SMALL LETTER E WITH ACUTE}chet distance',
-      'split': 'samples',
-      'logged': 'fd',
-      'mode': 'min',
-      'percent': False,
-    }
-
-
-def _check(config: ConfigDict, label_kind: str) -> None:
-  """Raises UserError where a field of the config means nothing to a GAN."""
-  default = base_config()
-  for path, why in _WITHOUT_MEANING:
-    value, empty = config, default
-    for key in path.split('.'):
-      value, empty = value[key], empty[key]
-    if _plain(value) != _plain(empty):
-      raise UserError(f'config: {path} does not hold for task gan: {why}; leave it out')
-  if config.label_smoothing and config.gan.loss not in ('bce', 'least_squares'):
-    raise UserError(
-      f'config: label_smoothing moves the targets of bce and least_squares, and gan.loss '
-      f'{config.gan.loss} has none: set it to 0'
-    )
-  if label_kind != 'class':
-    raise UserError(
-      f'config: task gan takes labels that are classes, not of kind {label_kind}'
-    )
-
-
-def _plain(value: Any) -> Any:
-  return value.to_dict() if isinstance(value, ConfigDict) else value
 
 
 def _apply(model, params, stats, inputs, labels) -> tuple[Any, PyTree]:

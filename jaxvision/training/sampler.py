@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvision.models.generative import GAN
+from jaxvision.models.generative import GenerativeModel
 from jaxvision.training.mesh import over_batch, replicated
 from jaxvision.training.step import Compiler
 
@@ -30,14 +30,13 @@ class Generator(NamedTuple):
   classes: int
 
 
-def make_generator(gan: GAN, num_classes: int) -> Generator:
-  """Returns what draws images with the generator of `gan`, in inference mode."""
+def make_generator(model: GenerativeModel) -> Generator:
+  """Returns what draws images, as pixels, with a generative model in inference mode."""
 
   def draw(variables: PyTree, noise: jax.Array, labels: jax.Array) -> jax.Array:
-    given = labels if gan.conditional else None
-    return to_pixels(gan.generator.apply(variables, noise, given, train=False))
+    return to_pixels(model.draw(variables, noise, labels))
 
-  return Generator(draw, gan.latent, num_classes if gan.conditional else 0)
+  return Generator(draw, model.latent, model.classes)
 
 
 def to_pixels(images: jax.Array) -> jax.Array:

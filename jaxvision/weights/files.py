@@ -152,7 +152,7 @@ def _read_file(
     known = Preprocessing.of_json(own)
   else:
     known = known.or_else(of_names(tensors))
-  model, fields = own.get('model'), own.get('fields')
+  model, fields, flow = own.get('model'), own.get('fields'), own.get('flow')
   left_out = () if prefix else tuple(name for name in arrays if name not in names)
   return Weights(
     tensors,
@@ -164,6 +164,7 @@ def _read_file(
     fields if isinstance(fields, dict) else None,
     chosen,
     left_out,
+    flow if isinstance(flow, dict) else None,
   )
 
 

@@ -22,6 +22,7 @@ def save(
   preprocessing: Preprocessing,
   model_name: str,
   fields: Mapping[str, Any] | None = None,
+  flow: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes variables as one .safetensors file, whole or not at all.
 
@@ -40,13 +41,16 @@ def save(
       under 'jaxvision'.
     model_name: name of the model in our table; stored there too.
     fields: fields that the model was made with; stored there too.
+    flow: the section `flow` of the config, of a flow; stored there too.
 
   Raises:
     UserError: the file cannot be written.
   """
   import safetensors.numpy
 
-  own = {'model': model_name, 'fields': dict(fields or {})}
+  own: dict[str, Any] = {'model': model_name, 'fields': dict(fields or {})}
+  if flow:
+    own['flow'] = dict(flow)
   metadata = json.dumps(own | dataclasses.asdict(preprocessing))
   # One key, because the package writes several in no fixed order, and the same weights
   # should make the same file.

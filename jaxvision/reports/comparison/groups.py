@@ -27,7 +27,7 @@ class FinishedRun:
     fields: path -> value of the config's fields that change what it computes.
     summary: its summary.json.
     history: its metrics.jsonl, parsed.
-    flops: FLOPs of the forward pass of one image (for a GAN, one sample), or None.
+    flops: FLOPs of the forward pass of one image, or of drawing one sample, or None.
   """
 
   name: str
@@ -239,12 +239,14 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
 
 def _common_measure(runs: Sequence[FinishedRun]) -> Measure:
   tasks = sorted({str(run.summary.get('task')) for run in runs})
-  if len(tasks) > 1:
+  measures = {measure.key: measure for measure in map(measure_of, runs)}
+  # Samples are measured in one way, whatever task drew them.
+  drawn = all(measure.split == 'samples' for measure in measures.values())
+  if len(tasks) > 1 and not drawn:
     raise UserError(
       f'compare: runs of the tasks {", ".join(tasks)} have no measure in common: compare '
       'runs of one task'
     )
-  measures = {measure.key: measure for measure in map(measure_of, runs)}
   if len(measures) > 1:
     raise UserError(
       f'compare: the runs are ranked by several measures ({", ".join(measures)}): compare '

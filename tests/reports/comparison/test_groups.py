@@ -1,6 +1,7 @@
 """Runs side by side: who belongs together, what is marked, what chance may have done."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -13,7 +14,7 @@ from scipy import stats
 from jaxvision.errors import UserError
 from jaxvision.reports import html
 from jaxvision.reports.comparison import plots, report
-from jaxvision.reports.comparison.groups import compare, welch
+from jaxvision.reports.comparison.groups import MEASURES, compare, welch
 
 
 def test_runs_that_differ_in_their_seeds_are_one_group_and_the_best_is_first():
@@ -70,6 +71,11 @@ def test_gans_are_ranked_by_distance_the_lowest_first():
   assert [e.label for e in compared.groups] == ['z', 'y', 'x']
   assert compared.groups[0].incomparable_because == ('B, not A',)  # another judge
   assert compared.groups[0].params == 400
+  flow = finished_run(
+    'f', task='flow_matching', fd=2.0, protocol='A', test_accuracy=None
+  )
+  flow.summary['measure'] = dataclasses.asdict(MEASURES['gan'])
+  assert [e.label for e in compare([*gans[:2], flow]).groups] == ['f', 'y', 'x']
   with pytest.raises(UserError, match='tasks classification, gan have no measure'):
     compare([gans[0], finished_run('b')])
 

@@ -1,4 +1,4 @@
-"""Report of a GAN: HTML, Markdown, JSON and pictures."""
+"""Report of generated images: HTML, Markdown, JSON and pictures."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxvision.io import write_all
 from jaxvision.reports import html, image_grid, style
-from jaxvision.reports.gan import plots
 from jaxvision.reports.image_grid import Frame, fitting_scale
-from jaxvision.tasks.gan_losses import is_probability
+from jaxvision.reports.samples import plots
+from jaxvision.reports.samples.training import TrainingReport
 
 ANIMATION = 'training.webp'
 _APART = 16  # pixels between a sample and its neighbours
@@ -89,6 +89,7 @@ def write_generation_report(
   summary: dict,
   config: dict,
   history: list[dict],
+  training: TrainingReport,
   samples: np.ndarray,
   frames: Sequence[Frame],
   interpolation: np.ndarray | None,
@@ -108,6 +109,7 @@ def write_generation_report(
     summary: content of summary.json; missing values are shown as a dash.
     config: the resolved config, nested dicts.
     history: the parsed metrics.jsonl.
+    training: what the task says of its training.
     samples: uint8 [n, H, W, C], n at least 1, C 1 or 3.
     frames: grids of samples of the same noise, by step; an animation needs two.
     interpolation: uint8 [rows, columns, H, W, C], or None.
@@ -131,7 +133,7 @@ def write_generation_report(
   evaluated, notes = html.evaluated(summary, notes)
   scores = html.jsonable(scores) if scores else None
   pictures = _pictures(samples, interpolation, neighbours)
-  charts = _charts(summary, config, history, sample_classes, scores)
+  charts = _charts(summary, history, training, sample_classes, scores)
   animation = image_grid.animation(frames) if len(frames) > 1 else None
   values = {
     'name': html.text(summary.get('config_name')),
@@ -139,7 +141,7 @@ def write_generation_report(
     'notes': notes,
     'evaluated': evaluated,
     'summary': summary,
-    'facts': _facts(summary, history),
+    'facts': _facts(summary, training),
     'command': html.command_line(summary.get('command')),
     'config': json.dumps(config, indent=2, ensure_ascii=False),
     'versions': summary.get('versions') or {},
@@ -148,13 +150,13 @@ def write_generation_report(
     'measures': _measures(scores) if scores else [],
     'sample_classes': sample_classes,
     'charts': charts,
+    'curves': {chart.name: chart.caption for chart in training.charts},
     'pictures': pictures,
     'animation': animation,
     'animation_file': ANIMATION,
     'steps': [step for step, _ in frames],
     'neighbours': neighbours,
     'image_uri': lambda image: html.data_uri(image_grid.png(image)),
-    'balanced': is_probability(_loss(config)),
   }
   files: dict[str, str | bytes] = {plot.file: plot.light for plot in charts.values()}
   files |= pictures
@@ -163,7 +165,7 @@ def write_generation_report(
   files |= {
     'report.md': html.render('generation_report.md.j2', **values),
     'report.html': html.render('generation_report.html.j2', **values),
-    'report.json': html.lined_json(_record(values, history, sample_classes)),
+    'report.json': html.lined_json(_record(values, history, training, sample_classes)),
   }
   target = Path(directory) / 'report'
   write_all(target, files, _OPTIONAL)
@@ -210,43 +212,18 @@ def _pictures(
   return {file: image_grid.png(image) for file, image in pictures.items()}
 
 
-def _loss(config: Mapping[str, Any]) -> str:
-  return (config.get('gan') or {}).get('loss') or 'bce'
-
-
 def _charts(
   summary: Mapping[str, Any],
-  config: Mapping[str, Any],
   history: list[dict],
+  training: TrainingReport,
   sample_classes: SampleClasses | None,
   scores: Mapping[str, Any] | None,
 ) -> dict[str, style.Plot]:
   """Draws the charts that the log and the scores have numbers for."""
-  charts = {}
-  if plots.has(history, 'generator_loss', 'discriminator_loss'):
-    charts['losses'] = style.draw(
-      'losses.png',
-      'Losses of the generator and of the discriminator against the training step.',
-      lambda theme: plots.losses(history, theme),
-      narrow=True,
-    )
-  if plots.has(history, 'd_real', 'd_fake'):
-    line = 0.5 if is_probability(_loss(config)) else None
-    charts['probabilities'] = style.draw(
-      'probabilities.png',
-      'Outputs of the discriminator for real and for generated images, D(x) and D(G(z)),'
-      ' against the training step' + ('.' if line is None else ', with a line at 0.5.'),
-      lambda theme: plots.probabilities(history, theme, line),
-      narrow=True,
-    )
-  if plots.has(history, 'generator_grad_norm', 'discriminator_grad_norm'):
-    charts['gradient_norms'] = style.draw(
-      'gradient_norms.png',
-      'Gradient norms of generator and discriminator against the training'
-      ' step, on a logarithmic axis.',
-      lambda theme: plots.gradient_norms(history, theme),
-      narrow=True,
-    )
+  charts = {
+    chart.name: style.draw(f'{chart.name}.png', chart.alt, chart.draw, narrow=True)
+    for chart in training.charts
+  }
   if plots.has_evaluated(history, 'fd'):
     name = (scores or {}).get('name') or summary.get('fd_name') or 'Fréchet distance'
     floor, final = (scores or {}).get('floor'), None
@@ -301,27 +278,12 @@ def _subject(
   return f'{size}, trained on {summary["dataset"]}{classes}'
 
 
-def _last(summary: Mapping[str, Any], history: list[dict], key: str) -> float | None:
-  """Returns a training metric from summary.json, by default its last value in the log."""
-  if summary.get(key) is not None:
-    return summary[key]
-  values = plots.series(history, 'train', key)[1]
-  return float(values[-1]) if values.size else None
-
-
-def _facts(summary: Mapping[str, Any], history: list[dict]) -> list[tuple[str, str]]:
+def _facts(
+  summary: Mapping[str, Any], training: TrainingReport
+) -> list[tuple[str, str]]:
   """Lists the facts at the head of the page as (label, value)."""
-
-  def last(key: str) -> str:
-    return html.number(_last(summary, history, key), '.3g')
-
   return [
-    ('generator parameters', html.number(summary.get('generator_params'))),
-    ('discriminator parameters', html.number(summary.get('discriminator_params'))),
-    ('D(x) at the end', last('d_real')),
-    ('D(G(z)) at the end', last('d_fake')),
-    ('generator loss', last('generator_loss')),
-    ('discriminator loss', last('discriminator_loss')),
+    *training.facts,
     ('steps', html.number(summary.get('steps'))),
     ('epochs', html.number(summary.get('epochs'), '.4g')),
     *html.circumstances(summary),
@@ -352,18 +314,19 @@ def _measures(scores: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _record(
-  values: Mapping[str, Any], history: list[dict], sample_classes: SampleClasses | None
+  values: Mapping[str, Any],
+  history: list[dict],
+  training: TrainingReport,
+  sample_classes: SampleClasses | None,
 ) -> dict[str, Any]:
   """Returns the content of report.json."""
   summary = values['summary']
-  keys = 'config_name', 'generator_params', 'discriminator_params', 'steps', 'seed'
-  ends = 'd_real', 'd_fake', 'generator_loss', 'discriminator_loss'
   counts = zip(sample_classes.names, sample_classes.counts) if sample_classes else ()
   return {
-    **{key: summary.get(key) for key in keys},
+    **{key: summary.get(key) for key in ('config_name', 'steps', 'seed')},
     'notes': values['notes'],
     'evaluated': values['evaluated'],
-    **{key: _last(summary, history, key) for key in ends},
+    **training.record,
     'scores': values['scores'],
     'judged': sample_classes.as_json() if sample_classes else None,
     'per_class': [{'class': name, 'samples': count} for name, count in counts],

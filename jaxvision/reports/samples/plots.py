@@ -1,4 +1,4 @@
-"""Charts of the report of a GAN, each a function from numbers to a figure."""
+"""Charts of the report of generated images, each a function from numbers to a figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -73,6 +73,25 @@ def losses(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
   _curve(axes, history, 'discriminator_loss', 'discriminator', theme.split(_REAL))
   if any(point.get('class_loss') for point in history):
     _curve(axes, history, 'class_loss', 'class of real images', theme.muted)
+  _cut_peaks(axes, theme)
+  return _finished(figure, axes, theme)
+
+
+def loss(history: Sequence[Mapping], theme: Theme = LIGHT) -> Figure:
+  """Draws the loss of training and, where it was evaluated, of held-out images.
+
+  Args:
+    history: the parsed metrics.jsonl.
+    theme: colours.
+  """
+  figure, axes = _over_steps(theme, 'loss')
+  _curve(axes, history, 'loss', 'training', theme.split('train'))
+  steps, values = evaluated(history, 'loss')
+  if steps.size:
+    marker = {'marker': 'o', 'markersize': 4.5 if steps.size <= 60 else 2.5}
+    label = f'held out (last {values[-1]:.3g})'
+    color = theme.split('test')
+    axes.plot(steps, values, color=color, linewidth=1.4, label=label, **marker)
   _cut_peaks(axes, theme)
   return _finished(figure, axes, theme)
 

@@ -1,4 +1,4 @@
-"""Evaluation of a GAN by its samples: a grid, distances, what a classifier sees."""
+"""Evaluation by samples: a grid, distances, what a classifier sees."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,10 +15,14 @@ from jaxvision.errors import UserError
 from jaxvision.inference.extractors import find_classifier, find_extractor
 from jaxvision.metrics import generative
 from jaxvision.metrics.feature_extractors import FeatureExtractor
-from jaxvision.metrics.gan_diagnosis import diagnose
 from jaxvision.reports import image_grid
-from jaxvision.training.evaluation import FinalEvaluation, data_notes
-from jaxvision.training.logging import warn
+from jaxvision.training.evaluation import (
+  FinalEvaluation,
+  SplitEvaluator,
+  check_split,
+  data_notes,
+)
+from jaxvision.training.logging import describe, warn
 from jaxvision.training.run_directory import write_json
 from jaxvision.training.sampler import Sampler
 
@@ -43,8 +47,8 @@ _MEASURES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class GanExtractors:
-  """The networks that a GAN's samples are measured with, either of which may be missing.
+class SampleExtractors:
+  """The networks that samples are measured with, either of which may be missing.
 
   Attributes:
     features: whose features the distances are between.
@@ -55,7 +59,7 @@ class GanExtractors:
   classifier: FeatureExtractor | None
 
   @classmethod
-  def of(cls, config: ConfigDict, info: DatasetInfo) -> 'GanExtractors':
+  def of(cls, config: ConfigDict, info: DatasetInfo) -> 'SampleExtractors':
     """Returns the networks that the config names; raises UserError if they do not fit."""
     wanted, shape = config.evaluation, info.image_shape
     features = classifier = None
@@ -74,18 +78,20 @@ class GanExtractors:
     return cls(features, classifier)
 
 
-class GanEvaluator:
+class SampleEvaluator:
   """A `RunEvaluator` by samples: a grid of the same noise each time, and distances.
 
   Args:
-    run: the run.
+    run: the run, of a `GenerativeTask`.
     dataset: as loaded.
     state: whose shapes the programs are compiled for.
+    held_out: whether the task's `eval_step` measures the validation split, or the test
+      split where there is none.
   """
 
   split = 'samples'
 
-  def __init__(self, run: Any, dataset: Dataset, state: Any):
+  def __init__(self, run: Any, dataset: Dataset, state: Any, held_out: bool = False):
     self._run, self._config, self._dataset = run, run.config, dataset
     self._extractors = run.task.extractors
     self._sampler = Sampler(run, state.eval_variables, run.config.eval_batch_size)
@@ -97,9 +103,22 @@ class GanEvaluator:
     self._drawn: np.ndarray | None = None
     self._statistics: dict[str, generative.FeatureStatistics] = {}
     self._warned: set[str] = set()
+    self._state = state
+    self._splits: dict[str, SplitEvaluator] = {}
+    there = [split for split in ('validation', 'test') if split in dataset.splits]
+    self._held_out = there[0] if held_out and there else ''
 
   def compile(self) -> None:
-    """Does nothing: the sampler is compiled already."""
+    """Compiles what measures held-out images: the sampler is compiled already."""
+    if self._held_out:
+      self._of(self._held_out)
+
+  def _of(self, split: str) -> SplitEvaluator:
+    check_split(self._dataset, split)
+    if split not in self._splits:
+      source, pipeline = self._dataset.splits[split], self._dataset.pipeline
+      self._splits[split] = SplitEvaluator(self._run, source, pipeline, self._state)
+    return self._splits[split]
 
   def _spread(self) -> list[int]:
     count = len(self._dataset.splits['train'])
@@ -124,7 +143,7 @@ class GanEvaluator:
     return self._sampler.images(state.eval_variables, self._noise, labels)
 
   def measure(self, state: Any) -> dict[str, float]:
-    """Draws the grid and, on a few samples, measures; warns of collapse."""
+    """Draws the grid and, on a few samples, measures; warns of what goes wrong."""
     samples = self._grid(state)
     step = int(state.step)
     folder = self._run.directory.samples
@@ -133,6 +152,8 @@ class GanEvaluator:
     image_grid.save_png(folder / image_grid.frame_name(step), self._drawn)
     values = {'diversity': generative.diversity(samples) / self._real_diversity}
     self._warn(step, values['diversity'])
+    if self._held_out:
+      values |= self._of(self._held_out).measure(state)[0]
     wanted, extractors = self._config.evaluation, self._extractors
     count, variables = wanted.samples_while_training, state.eval_variables
     if not count:
@@ -167,8 +188,7 @@ class GanEvaluator:
         warn(text)
 
   def _diagnosis(self, *more: dict[str, Any]) -> dict[str, str]:
-    history = self._run.directory.history()
-    return diagnose([*history, *more], self._config.gan.loss)
+    return self._run.task.diagnose([*self._run.directory.history(), *more])
 
   def scores(
     self, state: Any, split: str | None = None
@@ -216,6 +236,10 @@ class GanEvaluator:
         'classifier': self._extractors.classifier.weights,
       }
       lines.append(f'confidence {confidence:.1%}')
+    if self._held_out and 'test' in self._dataset.splits:
+      measured, _ = self._of('test').measure(state)
+      values |= {f'test_{name}': value for name, value in measured.items()}
+      lines.append(f'test: {describe(measured)}')
     line = '  '.join(lines)
     return FinalEvaluation(
       values=values,
@@ -233,7 +257,7 @@ class GanEvaluator:
     """Returns what writes the report, see `FinalEvaluation`."""
 
     def write(summary: dict[str, Any], directory: Path | None = None) -> Path:
-      from jaxvision.reports.gan import report  # matplotlib: once there is a result
+      from jaxvision.reports.samples import report  # matplotlib: once there is a result
 
       samples = self._grid(state)
       train = self._dataset.splits['train']
@@ -262,6 +286,7 @@ class GanEvaluator:
         summary=summary,
         config=self._config.to_dict(),
         history=self._run.directory.history(),
+        training=self._run.task.training_report(summary, self._run.directory.history()),
         samples=samples,
         frames=image_grid.read_frames(self._run.directory.samples),
         interpolation=self._sampler.interpolation(
@@ -277,8 +302,8 @@ class GanEvaluator:
     return write
 
   def training_values(self, measured: dict[str, float | None]) -> dict[str, Any]:
-    """Returns the losses of the last epoch, D(x) and D(G(z))."""
-    return dict(measured)
+    """Returns what the task says of the last epoch."""
+    return self._run.task.training_values(measured)
 
   def updated_summary(
     self, summary: dict[str, Any], final: FinalEvaluation
@@ -288,7 +313,7 @@ class GanEvaluator:
     Without a network to measure with nothing was measured, and the summary stays.
     """
     if self._extractors.features or self._extractors.classifier:
-      summary = summary | final.values
+      summary = summary | final.values | {'measure': self._run.task.measure}
       write_json(self._run.directory.summary_file, summary)
     return summary
 

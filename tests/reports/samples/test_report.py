@@ -1,4 +1,4 @@
-"""The report of a GAN: complete, whole in itself, no number without its protocol."""
+"""The report of generated images: complete, whole in itself, no number without its protocol."""
 
 import io
 import itertools
@@ -20,8 +20,8 @@ from report_samples import (
 )
 
 from jaxvision.reports import html, image_grid, style
-from jaxvision.reports.gan import plots
-from jaxvision.reports.gan.report import (
+from jaxvision.reports.samples import plots, training
+from jaxvision.reports.samples.report import (
   ANIMATION,
   Neighbour,
 )
@@ -249,6 +249,34 @@ def test_the_loss_of_the_classes_is_drawn_where_there_is_one():
   labels = [text.get_text() for text in axes.get_legend().get_texts()]
   assert len(axes.lines) == len(without.lines) + 1
   assert any('class of real images' in label for label in labels)
+
+
+def test_the_report_of_a_flow_has_its_loss_and_how_it_draws(tmp_path):
+  history = [
+    {'step': step, 'split': split, 'loss': 1 / step + (split == 'samples')}
+    for step in range(1, 9)
+    for split in (['train'] if step % 4 else ['train', 'samples'])
+  ]
+  settings = {'sampler': 'heun', 'steps': 1000, 'guidance': 1.0}
+  summary = {'config_name': 'digits_flow', 'params': 12345, 'test_loss': 0.25}
+  said = training.of_flow(summary, settings, history)
+  path = write_gan_report(
+    tmp_path, summary=summary, config={}, history=history, training=said
+  )
+  read = Page(path)
+  for text in ('12,345', 'heun, 1,000 steps', 'guidancenone', 'loss0.125', '0.25'):
+    assert text in read.text
+  assert 'discriminator' not in read.source
+  assert 'generator' not in read.text
+  record = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
+  assert record['flow'] == settings
+  assert (record['params'], record['loss'], record['test_loss']) == (12345, 0.125, 0.25)
+  assert (path.parent / 'losses.png').is_file()
+  (axes,) = plots.loss(history).axes
+  assert _labels(axes) == ['training (last 0.125)', 'held out (last 1.12)']
+  guided = training.of_flow(summary, settings | {'guidance': 2.5}, [])
+  assert ('guidance', '2.5') in guided.facts
+  assert guided.charts == ()
 
 
 def test_distances_with_floor_and_end():

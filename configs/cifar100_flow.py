@@ -1,0 +1,32 @@
+"""CIFAR-100 by flow matching in the budget of `cifar100_dcgan`: parameters and steps.
+
+python -m jaxvision.main --config=configs/cifar100_flow.py --config.seed=N
+"""
+
+from jaxvision.config import base_config
+
+
+def get_config():
+  config = base_config()
+  config.task = 'flow_matching'
+  config.data.name = 'cifar100'
+  config.model.name = 'unet'
+  config.model.width = 64
+  config.model.multipliers = (1, 1)
+  config.model.embedding = 64
+  config.model.patch = 2
+  config.model.conditional = True
+  config.steps = 50_000
+  config.batch_size = 64
+  config.eval_batch_size = 128
+  config.optimizer.name = 'adam'
+  config.optimizer.learning_rate = 1e-3
+  config.schedule.name = 'cosine'
+  config.schedule.warmup_steps = 1_000
+  config.grad_clip = 1.0
+  config.ema_decay = 0.999
+  config.augment.flip = True
+  config.evaluation.reference = 'train'
+  config.evaluation.samples = 50_000
+  config.eval_every_steps = 5_000
+  return config
