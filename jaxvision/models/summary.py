@@ -161,7 +161,7 @@ def summarize_flow(flow: Flow) -> Summary:
     >>> settings = config.base_config().flow
     >>> flow = models.create_flow('unet', (16, 16, 1), settings, 10, width=8)
     >>> summarize_flow(flow).params
-    39073
+    25473
   """
   labels = jax.ShapeDtypeStruct((1,), jnp.int32) if flow.classes else None
   times = jax.ShapeDtypeStruct((1,), jnp.float32)
