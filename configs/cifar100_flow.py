@@ -1,6 +1,11 @@
 """CIFAR-100 by flow matching in the budget of `cifar100_dcgan`: parameters and steps.
 
-python -m jaxvision.main --config=configs/cifar100_flow.py --config.seed=N
+531,468 parameters, 420 MFLOPs for each training image, 1.34 PFLOPs in 50,000 steps of 64: about
+two and a half hours at 150 GFLOP/s. 50,000 samples take 0.28 PFLOPs more (20 steps of two
+evaluations each). The network sees 16x16 patches of 2x2 pixels and has 64 channels everywhere,
+from which on 3x3 convolutions are fast on a CPU. Not measured yet.
+
+    python -m jaxvision.main --config=configs/cifar100_flow.py --config.seed=N
 """
 
 from jaxvision.config import base_config
