@@ -4,7 +4,7 @@
 play against, the loss falls to 0.117, and to 0.120 on the 359 test images, so that the network
 has not learned the 1,438 training images by heart. FD-digits_cnn 1.9 against the test images,
 floor 1.5 (2,000 samples in 10 steps, a classifier of 99.44 % at that size), precision 0.85,
-recall 0.93; 25 steps or Heun's method change nothing, `flow.guidance=1.5` makes it 5.7, with
+recall 0.93; 25 steps come to the same, and `flow.guidance=1.5` makes it 5.7, with
 precision 0.93 and recall 0.77. One seed (0), one core of an AMD EPYC beside other work (JAX
 0.10.1).
 

@@ -110,6 +110,7 @@ def test_a_network_of_the_configs_stays_in_its_budget():
   assert table.flops == pytest.approx(140e6, rel=1e-2)
 
 
+@pytest.mark.long
 def test_the_velocity_of_a_fresh_network_is_0():
   flow = flow_of()
   variables = jax.jit(flow.init)(jax.random.key(0))
@@ -117,6 +118,7 @@ def test_the_velocity_of_a_fresh_network_is_0():
   np.testing.assert_array_equal(field, 0)
 
 
+@pytest.mark.long
 def test_every_parameter_matters():
   flow = flow_of(blocks=2, heads=2)
   variables = filled(flow)
@@ -134,6 +136,7 @@ def test_every_parameter_matters():
     assert np.abs(leaf).max() > 1e-6, jax.tree_util.keystr(path)
 
 
+@pytest.mark.long
 def test_time_class_and_image_are_seen_and_other_images_are_not():
   flow = flow_of()
   variables, x = filled(flow), images()
@@ -168,6 +171,7 @@ def test_patches_are_squares_of_neighbouring_pixels():
   np.testing.assert_allclose(field, expected, atol=1e-4)
 
 
+@pytest.mark.long
 def test_dropout_is_in_every_block_and_in_training_alone():
   flow = flow_of(dropout=0.5)
   variables, x = filled(flow), images()

@@ -116,6 +116,7 @@ def test_times_are_drawn_by_their_distribution(distribution, quarter):
 # --- the step
 
 
+@pytest.mark.long
 def test_step_is_that_of_the_textbook(quick_compile):
   task = make(
     'flow.label_dropout=0', 'flow.time=uniform', 'grad_clip=0.5', 'ema_decay=0.5'
@@ -162,6 +163,7 @@ def test_labels_are_dropped_with_their_chance(chance, lowest, highest):
   )
 
 
+@pytest.mark.long
 def test_a_batch_in_parts_trains_on_all_of_it(quick_compile):
   task = make('grad_accumulation=2')
   state, batch = start(task), batch_of()
@@ -172,6 +174,7 @@ def test_a_batch_in_parts_trains_on_all_of_it(quick_compile):
   assert np.abs(last).max() > 0
 
 
+@pytest.mark.long
 def test_rates_live_in_the_state(quick_compile):
   task = make('model.dropout=0.5', 'flow.label_dropout=0')
   state = moved(start(task)).replace(
@@ -224,6 +227,7 @@ def test_keys_of_images_depend_on_their_pixels_alone():
   assert ((words != changed).any(1) == (np.arange(6) == 1)).all()
 
 
+@pytest.mark.long
 def test_held_out_loss_is_the_same_in_batches_of_any_size(quick_compile):
   task = make()
   state = moved(start(task))

@@ -225,6 +225,7 @@ def test_a_flow_and_a_gan_are_compared(trained, call, pytestconfig, tmp_path):
   assert 'digits_dcgan' in said
 
 
+@pytest.mark.slow  # as in any other task
 def test_a_diverged_network_stops_the_run(config, tmp_path, quick_compile):
   config.optimizer.name = 'sgd'
   config.optimizer.learning_rate = 1e30
