@@ -232,6 +232,7 @@ def test_trial_finished_but_not_recorded_is_not_trained_again(
   assert _trials(tmp_path)[0]['end'] == 'done'
 
 
+@pytest.mark.slow
 def test_workdir_of_another_sweep_is_refused(
   digits_config, numbers, tmp_path, quick_compile
 ):

@@ -66,6 +66,7 @@ def refused(source, *expected):
     assert text in message
 
 
+@pytest.mark.slow
 def test_outputs_are_those_of_torch_fidelity(peer, tmp_path, quick_compile):
   import torch
 
@@ -102,6 +103,7 @@ def test_batch_norms_are_folded(peer, tensors, tmp_path):
   assert folded + norms == sum(parameter.numel() for parameter in peer.parameters())
 
 
+@pytest.mark.slow
 def test_a_file_of_another_network_is_told(tensors, tmp_path):
   path = tmp_path / 'some.safetensors'
   lost = dict(tensors)

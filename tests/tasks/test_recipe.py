@@ -42,6 +42,7 @@ def task_of(*assignments):
   return Run.build(config, INFO, mesh=make_mesh(data=1)).task
 
 
+@pytest.mark.slow
 def test_train_step_pulls_lookahead_and_evaluation_uses_it():
   task = task_of('lookahead.every=2', 'lookahead.decay=0.5')
   plain = task_of()

@@ -25,7 +25,7 @@ def tiny_config(digits_config):
   ('pipeline', 'programs'),
   [
     ('resident', ['init', 'train_step', 'train_steps_scan']),
-    ('streaming', ['init', 'train_step_on']),
+    pytest.param('streaming', ['init', 'train_step_on'], marks=pytest.mark.slow),
   ],
 )
 def test_benchmark_measures_every_value(tiny_config, pipeline, programs, monkeypatch):

@@ -165,6 +165,7 @@ def test_predict_of_a_gan_is_refused_and_names_sample(trained, capsys, tmp_path)
   assert main([*arguments, '--count=0']) == 2
 
 
+@pytest.mark.slow
 def test_conditional_generator_draws_the_class_asked_for(config, tmp_path):
   config.model.conditional = True
   config.steps = 6

@@ -187,6 +187,7 @@ def test_efficientnet_has_the_logits_of_pytorch():
 
 
 # Of two stages: those of B0 take half a minute to compile. Swish has no branches to take.
+@pytest.mark.slow
 def test_efficientnet_has_the_gradients_of_pytorch():
   stages = ((1, 1, 16, 1, 3), (2, 6, 24, 2, 5))
   fields = ('depths', 'expansions', 'widths', 'strides', 'kernels')

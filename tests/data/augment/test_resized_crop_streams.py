@@ -72,7 +72,7 @@ def test_resident_and_streaming_show_the_same_part_of_the_same_example():
     resident.train_batch(split, np.zeros(4, np.int32), np.int32(0), crop=CROP)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_resumed_stream_draws_the_same_crops(photographs, tmp_path, workers):
   source = _train_split(photographs, tmp_path)
   expected = _batches(source)
