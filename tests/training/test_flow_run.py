@@ -116,6 +116,7 @@ def test_a_run_goes_on_to_the_bit(config, tmp_path, pipeline):
   assert log_of(cut) == log_of(whole)
 
 
+@pytest.mark.slow
 def test_eight_devices_match_one(config, tmp_path, quick_compile):
   jaxvision.train(config, tmp_path / 'one', quiet=True)
   config.parallel.data, config.parallel.fsdp = 4, 2
@@ -128,6 +129,7 @@ def test_eight_devices_match_one(config, tmp_path, quick_compile):
       assert b[name] == pytest.approx(a[name], rel=2e-3, abs=1e-4), (a['step'], name)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_and_draws(config, tmp_path, quick_compile):
   config.dtype = 'bfloat16'
   config.model.attention = (4,)
