@@ -1,17 +1,18 @@
 """The configuration of a run: its fields, and how a file and overrides become one."""
 
-from jaxvision.config.loading import (
+from jaxvision.config.comparing import (
   EXTENDABLE,
-  base_config,
-  call,
   changes,
   decisive,
   differences,
-  documentation,
   fixed,
+)
+from jaxvision.config.files import call, load
+from jaxvision.config.loading import (
+  base_config,
+  documentation,
   freeze,
   from_json,
-  load,
   override,
   put,
   thaw,

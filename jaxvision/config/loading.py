@@ -1,30 +1,12 @@
-"""The configuration of a run: load, override, validate, compare. Fields: `schema.py`.
+"""The configuration of a run: override, validate, read and write. Fields: `schema.py`.
 
-A config file is a Python file with a docstring that makes the claim and a function
-`get_config()` that returns `base_config()` with what differs:
-
-    from jaxvision.config import base_config
-
-    def get_config():
-      config = base_config()
-      config.data.name = 'cifar100'
-      config.model.name = 'small_filters_cnn'
-      return config
+Files are read by `files.py`, configs compared by `comparing.py`.
 
 Everything here works without JAX, so that a mistake shows before any work begins.
 """
 
-import contextlib
-import fnmatch
-import importlib
 import json
-import linecache
-import re
-import runpy
-import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -32,7 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from jaxvision.config.hints import unknown
 from jaxvision.config.schema import FIELDS, Field, Groups, Open
 from jaxvision.config.values import parse, plain, typed
-from jaxvision.errors import UserError, closest, shown
+from jaxvision.errors import UserError, shown
 
 
 def _defaults(fields: Mapping[str, Any]) -> ConfigDict:
@@ -102,7 +84,7 @@ def documentation() -> str:
 _GROUP: dict[str, Any] = {'match': Field('', 'Pattern of the paths of parameters.')}
 
 
-def _known(path: str) -> tuple[Field | dict[str, Any] | None, bool]:
+def field_at(path: str) -> tuple[Field | dict[str, Any] | None, bool]:
   """Returns the field or part at `path`, and whether an open part may take it."""
   node: Any = FIELDS
   keys = path.split('.')
@@ -138,7 +120,7 @@ def validate(config: ConfigDict) -> ConfigDict:
   """
   if isinstance(config, FrozenConfigDict):
     return config
-  full = _complete(config)
+  full = complete(config)
   _cross_checks(full)
   return full
 
@@ -158,11 +140,11 @@ def thaw(config: ConfigDict) -> ConfigDict:
   return full
 
 
-def _complete(config: ConfigDict) -> ConfigDict:
+def complete(config: ConfigDict) -> ConfigDict:
   """Does what `validate` does, field by field: fields may still contradict others."""
   full = base_config()
   for path, value in _given(config):
-    field, is_open = _known(path)
+    field, is_open = field_at(path)
     if isinstance(field, dict):
       if value == {} and field is not _GROUP:
         continue
@@ -202,7 +184,7 @@ def put(config: ConfigDict, path: str, value: Any) -> None:
   Raises:
     UserError: there is no such field.
   """
-  field, is_open = _known(path)
+  field, is_open = field_at(path)
   if field is None and not is_open:
     raise unknown(path)
   *parents, key = path.split('.')
@@ -270,125 +252,6 @@ def _check_schedule_free(config: ConfigDict) -> None:
     )
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> ConfigDict:
-  """Reads a config file, applies overrides and validates the result.
-
-  Args:
-    path: a Python file with `get_config()`, or the config.json of a run.
-    overrides: 'data.name=cifar10' each, as after `--config.`; a bare name sets a
-      boolean to True.
-
-  Raises:
-    UserError: the file is missing or raises, or a field is wrong.
-  """
-  path = Path(path)
-  if path.suffix == '.json':
-    return override(_of_a_run(path), overrides)
-  config = call(path, 'get_config', 'config file')
-  if not isinstance(config, ConfigDict):
-    raise UserError(
-      f'config file {path}: get_config() must return base_config() with changes, '
-      f'not {type(config).__name__}'
-    )
-  config = _complete(config)
-  config.name = config.name or path.stem
-  config.directory = config.directory or str(path.resolve().parent)
-  return override(config, overrides)
-
-
-def _of_a_run(path: Path) -> ConfigDict:
-  """Returns the config that the config.json of a run holds."""
-  if not path.is_file():
-    raise UserError(f'config file {path} is not there')
-  try:
-    return from_json(path.read_text('utf-8'))
-  except ValueError as error:
-    raise UserError(
-      f'config file {path} is not the config.json of a run: {shown(str(error), 200)}'
-    ) from error
-
-
-def call(path: Path, function: str, kind: str) -> Any:
-  """Runs a Python file and returns what one of its functions returns.
-
-  It may import the files beside it.
-
-  Args:
-    path: of the file.
-    function: its name; it takes no arguments.
-    kind: what messages call the file.
-
-  Raises:
-    UserError: the file is missing, raises, or has no such function.
-  """
-  if not path.is_file():
-    near = ''
-    if path.is_dir():
-      near = ': it is a folder'
-      if (path / 'config.json').is_file():
-        near += f' with a run in it: go on with that by --workdir={path}'
-    elif path.parent.is_dir():
-      near = closest(path.name, [p.name for p in path.parent.glob('*.py')])
-    raise UserError(f'{kind} {path} is not there{near}')
-  try:
-    with _importable(path.resolve().parent):
-      found = runpy.run_path(str(path)).get(function)
-      if not callable(found):
-        raise UserError(f'{kind} {path} defines no function {function}()')
-      return found()
-  except UserError:
-    raise
-  except (Exception, SystemExit) as error:
-    raise UserError(_raised(path, error, kind)) from error
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-  """Lets a file import those beside it; files of another folder may have their names."""
-  before = set(sys.modules)
-  sys.path.insert(0, str(folder))
-  importlib.invalidate_caches()
-  try:
-    yield
-  finally:
-    with contextlib.suppress(ValueError):
-      sys.path.remove(str(folder))
-    for name in set(sys.modules) - before:
-      file = getattr(sys.modules[name], '__file__', None)
-      if file and Path(file).parent == folder:
-        del sys.modules[name]
-
-
-def _raised(path: Path, error: BaseException, kind: str) -> str:
-  """Returns 'FILE:LINE: what' for an exception that a file or one beside it raised."""
-  frames = traceback.extract_tb(error.__traceback__)
-  near = (str(path.parent), str(path.resolve().parent))
-  mine = [f for f in frames if str(Path(f.filename).parent) in near]
-  file, line = (mine[-1].filename, mine[-1].lineno) if mine else (str(path), None)
-  if isinstance(error, SyntaxError):
-    file, line = error.filename or file, error.lineno
-  where = f'{file}:{line}' if line else file
-  text = ' '.join(str(error).split())
-  # What ml_collections says of a field that there is not: the name in quotes.
-  name = re.search(r'\w+', text)
-  if (
-    isinstance(error, AttributeError | KeyError)
-    and 'ml_collections' in frames[-1].filename
-    and name
-  ):
-    key = text.split('"')[1] if 'config is locked' in text else name[0]
-    said = str(unknown(_path_in_source(file, line, key)))
-    return f'{kind} {where}: {said.removeprefix("config: ")}'
-  return f'{kind} {where}: {type(error).__name__}: {text[:250]}'
-
-
-def _path_in_source(file: str, line: int | None, key: str) -> str:
-  """Returns 'data.lr' for the key lr where the line of the source has config.data.lr."""
-  source = linecache.getline(file, line) if line else ''
-  found = re.search(rf'\w+\.((?:\w+\.)*{re.escape(key)})\b', source)
-  return found[1] if found else key
-
-
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
   """Returns a valid config with 'path=value' assignments applied and checked.
 
@@ -398,7 +261,7 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
   config = thaw(config)
   for assignment in assignments:
     path, equals, text = assignment.partition('=')
-    field, is_open = _known(path)
+    field, is_open = field_at(path)
     if isinstance(field, dict):
       raise UserError(
         f'config: {path} is a group of fields: set one of them, such as '
@@ -431,58 +294,3 @@ def from_json(text: str) -> ConfigDict:
   if not isinstance(found, dict):
     raise ValueError(f'it holds {shown(found)} and no fields')
   return validate(ConfigDict(found))
-
-
-def decisive(config: ConfigDict) -> dict[str, Any]:
-  """Returns path -> value of the fields that change what a run computes."""
-  found = {}
-  for path, value in walk(config):
-    field, _ = _known(path)
-    if not (isinstance(field, Field) and field.free):
-      found[path] = value
-  return found
-
-
-def changes(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
-  """Returns path -> (old, new) for each field that changes what a run computes."""
-  before, after = decisive(old), decisive(new)
-  return {
-    path: (before.get(path), after.get(path))
-    for path in sorted(before.keys() | after.keys())
-    if before.get(path) != after.get(path)
-  }
-
-
-def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-  """Returns the same in words, 'path: old -> new'."""
-  return [f'{p}: {shown(a)} -> {shown(b)}' for p, (a, b) in changes(old, new).items()]
-
-
-# What changes neither the shape of the state, nor the data or their order.
-EXTENDABLE = (
-  'steps',
-  'epochs',
-  'optimizer.learning_rate',
-  'optimizer.weight_decay',
-  'optimizer.momentum',
-  'optimizer.sam',
-  'optimizer.groups.*',
-  'schedule.*',
-  'gan.d_learning_rate',
-  'label_smoothing',
-  'grad_clip',
-  'early_stopping.*',
-)
-
-
-def fixed(paths: Iterable[str]) -> list[str]:
-  """Returns the fields that `train --extend` cannot change in a run.
-
-  >>> fixed(['epochs', 'schedule.name', 'steps_per_dispatch'])
-  ['steps_per_dispatch']
-  """
-  return [
-    path
-    for path in paths
-    if not any(fnmatch.fnmatchcase(path, pattern) for pattern in EXTENDABLE)
-  ]

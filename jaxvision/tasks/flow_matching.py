@@ -21,19 +21,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from clu import metrics as clu_metrics
 
 from jaxvision import models
 from jaxvision.config.hparams import MODEL_RATES
-from jaxvision.config.limits import switched_on
 from jaxvision.data.augment import normalize
 from jaxvision.data.dataset import Dataset
 from jaxvision.models.summary import summarize_flow
-from jaxvision.optim.averaging import update_ema
-from jaxvision.tasks.base import Batch, PyTree, TaskContext, TrainState, copied
+from jaxvision.tasks.base import Batch, PyTree, TaskContext, TrainState
 from jaxvision.tasks.generative import GenerativeTask
-from jaxvision.tasks.gradients import mean_gradients
+from jaxvision.tasks.one_network import OneNetworkTask
+from jaxvision.tasks.phases import WHOLE_RUN, Phase
 from jaxvision.tasks.sample_evaluator import SampleEvaluator
 
 _METRICS = clu_metrics.Collection.create(loss=clu_metrics.Average.from_output('loss'))
@@ -78,7 +76,7 @@ def keys_of(images: jax.Array) -> jax.Array:
   return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(0), number))(sums)
 
 
-class FlowMatching(GenerativeTask):
+class FlowMatching(GenerativeTask, OneNetworkTask):
   """Trains a network of velocities by flow matching.
 
   A conditional network sees the class of a training image, or with the chance
@@ -92,7 +90,6 @@ class FlowMatching(GenerativeTask):
   metrics = _METRICS
   holds_out = True
   without_meaning = (
-    ('lookahead.every', 'the network is averaged by ema_decay'),
     ('freeze', 'the network trains as a whole'),
     ('init.pretrained', 'the network starts from random weights'),
     ('init.teacher', 'the network learns from images'),
@@ -100,8 +97,6 @@ class FlowMatching(GenerativeTask):
     ('data.mean', 'a flow takes images in [-1, 1]'),
     ('optimizer.groups', 'the network has one optimiser'),
     ('optimizer.layer_decay', 'the network has one learning rate'),
-    ('optimizer.schedule_free', 'the network is averaged by ema_decay'),
-    ('optimizer.sam', 'the gradient is that of the batch'),
     ('label_smoothing', 'the network predicts no classes'),
     ('loss', 'it is the mean squared error of the velocity'),
     ('metrics', 'a flow is measured by its samples'),
@@ -140,19 +135,9 @@ class FlowMatching(GenerativeTask):
     loss = {'key': 'test_loss', 'label': 'test loss', 'logged': 'loss'}
     return super().measure | loss
 
-  def init(self, key: jax.Array) -> TrainState:
-    """Returns the train state at step 0."""
-    key_params, key_run = jax.random.split(key)
-    params = self.model.init(key_params)['params']
-    ema = {'params': params, 'batch_stats': {}}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      key=jax.random.key_data(key_run),
-      params=params,
-      batch_stats={},
-      opt_state=self.make_optimizer({}).init(params),
-      ema=copied(ema) if switched_on(self.config.ema_decay) else {},
-    )
+  def init_model(self, key: jax.Array) -> PyTree:
+    """Returns the variables of the network at step 0."""
+    return self.model.init(key)
 
   def loss(
     self,
@@ -160,7 +145,7 @@ class FlowMatching(GenerativeTask):
     state: TrainState,
     batch: Batch,
     key: jax.Array,
-    phase: Any = None,
+    phase: Phase = WHOLE_RUN,
   ) -> tuple[jax.Array, tuple[PyTree, Any]]:
     """Computes the mean loss of a training batch.
 
@@ -176,7 +161,7 @@ class FlowMatching(GenerativeTask):
     """
     del phase
     keys = jax.random.split(key, 5)
-    images = self.augment(keys[0], batch['image'])
+    images = self.augment(keys[0], batch['image'], batch.get('flip'))
     noise = jax.random.normal(keys[1], images.shape)
     times = draw_times(keys[2], self.config.flow.time, len(images))
     labels = self._labels_to_learn(keys[3], batch['label'])
@@ -207,24 +192,6 @@ class FlowMatching(GenerativeTask):
       if f'model.{rate}' in state.hparams
     }
     return self.model.network.clone(**rates) if rates else self.model.network
-
-  def train_step(
-    self, state: TrainState, batch: Batch, key: jax.Array
-  ) -> tuple[TrainState, Any]:
-    """Takes one optimiser step; returns (the new state, the metrics of the batch)."""
-    grads, _, metrics = mean_gradients(
-      self.loss, state, batch, key, None, self.config.grad_accumulation, self.metrics
-    )
-    optimizer = self.make_optimizer(state.hparams)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params, ema = optax.apply_updates(state.params, updates), state.ema
-    if switched_on(self.config.ema_decay):
-      new = {'params': params, 'batch_stats': {}}
-      ema = update_ema(ema, new, self.number(state, 'ema_decay'), state.step)
-    state = state.replace(
-      step=state.step + 1, params=params, opt_state=opt_state, ema=ema
-    )
-    return state, metrics
 
   def eval_step(self, state: TrainState, batch: Batch) -> tuple[Any, jax.Array]:
     """Evaluates a batch with the averaged weights; returns (metrics, losses [B]).

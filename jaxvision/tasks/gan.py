@@ -41,6 +41,7 @@ class GanTask(GenerativeTask):
     ('init.teacher', 'a GAN learns from images'),
     ('resize', 'a GAN draws images of the size of its data'),
     ('data.mean', 'a GAN takes images in [-1, 1]'),
+    ('augment.flip_mode', 'images are mirrored at random'),
     ('optimizer.groups', 'each of the two networks has one optimiser'),
     ('optimizer.layer_decay', 'each of the two networks has one learning rate'),
     ('optimizer.schedule_free', 'the generator is averaged by ema_decay'),

@@ -36,7 +36,6 @@ class GenerativeTask(Task):
   best = ('fd', 'min')
   holds_out = False
   without_meaning: ClassVar[tuple[tuple[str, str], ...]] = ()
-  _alike = (('augment.flip_mode', 'images are mirrored at random'),)
 
   model: models.GenerativeModel
   generator: Generator
@@ -44,7 +43,7 @@ class GenerativeTask(Task):
   def __init__(self, context: TaskContext):
     super().__init__(context)
     config, info = self.config, self.info
-    _check_fields(config, (*self.without_meaning, *self._alike))
+    _check_fields(config, self.without_meaning)
     if info.label_kind != 'class':
       raise UserError(
         f'config: task {config.task} takes labels that are classes, not of kind '

@@ -37,6 +37,10 @@ class OneNetworkTask(Task):
   """
 
   model: nn.Module
+  # Without groups that begin late, frozen parameters and rates by layer.
+  _first_steps: PyTree = None
+  _layers: tuple[str, ...] = ()
+  _abstract_params: PyTree = None
 
   def __init__(self, context: TaskContext):
     super().__init__(context)
@@ -44,12 +48,16 @@ class OneNetworkTask(Task):
 
   def set_model(self, model: nn.Module) -> None:
     """Takes the network that trains; raises UserError where the config does not fit it."""
-    config = self.config
     self.model = model
-    self._averaged = switched_on(config.ema_decay) or bool(config.lookahead.every)
     self._first_steps, self._layers = self._check_parameters()
-    check_optimizer(self.parts.optimizer, self._schedule, config.optimizer.options)
+    options = self.config.optimizer.options
+    check_optimizer(self.parts.optimizer, self._schedule, options)
     self.make_optimizer({})  # finds what is wrong with its options
+
+  @property
+  def _averaged(self) -> bool:
+    config = self.config
+    return switched_on(config.ema_decay) or bool(config.lookahead.every)
 
   @abc.abstractmethod
   def loss(
@@ -203,7 +211,6 @@ class OneNetworkTask(Task):
     layers: tuple[str, ...] = ()
     if config.optimizer.layer_decay < 1:
       layers = models.layer_order(self.model, self.info.image_shape)
-    self._abstract_params = None
     groups = config.optimizer.groups
     if not groups and not config.freeze:
       return None, layers

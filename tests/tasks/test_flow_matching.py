@@ -175,6 +175,25 @@ def test_a_batch_in_parts_trains_on_all_of_it(quick_compile):
 
 
 @pytest.mark.long
+def test_what_other_networks_are_trained_by_holds_too(quick_compile):
+  key, batch = jax.random.key(1), batch_of()
+
+  def step(*overrides):
+    task = make(*overrides)
+    state = task.init(jax.random.key(0))
+    return jax.jit(task.train_step)(moved(state), batch, key)[0]
+
+  plain = step().params['last']['kernel']
+  uphill = step('optimizer.sam=1.0').params['last']['kernel']
+  assert np.abs(uphill - plain).max() > 1e-6
+  pulled = step('lookahead.every=1', 'lookahead.decay=0.5')
+  chex.assert_trees_all_close(pulled.ema['params'], pulled.params)
+  free = step('optimizer.schedule_free=True')
+  averaged = free.eval_variables['params']['last']['kernel']
+  assert np.abs(averaged - free.params['last']['kernel']).max() > 0
+
+
+@pytest.mark.long
 def test_rates_live_in_the_state(quick_compile):
   task = make('model.dropout=0.5', 'flow.label_dropout=0')
   state = moved(start(task)).replace(
@@ -248,7 +267,6 @@ def test_held_out_loss_is_the_same_in_batches_of_any_size(quick_compile):
   [
     (['freeze=first'], 'trains as a whole'),
     (['init.pretrained=runs/x'], 'random weights'),
-    (['lookahead.every=5'], 'ema_decay'),
     (['label_smoothing=0.1'], 'no classes'),
     (['loss.name=huber'], 'mean squared error'),
     (['optimizer.groups.a.match=first'], 'one optimiser'),
