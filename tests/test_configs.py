@@ -78,16 +78,20 @@ SMALL = [path for path in CONFIGS if not is_large(path)]
 # One of each kind of network and recipe, which the suite trains; the others are slow.
 TRAINED = (
   'cifar100_smallcnn',
-  'cifar10_airbench94',
   'cifar10_resnet20',
   'digits_cnn',
   'digits_dcgan',
-  'folder_cnn',
   'mnist_cnn',
 )
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+  'path',
+  [
+    pytest.param(p, id=p.stem, marks=[] if p in SMALL else [pytest.mark.slow])
+    for p in CONFIGS
+  ],
+)
 def test_every_phase_of_a_config_fits_its_state(path):
   run, _ = with_images_like_its_own(path)
   config, task, plan = run.config, run.task, run.plan

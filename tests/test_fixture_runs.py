@@ -59,6 +59,7 @@ def test_classifier_resumes_to_the_same_loss(classifier, call):
   assert after['train_loss'] == pytest.approx(before['train_loss'], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_classifier_is_compared_with_a_new_run(classifier, call, tmp_path):
   config = classifier.config()
   new = tmp_path / 'new'

@@ -45,7 +45,7 @@ def resized(model: nn.Module, size: int, interpolation: str = 'bilinear') -> nn.
 
   >>> import jax.numpy as jnp
   >>> from jaxvision import models
-  >>> model = resized(models.create('vit_tiny', 10, patch_size=16), 64)
+  >>> model = resized(models.create('vit_tiny', 10, depth=1), 64)
   >>> images = jnp.zeros((1, 32, 32, 3))
   >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
   >>> variables['params']['embed']['positions'].shape  # a class token, 4 x 4 patches

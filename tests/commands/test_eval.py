@@ -46,7 +46,7 @@ def test_eval_usage_errors(call, finished, tmp_path):
   )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_average_has_a_report_of_its_own(tmp_path, capsys):
   workdir = shutil.copytree(TRAINED / 'digits_cnn', tmp_path / 'run')
   found = jaxvision.evaluate(workdir, average=2)

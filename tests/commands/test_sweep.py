@@ -110,6 +110,7 @@ def test_grid_sweep_compiles_once_per_batch_size(
   assert len(_trials(tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_bad_trials_are_pruned(digits_config, tmp_path, quick_compile):
   digits_config.eval_every_steps = 3
   space = {'optimizer.learning_rate': Choice(0.05, 0.04, 0.06, 1e-6, 2e-6)}

@@ -62,7 +62,7 @@ def test_size_and_cost_of_tiny_are_those_of_torchvision():
   assert round(found.flops / 2e9, 3) == 4.456
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_logits_and_gradients_are_those_of_torchvision():
   torch_parity = pytest.importorskip('torch_parity')
   module = torchvision('models.convnext')

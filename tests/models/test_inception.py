@@ -94,6 +94,7 @@ def test_outputs_are_those_of_torch_fidelity(peer, tmp_path, quick_compile):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_norms_are_folded(peer, tensors, tmp_path):
   variables, _ = inception.load(str(saved(tmp_path / 'some.safetensors', tensors)))
   folded = sum(array.size for array in jax.tree.leaves(variables))

@@ -118,7 +118,7 @@ def test_the_velocity_of_a_fresh_network_is_0():
   np.testing.assert_array_equal(field, 0)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_parameter_matters():
   flow = flow_of(blocks=2, heads=2)
   variables = filled(flow)

@@ -90,8 +90,9 @@ def test_the_training_loss_is_weighted_and_the_measured_one_is_not():
     return float(loss), float(metrics.compute()['loss'])
 
   labels = [0, 1, 2, 2, 1, 0]
-  inputs, targets = plain.training_batch(batch(labels), key)
-  outputs, _ = plain.forward(state.params, state, inputs, key)
+  key_augment, key_dropout = jax.random.split(key)
+  inputs, targets = plain.training_batch(batch(labels), key_augment)
+  outputs, _ = plain.forward(state.params, state, inputs, key_dropout)
   each = np.asarray(plain.example_losses(outputs, targets))
   expected = (each * np.array([0, 1, 4, 4, 1, 0])).mean()
   np.testing.assert_allclose(

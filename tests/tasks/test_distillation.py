@@ -155,7 +155,7 @@ def test_a_student_learns_resumes_and_forgets_where_its_teacher_was(
   assert jaxvision.evaluate(tmp_path / 'whole', quiet=True)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_another_teacher_than_the_run_began_with_is_refused(config, teacher, tmp_path):
   class Stop(jaxvision.Callback):
     def on_log(self, step, measures):

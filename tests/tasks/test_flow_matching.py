@@ -163,7 +163,7 @@ def test_labels_are_dropped_with_their_chance(chance, lowest, highest):
   )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_batch_in_parts_trains_on_all_of_it(quick_compile):
   task = make('grad_accumulation=2')
   state, batch = start(task), batch_of()

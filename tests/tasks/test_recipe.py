@@ -65,6 +65,7 @@ def test_train_step_pulls_lookahead_and_evaluation_uses_it():
   chex.assert_trees_all_equal(state.eval_variables, state.ema)
 
 
+@pytest.mark.slow
 def test_frozen_weights_do_not_change_and_the_others_train_as_without():
   patterns = 'freeze=("whiten/.*", "group1/conv1/kernel")'
   task = task_of(patterns, 'optimizer.weight_decay=0.1')

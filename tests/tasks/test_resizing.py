@@ -101,10 +101,8 @@ def test_a_gan_is_not_resized():
     Run.build(config, INFO)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-  'pipeline', ['resident', pytest.param('streaming', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('pipeline', ['resident', 'streaming'])
 def test_a_run_resumes_in_another_phase_to_the_same_bits(
   digits_config, tmp_path, pipeline, quick_compile
 ):

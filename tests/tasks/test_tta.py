@@ -49,9 +49,8 @@ def test_views_keep_the_dtype_and_their_weights_sum_to_one(mode, count):
   assert weights.sum() == 1
 
 
-@pytest.mark.parametrize(
-  'mode', [pytest.param('flip', marks=pytest.mark.slow), 'flip_shift']
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['flip', 'flip_shift'])
 def test_evaluation_and_prediction_average_over_the_views(
   mode, digits_config, tmp_path
 ):

@@ -22,11 +22,12 @@ NARROW_RATES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'pipeline', 'rates'),
   [
     ('cifar10_airbench94', 'resident', NARROW_RATES),
-    pytest.param('cifar10_airbench94_sgd', 'streaming', (), marks=pytest.mark.slow),
+    ('cifar10_airbench94_sgd', 'streaming', ()),
   ],
 )
 def test_resumed_airbench_run_is_bit_identical(name, pipeline, rates, tmp_path):

@@ -13,7 +13,7 @@ from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run import Run
 
 
-@pytest.mark.parametrize('devices', [1, 8])
+@pytest.mark.parametrize('devices', [pytest.param(1, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize('pipeline', ['resident', 'streaming'])
 def test_split_evaluator_evaluates_every_example_once(
   digits_config, devices, pipeline, quick_compile
@@ -73,6 +73,6 @@ def test_a_wish_for_a_batch_size_is_kept(digits_config, wish, monkeypatch):
   dataset = data.load(digits_config.data)
   run = Run.build(digits_config, DatasetInfo.of(dataset), mesh=make_mesh(data=1))
   size = evaluation._batch_size(
-    digits_config, dataset.splits['test'], run.task.eval_step, run.abstract_state()
+    run, dataset.splits['test'], run.task.eval_step, run.abstract_state()
   )
   assert size == 400 if wish == 400 else 1 <= size < 100

@@ -101,7 +101,9 @@ def test_summary_and_report_of_a_run(trained):
   assert (workdir / 'report' / 'losses.png').is_file()
 
 
-@pytest.mark.parametrize('pipeline', ['resident', 'streaming'])
+@pytest.mark.parametrize(
+  'pipeline', ['resident', pytest.param('streaming', marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_to_the_bit(config, tmp_path, pipeline):
   config.data.pipeline, config.data.workers = pipeline, 0
   config.checkpoint.every_steps = 5
@@ -157,6 +159,7 @@ def test_exported_flow_draws_the_same_images(trained, tmp_path):
   assert 'parameters' in repr(again)
 
 
+@pytest.mark.slow
 def test_more_steps_converge(trained):
   run = jaxvision.load_run(trained[0])
   random = np.random.default_rng(0)

@@ -178,6 +178,7 @@ def test_conditional_generator_draws_the_class_asked_for(config, tmp_path):
     run.sample(1, label='11')
 
 
+@pytest.mark.slow
 def test_diverged_generator_stops_the_run(config, tmp_path):
   config.optimizer.name = 'sgd'
   del config.optimizer.options.b1

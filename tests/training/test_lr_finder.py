@@ -79,7 +79,7 @@ def test_ramp_stops_where_the_loss_diverges_and_compiles_one_step(small, monkeyp
   assert curve.minimum_tenth == curve.rates[curve.lowest] / 10
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_streaming_finds_the_same(small):
   resident = find(small, maximum=0.1, steps=15)
   small.data.pipeline, small.data.workers = 'streaming', 0

@@ -23,6 +23,7 @@ def events(directory):
     return json.load(file)['traceEvents']
 
 
+@pytest.mark.slow
 def test_trace_holds_the_steps_asked_for(tiny_config, tmp_path, capsys):
   tiny_config.profile = 4
   jaxvision.train(tiny_config, tmp_path / 'run')

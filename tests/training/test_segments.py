@@ -118,6 +118,7 @@ def test_the_summary_holds_the_segments(copied, capsys):
   assert ends == [(0, 6), (6, 9), (9, 12)]
 
 
+@pytest.mark.slow
 def test_an_extended_run_says_so_in_its_report_and_is_compared_apart(
   copied, short_run, tmp_path
 ):

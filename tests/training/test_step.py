@@ -235,9 +235,9 @@ def test_batch_is_split_over_the_devices(digits_config, monkeypatch):
   run = Run.build(digits_config, DatasetInfo.of(dataset), mesh=mesh)
   train_step, shardings = run.task.train_step, []
 
-  def spy(state, batch, key):
+  def spy(state, batch, key, **phase):
     jax.debug.inspect_array_sharding(batch['image'], callback=shardings.append)
-    return train_step(state, batch, key)
+    return train_step(state, batch, key, **phase)
 
   monkeypatch.setattr(run.task, 'train_step', spy)
   run.trainer(dataset, run.init())
