@@ -103,6 +103,7 @@ CLASSES_OF_MODELS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', CLASSES_OF_MODELS.values())
 def test_features_and_maps_of_every_model(name):
   model = models.create(name, CLASSES, **small_models.fields_of(name))
@@ -123,6 +124,7 @@ def test_features_and_maps_of_every_model(name):
   assert maps.shape == (2, *image_shape(name)[:2])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   'name',
   ['small_filters_cnn', 'mnist_cnn', 'resnet20', *NARROW_PEERS],

@@ -12,6 +12,9 @@ from jaxvision.errors import UserError
 from jaxvision.models.summary import summarize_flow
 from jaxvision.models.unet import UNet, sides, time_waves
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 SHAPE = (8, 8, 1)
 CLASSES = 3
 LABELS = np.array([0, 1, 2, 3], np.int32)  # the last one stands for any class
