@@ -26,6 +26,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxvision.config import files
 from jaxvision.config import loading as config_lib
 from jaxvision.errors import UserError, closest, shown
 
@@ -280,7 +281,7 @@ def load(path: str | Path, config: ConfigDict) -> Sweep:
     UserError: the file is missing or raises, or the sweep is not possible.
   """
   path = Path(path)
-  found = config_lib.call(path, 'get_sweep', 'sweep file')
+  found = files.call(path, 'get_sweep', 'sweep file')
   if not isinstance(found, Sweep):
     raise UserError(
       f'sweep file {path}: get_sweep() must return a Sweep, not {type(found).__name__}'

@@ -49,7 +49,7 @@ def resized(model: nn.Module, size: int, interpolation: str = 'bilinear') -> nn.
   >>> images = jnp.zeros((1, 32, 32, 3))
   >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
   >>> variables['params']['embed']['positions'].shape  # a class token, 4 x 4 patches
-  (1, 17, 192)
+  (17, 192)
   """
   original = getattr(type(model), 'resizes', type(model))
 
