@@ -10,6 +10,9 @@ import pytest
 from jaxvision.data import load
 from jaxvision.data.dataset import read_many
 
+# It decodes whole sets: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 DIRECTORY = os.environ.get('TFDS_DATA_DIR', '')
 
 # Examples, shape, classes; mean and deviation as everybody quotes them.

@@ -18,6 +18,9 @@ from jaxvision.models.layers import (
   zero_pad_shortcut,
 )
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 SIZES = [(2, 2), (8, 8), (7, 7), (5, 8), (8, 3)]
 
 

@@ -16,7 +16,7 @@ from jaxvision.data.augment.diffaugment import (
 )
 from jaxvision.errors import UserError
 
-pytestmark = pytest.mark.usefixtures('quick_compile')
+pytestmark = [pytest.mark.usefixtures('quick_compile'), pytest.mark.long]
 
 augment = jax.jit(diff_augment, static_argnums=2)
 

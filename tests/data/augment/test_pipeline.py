@@ -16,6 +16,9 @@ from jaxvision import config as config_lib
 from jaxvision.data import augment
 from jaxvision.errors import UserError
 
+# It compiles much: not in `make test-fast`.
+pytestmark = pytest.mark.long
+
 OFF = config_lib.base_config().augment.to_dict()
 ALL = {
   'flip': True,
