@@ -123,6 +123,7 @@ def test_bad_trials_are_pruned(digits_config, tmp_path, quick_compile):
   assert ends['1e-06'] == 'pruned'
 
 
+@pytest.mark.slow
 def test_failed_trial_is_recorded_and_the_sweep_goes_on(
   digits_config, tmp_path, quick_compile, capsys
 ):

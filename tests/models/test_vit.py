@@ -65,7 +65,7 @@ def test_size_and_cost_are_the_published_ones(name, count, billions):
   assert f'{found.flops / 2e9:.{decimals}f}' == billions
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_logits_and_gradients_are_those_of_torchvision():
   torch_parity = pytest.importorskip('torch_parity')
   peer = torchvision('models.vision_transformer').VisionTransformer(

@@ -134,6 +134,7 @@ def test_train_step_is_a_function_of_its_key():
   )
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_state_in_float32():
   task = task_of(dtype='bfloat16')
   state = task.init(jax.random.key(0))

@@ -126,7 +126,7 @@ def test_the_loss_is_shared_between_labels_and_teacher(config, teacher):
     task.loss(state.params, run.init(), batch, key)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_student_learns_resumes_and_forgets_where_its_teacher_was(
   config, teacher, tmp_path, quick_compile
 ):

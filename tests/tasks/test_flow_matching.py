@@ -174,7 +174,7 @@ def test_a_batch_in_parts_trains_on_all_of_it(quick_compile):
   assert np.abs(last).max() > 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_other_networks_are_trained_by_holds_too(quick_compile):
   key, batch = jax.random.key(1), batch_of()
 

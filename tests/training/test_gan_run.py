@@ -122,6 +122,7 @@ def test_evaluate_reproduces_the_distance(trained):
   assert json.loads((workdir / 'summary.json').read_text())['fd'] == measured['fd']
 
 
+@pytest.mark.slow
 def test_exported_generator_draws_the_same_images(trained, tmp_path):
   workdir, _ = trained
   run = jaxvision.load_run(workdir)

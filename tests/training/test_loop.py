@@ -39,6 +39,7 @@ def test_deterministic_runs_are_bit_identical(digits_config, tmp_path):
   chex.assert_trees_all_equal(final_state(tmp_path / 'a'), final_state(tmp_path / 'b'))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(digits_config, tmp_path):
   jaxvision.train(digits_config, tmp_path / 'a', quiet=True)
   digits_config.seed = 1
@@ -59,6 +60,7 @@ def test_streaming_matches_resident_bit_for_bit(digits_config, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_steps_per_dispatch_does_not_change_the_losses(digits_config, tmp_path):
   digits_config.log_every_steps = 1
   digits_config.checkpoint.every_steps = 12

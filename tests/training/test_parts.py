@@ -257,6 +257,7 @@ class Pooled(nn.Module):
     return nn.Dense(self.num_classes)(x)
 
 
+@pytest.mark.slow
 def test_module_passed_as_an_object_is_rebuilt_with_its_fields(
   digits_config, tmp_path, quick_compile
 ):

@@ -44,6 +44,7 @@ def test_no_trace_without_config_profile(tiny_config, tmp_path, capsys):
   assert 'profile' not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_short_run_writes_the_steps_that_it_traced(tiny_config, tmp_path, capsys):
   tiny_config.profile = 100
   jaxvision.train(tiny_config, tmp_path / 'long')
