@@ -14,6 +14,7 @@ examples/rotation_task.py.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ from jaxvision.config.plan import RunPlan
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.data.order import seed_words
+from jaxvision.optim import make_schedule
 from jaxvision.optim.schedule_free import averaged
 
 PyTree = Any
@@ -248,9 +250,24 @@ class Task(abc.ABC):
     """Returns a scalar that is finite as long as training is."""
     return metrics.loss.compute()
 
+  def _rate(self, peak: Any, until: float = 1.0, stop: float = 1.0) -> optax.Schedule:
+    return make_schedule(
+      self.config.schedule,
+      peak,
+      self.plan.total_steps,
+      self.plan.steps_per_epoch,
+      until,
+      stop,
+      constructor=self.parts.schedule,
+    )
+
   def learning_rate(self, step: int) -> float:
     """Returns the learning rate of a step, for the log."""
-    raise NotImplementedError
+    return float(self._schedule(step))
+
+  @functools.cached_property
+  def _schedule(self) -> optax.Schedule:
+    return self._rate(self.config.optimizer.learning_rate)
 
   def count_parameters(self, params: PyTree) -> dict[str, int]:
     """Returns the numbers of parameters by their names in summary.json."""

@@ -47,16 +47,12 @@ class Teacher:
       float32 [B, K]; no gradient goes through it.
     """
     (mean, std), (own_mean, own_std) = map(
-      _arrays, (normalization, self._normalization)
+      _arrays, (normalization, self.task.normalization)
     )
     shown = (inputs.astype(jnp.float32) * std + mean - own_mean) / own_std
     shown = resize(shown, self.task.info.image_shape[0]).astype(self.task.dtype)
     outputs = self.task.model.apply(variables, shown, train=False)
     return jax.lax.stop_gradient(outputs.astype(jnp.float32))
-
-  @property
-  def _normalization(self) -> Any:
-    return self.task.normalization
 
 
 def _arrays(normalization: Any) -> tuple[jax.Array, jax.Array]:

@@ -18,13 +18,11 @@ References:
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from clu import metrics as clu_metrics
 
 from jaxvision import models
-from jaxvision.config.hparams import MODEL_RATES
 from jaxvision.data.augment import normalize
 from jaxvision.data.dataset import Dataset
 from jaxvision.models.summary import summarize_flow
@@ -147,25 +145,14 @@ class FlowMatching(GenerativeTask, OneNetworkTask):
     key: jax.Array,
     phase: Phase = WHOLE_RUN,
   ) -> tuple[jax.Array, tuple[PyTree, Any]]:
-    """Computes the mean loss of a training batch.
-
-    Args:
-      params: the parameters to differentiate by.
-      state: the numbers.
-      batch: see `GenerativeTask`.
-      key: for augmentation, noise, times, and what is dropped.
-      phase: of no account: there is one.
-
-    Returns:
-      (float32 scalar, ({}, metrics)).
-    """
+    """See `OneNetworkTask.loss`; the statistics are {}."""
     del phase
     keys = jax.random.split(key, 5)
     images = self.augment(keys[0], batch['image'], batch.get('flip'))
     noise = jax.random.normal(keys[1], images.shape)
     times = draw_times(keys[2], self.config.flow.time, len(images))
     labels = self._labels_to_learn(keys[3], batch['label'])
-    network = self._network(state)
+    network = self.with_rates(self.model.network, state)
 
     def velocity(images: jax.Array, times: jax.Array) -> jax.Array:
       return network.apply(
@@ -183,15 +170,6 @@ class FlowMatching(GenerativeTask, OneNetworkTask):
     if not chance:
       return labels
     return jnp.where(jax.random.bernoulli(key, chance, labels.shape), classes, labels)
-
-  def _network(self, state: TrainState) -> nn.Module:
-    """Returns the network with the rates that live in the state."""
-    rates = {
-      rate: state.hparams[f'model.{rate}']
-      for rate in MODEL_RATES
-      if f'model.{rate}' in state.hparams
-    }
-    return self.model.network.clone(**rates) if rates else self.model.network
 
   def eval_step(self, state: TrainState, batch: Batch) -> tuple[Any, jax.Array]:
     """Evaluates a batch with the averaged weights; returns (metrics, losses [B]).

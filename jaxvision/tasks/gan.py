@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from jaxvision import models
+from jaxvision import models, optim
 from jaxvision.data.augment import diffaugment
 from jaxvision.data.augment.diffaugment import diff_augment
 from jaxvision.errors import UserError
@@ -94,8 +94,20 @@ class GanTask(GenerativeTask):
     Args:
       hparams: numbers that hold instead of the config's.
     """
-    own = self.config.gan.d_learning_rate or None
-    return self.make_optimizer(hparams), self.make_optimizer(hparams, own)
+    config = self.config
+    section = config.optimizer
+    peak = hparams.get('optimizer.learning_rate', section.learning_rate)
+    return tuple(
+      optim.make_optimizer(
+        section,
+        self._rate(peak),
+        weight_decay=hparams.get('optimizer.weight_decay'),
+        momentum=hparams.get('optimizer.momentum'),
+        grad_clip=hparams.get('grad_clip', config.grad_clip),
+        constructor=self.parts.optimizer,
+      )
+      for peak in (peak, config.gan.d_learning_rate or peak)
+    )
 
   def init(self, key: jax.Array) -> GANState:
     """Returns the train state at step 0."""

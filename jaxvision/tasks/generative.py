@@ -1,4 +1,4 @@
-"""What tasks that draw images share: their fields, their optimiser, their evaluation."""
+"""What tasks that draw images share: the fields they take, their samples, evaluation."""
 
 import abc
 import functools
@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
-from jaxvision import models, optim
+from jaxvision import models
 from jaxvision.config import base_config
 from jaxvision.data.augment import check, make_augment, mixes
 from jaxvision.data.dataset import Dataset
@@ -95,45 +94,6 @@ class GenerativeTask(Task):
   def prepare_evaluation(self) -> None:
     """Finds the networks that samples are measured with, or raises UserError."""
     _ = self.extractors
-
-  def make_optimizer(
-    self, hparams: dict[str, Any], peak: Any = None
-  ) -> optax.GradientTransformation:
-    """Returns an optimiser, its numbers taken from `hparams` where they are there.
-
-    Args:
-      hparams: numbers that hold instead of the config's.
-      peak: another learning rate at the peak; None: that of the config.
-    """
-    config = self.config
-    section = config.optimizer
-    if peak is None:
-      peak = hparams.get('optimizer.learning_rate', section.learning_rate)
-    return optim.make_optimizer(
-      section,
-      self._rate(peak),
-      weight_decay=hparams.get('optimizer.weight_decay'),
-      momentum=hparams.get('optimizer.momentum'),
-      grad_clip=hparams.get('grad_clip', config.grad_clip),
-      constructor=self.parts.optimizer,
-    )
-
-  def _rate(self, peak: Any) -> optax.Schedule:
-    return optim.make_schedule(
-      self.config.schedule,
-      peak,
-      self.plan.total_steps,
-      self.plan.steps_per_epoch,
-      constructor=self.parts.schedule,
-    )
-
-  def learning_rate(self, step: int) -> float:
-    """Returns the learning rate of a step, for the log."""
-    return float(self._schedule(step))
-
-  @functools.cached_property
-  def _schedule(self) -> optax.Schedule:
-    return self._rate(self.config.optimizer.learning_rate)
 
   def evaluator(
     self, run: Any, dataset: Dataset, inputs: Dataset, state: PyTree

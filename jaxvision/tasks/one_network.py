@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxvision import models, optim
-from jaxvision.config.hparams import group_rates
+from jaxvision.config.hparams import MODEL_RATES, group_rates
 from jaxvision.config.limits import switched_on
 from jaxvision.data.augment import alternating_flips
 from jaxvision.errors import UserError
@@ -86,6 +86,15 @@ class OneNetworkTask(Task):
     images = jnp.zeros((1, *self.info.image_shape), self.dtype)
     return self.model.init({'params': key}, images, train=False)
 
+  def with_rates(self, network: nn.Module, state: TrainState) -> nn.Module:
+    """Returns a network whose rates, such as its dropout, are those in the state."""
+    rates = {
+      rate: state.hparams[f'model.{rate}']
+      for rate in MODEL_RATES
+      if f'model.{rate}' in state.hparams
+    }
+    return network.clone(**rates) if rates else network
+
   # The optimiser.
 
   def make_optimizer(self, hparams: dict[str, Any]) -> optax.GradientTransformation:
@@ -113,25 +122,6 @@ class OneNetworkTask(Task):
       layers=self._layers,
       constructor=self.parts.optimizer,
     )
-
-  def _rate(self, peak: Any, until: float = 1.0, stop: float = 1.0) -> optax.Schedule:
-    return optim.make_schedule(
-      self.config.schedule,
-      peak,
-      self.plan.total_steps,
-      self.plan.steps_per_epoch,
-      until,
-      stop,
-      constructor=self.parts.schedule,
-    )
-
-  def learning_rate(self, step: int) -> float:
-    """Returns the learning rate of a step, for the log."""
-    return float(self._schedule(step))
-
-  @functools.cached_property
-  def _schedule(self) -> optax.Schedule:
-    return self._rate(self.config.optimizer.learning_rate)
 
   # The state and its steps.
 

@@ -47,6 +47,11 @@ from jaxvision.tasks.phases import WHOLE_RUN, Phase
 from jaxvision.training.evaluation import Evaluation, SupervisedEvaluator
 
 
+def _are_features(inputs: jax.Array) -> bool:
+  """Whether a batch holds the features of a frozen network in the place of images."""
+  return inputs.ndim == 2
+
+
 class SupervisedTask(OneNetworkTask):
   """Trains `make_model()` on the inputs and targets of each batch.
 
@@ -233,18 +238,7 @@ class SupervisedTask(OneNetworkTask):
     key: jax.Array,
     phase: Phase = WHOLE_RUN,
   ) -> tuple[jax.Array, tuple[PyTree, Any]]:
-    """Computes the mean loss of a training batch.
-
-    Args:
-      params: the parameters to differentiate by.
-      state: the rest of the variables, and the numbers.
-      batch: see the class.
-      key: for augmentation and dropout.
-      phase: of the run.
-
-    Returns:
-      (float32 scalar, (new batch statistics, metrics)).
-    """
+    """See `OneNetworkTask.loss`."""
     key_augment, key_dropout = jax.random.split(key)
     inputs, targets = self.training_batch(batch, key_augment)
     outputs, batch_stats = self.forward(params, state, inputs, key_dropout, phase)
@@ -286,7 +280,7 @@ class SupervisedTask(OneNetworkTask):
     Returns:
       (inputs [B, ...], targets [B, ...] or `MixedTargets`).
     """
-    if batch['image'].ndim == 2:  # features
+    if _are_features(batch['image']):
       return batch['image'], batch['label']
     inputs, targets = self.inputs_and_targets(batch, key, train=True)
     if mixes(self.config.augment):
@@ -318,17 +312,10 @@ class SupervisedTask(OneNetworkTask):
       params = freezing.without_gradient(params, phase.frozen)
       norms = freezing.frozen_norms(phase.frozen)
     variables = {'params': params, 'batch_stats': state.batch_stats}
-    if inputs.ndim == 2:  # features
+    if _are_features(inputs):
       outputs = self.model.apply(variables, inputs, method='classify')
       return outputs, state.batch_stats
-    model = self._resized(self.model, phase.image_size)
-    rates = {
-      rate: state.hparams[f'model.{rate}']
-      for rate in MODEL_RATES
-      if f'model.{rate}' in state.hparams
-    }
-    if rates:
-      model = model.clone(**rates)
+    model = self.with_rates(self._resized(self.model, phase.image_size), state)
     with norms:
       outputs, updated = model.apply(
         variables,
@@ -344,7 +331,7 @@ class SupervisedTask(OneNetworkTask):
 
   def eval_step(self, state: TrainState, batch: Batch) -> tuple[Any, jax.Array]:
     """Evaluates a batch; returns (metrics, outputs [B, ...])."""
-    if batch['image'].ndim == 2:  # features
+    if _are_features(batch['image']):
       outputs = self.model.apply(
         state.eval_variables, batch['image'], method='classify'
       )
