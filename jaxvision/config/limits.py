@@ -7,6 +7,9 @@ a message}.
 import numbers
 from typing import Any
 
+# What int32 counts: the steps of a run, on a device.
+STEPS = 2**31 - 1
+
 
 def switched_on(value: Any) -> bool:
   """Returns whether a number, for which 0 means off, is on.

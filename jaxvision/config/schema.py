@@ -12,6 +12,7 @@ from jaxvision.config.data_fields import (
 )
 from jaxvision.config.field import Field, Groups, Open
 from jaxvision.config.limits import (
+  STEPS,
   above_zero,
   all_strings,
   at_least,
@@ -19,11 +20,9 @@ from jaxvision.config.limits import (
   file_name,
   one_of,
 )
+from jaxvision.config.optimizer_fields import OPTIMIZER_FIELDS, SCHEDULE_FIELDS
 
 __all__ = ['FIELDS', 'Field', 'Groups', 'Open']
-
-# What int32 counts: the steps of a run, on a device.
-_STEPS = 2**31 - 1
 
 # Contract names (scripts set them by hand) are never renamed. Order is the order of
 # `config.json` and of the table of `jaxvision train --help-config`.
@@ -62,7 +61,7 @@ FIELDS: dict[str, Any] = {
     **at_least(1, 1_000_000),
   ),
   'steps': Field(
-    0, 'Optimiser steps to train; 0: from `epochs`.', **at_least(0, _STEPS)
+    0, 'Optimiser steps to train; 0: from `epochs`.', **at_least(0, STEPS)
   ),
   'epochs': Field(
     10.0,
@@ -164,7 +163,7 @@ FIELDS: dict[str, Any] = {
       0,
       'Steps between pulls of the weights to their slow average, which evaluation '
       'uses; 0: none.',
-      **at_least(0, _STEPS),
+      **at_least(0, STEPS),
     ),
     'decay': Field(
       0.95**5,
@@ -254,10 +253,10 @@ FIELDS: dict[str, Any] = {
     **at_least(0),
   ),
   'log_every_steps': Field(
-    100, 'Steps between log points.', free=True, **at_least(1, _STEPS)
+    100, 'Steps between log points.', free=True, **at_least(1, STEPS)
   ),
   'eval_every_steps': Field(
-    0, 'Steps between evaluations; 0: once an epoch.', free=True, **at_least(0, _STEPS)
+    0, 'Steps between evaluations; 0: once an epoch.', free=True, **at_least(0, STEPS)
   ),
   'report': Field(
     True, 'Write the report at the end of the run; `eval` writes it later.', free=True
@@ -336,103 +335,14 @@ FIELDS: dict[str, Any] = {
       0.0, 'Smallest change that is an improvement.', free=True, **at_least(0)
     ),
   },
-  'optimizer': {
-    'name': Field(
-      'sgd',
-      'An optimiser of optax, muon, or a constructor of your own, file.py:optimizer; '
-      'optimizer.options.* are its arguments.',
-    ),
-    'learning_rate': Field(
-      0.1, 'Learning rate at the peak of the schedule.', traced=True, **at_least(0)
-    ),
-    'weight_decay': Field(
-      0.0,
-      'Weight decay of kernels; biases, normalisation layers and positions have none.',
-      traced=True,
-      **at_least(0),
-    ),
-    'momentum': Field(
-      0.9,
-      'Momentum of sgd, lars and muon; others take it in optimizer.options.',
-      traced=True,
-      **between(0, 1, open_end=True),
-    ),
-    'nesterov': Field(
-      True,
-      'Use Nesterov momentum (sgd, lars, muon); others take it in optimizer.options.',
-    ),
-    'layer_decay': Field(
-      1.0,
-      'Learning rate of each layer, as a fraction of that of the next one towards the '
-      'head.',
-      valid=lambda v: 0 < v <= 1,
-      limits='above 0 and at most 1',
-    ),
-    'sam': Field(
-      0.0,
-      'Length of the step uphill, rho, at whose end sharpness-aware minimisation takes '
-      'the gradient (0.05 is usual); a step costs twice as much; 0: off.',
-      traced=True,
-      **at_least(0),
-    ),
-    'schedule_free': Field(
-      False,
-      'Average the steps of sgd, adam or adamw instead of letting the learning rate fall '
-      '(schedule.name constant, a warm-up may precede it); evaluation uses the average.',
-    ),
-    'options': Open(),
-    'groups': Groups(),
-  },
-  'schedule': {
-    'name': Field(
-      'cosine',
-      'Learning rate over the run: constant, cosine, step, one_cycle, linear, or a '
-      'function of your own, (peak, total_steps) -> optax schedule.',
-    ),
-    'warmup_steps': Field(0, 'Steps of linear warm-up from 0.', **at_least(0, _STEPS)),
-    'warmup_epochs': Field(
-      0.0,
-      'Epochs of linear warm-up, where schedule.warmup_steps is 0.',
-      **at_least(0, 1_000_000),
-    ),
-    'start_factor': Field(
-      0.0,
-      'Learning rate at the start of the warm-up, as a fraction of the peak.',
-      **between(0, 1),
-    ),
-    'end_factor': Field(
-      0.0,
-      'Learning rate at the end, as a fraction of the peak (cosine, linear).',
-      **between(0, 1),
-    ),
-    'boundaries': Field(
-      (0.3, 0.6, 0.8),
-      'Shares of the run at which the schedule step multiplies the learning rate by '
-      'schedule.factor.',
-      valid=lambda v: (
-        all(isinstance(b, int | float) and 0 < b < 1 for b in v)
-        and list(v) == sorted(v)
-      ),
-      limits='a rising tuple of shares between 0 and 1',
-    ),
-    'factor': Field(
-      0.2,
-      'Factor of the learning rate at each of schedule.boundaries (step).',
-      **between(0, 1),
-    ),
-    'peak': Field(
-      0.3,
-      'Share of the run at which the schedule one_cycle reaches its peak.',
-      valid=lambda v: 0 < v < 1,
-      limits='between 0 and 1',
-    ),
-  },
+  'optimizer': OPTIMIZER_FIELDS,
+  'schedule': SCHEDULE_FIELDS,
   'checkpoint': {
     'every_steps': Field(
       0,
       'Steps between checkpoints; 0: at every evaluation.',
       free=True,
-      **at_least(0, _STEPS),
+      **at_least(0, STEPS),
     ),
     'keep': Field(
       2,
