@@ -49,6 +49,24 @@ def load_run(
   return run.task.load(state, step, str(directory.path))
 
 
+def load_model(path: str | Path, checkpoint: str | int = 'last') -> Any:
+  """Returns what is in an exported file, or a run: ready to predict, or to draw.
+
+  Args:
+    path: a file that `jaxvision export` or `jaxvision quantize` wrote, or a workdir.
+    checkpoint: of a workdir, see `load_run`.
+
+  Raises:
+    UserError: there is no such file or run, or it is something else.
+  """
+  path = Path(path)
+  if path.suffix == '.onnx':
+    from jaxvision.inference.onnx_model import load_onnx
+
+    return load_onnx(path)
+  return load_run(path, checkpoint)
+
+
 def mean_of(steps: Sequence[int]) -> str:
   """Returns in words which checkpoints were averaged.
 

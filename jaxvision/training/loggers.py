@@ -22,20 +22,13 @@ import numpy as np
 
 from jaxvision import config as config_lib
 from jaxvision.errors import UserError
+from jaxvision.extras import require
 from jaxvision.training.callbacks import Logger, TrainContext, run_status
 
 
 def _import(package: str) -> Any:
   """Imports an optional package. Raises UserError if it is not installed."""
-  try:
-    return importlib.import_module(package)
-  except ModuleNotFoundError as error:
-    if error.name != package:
-      raise
-    raise UserError(
-      f'the {package} logger needs the package {package}: '
-      f"pip install 'jaxvision[{package}]'"
-    ) from None
+  return require(package, package, f'the {package} logger')
 
 
 @contextlib.contextmanager
