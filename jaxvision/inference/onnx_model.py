@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxvision.errors import UserError
+from jaxvision.extras import require
 from jaxvision.inference.classifier import Classifier
 from jaxvision.inference.signature import (
   METADATA_KEY,
@@ -14,7 +15,6 @@ from jaxvision.inference.signature import (
   Signature,
   from_json,
 )
-from jaxvision.extras import require
 
 
 class OnnxClassifier(Classifier):
