@@ -166,12 +166,15 @@ class Predictor(Classifier):
       f'{len(names) - 1})'
     )
 
+  def outputs(self, variables: Any, images: jax.Array) -> jax.Array:
+    """Returns what the network says of uint8 images, traced: logits or values [B, K]."""
+    return self.task.apply(variables, self._normal(images))
+
   def _logits(self, variables: Any, images: jax.Array) -> jax.Array:
-    outputs = self.task.apply(variables, self._normal(images))
-    return outputs.astype(jnp.float32)
+    return self.outputs(variables, images).astype(jnp.float32)
 
   def _probabilities(self, variables: Any, images: jax.Array) -> jax.Array:
-    return self.task.probabilities(self.task.apply(variables, self._normal(images)))
+    return self.task.probabilities(self.outputs(variables, images))
 
   def _features(self, variables: Any, images: jax.Array) -> jax.Array:
     return features_and_logits(self.task.model, variables, self._normal(images))[0]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxvision.config.limits import switched_on
 from jaxvision.errors import UserError
-from jaxvision.models.cpu import conv_general_dilated
+from jaxvision.models.cpu import conv_general_dilated, is_portable, on_cpu
 
 # The values that a model's `activation` field may take.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -76,6 +76,8 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     >>> max_pool_2x2(jnp.arange(15.0).reshape(3, 5, 1))[..., 0]
     Array([[6., 8.]], dtype=float32)
   """
+  if is_portable():  # one operator, whose gradient nobody takes
+    return nn.max_pool(x, (2, 2), (2, 2))
   height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
   rows = jnp.maximum(x[..., 0:height:2, :, :], x[..., 1:height:2, :, :])
   return jnp.maximum(rows[..., 0:width:2, :], rows[..., 1:width:2, :])
@@ -102,7 +104,7 @@ def max_pool_3x3(x: jax.Array) -> jax.Array:
     Array([[ 6.,  8.,  9.],
            [11., 13., 14.]], dtype=float32)
   """
-  if jax.default_backend() != 'cpu':
+  if not on_cpu():
     return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
   for axis in (x.ndim - 2, x.ndim - 3):
     # Window i covers pixels 2 i - 1, 2 i and 2 i + 1.
@@ -136,7 +138,8 @@ def zero_pad_shortcut(x: jax.Array, features: int, stride: int = 1) -> jax.Array
   Returns:
     Features [B, ceil(H / stride), ceil(W / stride), features].
   """
-  x = x[:, ::stride, ::stride]
+  # `x[:, ::stride, ::stride]` would be a gather where the batch has no fixed size.
+  x = jax.lax.slice(x, (0, 0, 0, 0), x.shape, (1, stride, stride, 1))
   missing = features - x.shape[-1]
   before = missing // 2
   return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, missing - before)))

@@ -3,7 +3,17 @@
 from jaxvision.models.cpu.convolution import (
   conv_general_dilated,
   conv_transpose,
+  is_portable,
+  on_cpu,
   plain_convolutions,
+  portable_operators,
 )
 
-__all__ = ['conv_general_dilated', 'conv_transpose', 'plain_convolutions']
+__all__ = [
+  'conv_general_dilated',
+  'conv_transpose',
+  'is_portable',
+  'on_cpu',
+  'plain_convolutions',
+  'portable_operators',
+]

@@ -37,6 +37,7 @@ _MANY_TILES = 64
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 _plain = contextvars.ContextVar('plain', default=False)
+_portable = contextvars.ContextVar('portable', default=False)
 
 
 @contextlib.contextmanager
@@ -47,6 +48,26 @@ def plain_convolutions() -> Iterator[None]:
     yield
   finally:
     _plain.reset(token)
+
+
+@contextlib.contextmanager
+def portable_operators() -> Iterator[None]:
+  """Within it, what is traced is XLA's own operators, for programs that go elsewhere."""
+  token = _portable.set(True)
+  try:
+    yield
+  finally:
+    _portable.reset(token)
+
+
+def is_portable() -> bool:
+  """Whether what is traced now goes elsewhere, see `portable_operators`."""
+  return _portable.get()
+
+
+def on_cpu() -> bool:
+  """Whether what is traced now is made for a CPU, where XLA's operators are slow."""
+  return jax.default_backend() == 'cpu' and not is_portable()
 
 
 def conv_general_dilated(
@@ -161,7 +182,7 @@ def _is_ours(lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> bool:
   groups = options.get('feature_group_count', 1)
   numbers = options.get('dimension_numbers')
   return (
-    jax.default_backend() == 'cpu'
+    on_cpu()
     and lhs.ndim == 4
     and all(d == 1 for d in options.get('lhs_dilation') or ())
     and all(d == 1 for d in options.get('rhs_dilation') or ())
