@@ -322,7 +322,9 @@ def _centre(
   """
   (have_wide, have_high), (width, height) = picture, image
   scale = min(have_wide / width, have_high / height) * fraction
-  left, top = (have_wide - width * scale) / 2, (have_high - height * scale) / 2
+  # Where nothing is cut off, rounding leaves a number just below 0, which Pillow refuses.
+  left = max(0.0, (have_wide - width * scale) / 2)
+  top = max(0.0, (have_high - height * scale) / 2)
   return left, top, left + width * scale, top + height * scale
 
 

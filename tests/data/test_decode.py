@@ -303,3 +303,11 @@ def test_pictures_of_pillow_are_taken_as_files_are():
   chex.assert_trees_all_equal(decode_image(turned, (4, 6, 3)), expected)
   with pytest.raises(UnreadableImage, match='floating-point'):
     decode_image(Image.new('F', (4, 4)), (4, 4, 1))
+
+
+@pytest.mark.parametrize('size', [(29, 34), (34, 29), (92, 107)])
+def test_sizes_whose_crop_rounds_below_zero_are_read(size):
+  # (29 - 28 * (29 / 28)) / 2 is -1.8e-15, which Pillow refuses as an offset.
+  pixels = decode.decode_image(Image.new('L', size, 9), (28, 28, 1))
+  assert pixels.shape == (28, 28, 1)
+  assert set(pixels.ravel()) == {9}
