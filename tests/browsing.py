@@ -30,16 +30,16 @@ class Chromium:
   in, and checkpoints, say, could not be written in that thread any more.
   """
 
-  def __init__(self, executable):
+  def __init__(self, executable, args=()):
     self.thread = ThreadPoolExecutor(1)
-    self._playwright, self.browser = self.call(self._start, executable)
+    self._playwright, self.browser = self.call(self._start, executable, args)
 
-  def _start(self, executable):
+  def _start(self, executable, args):
     from playwright.sync_api import sync_playwright
 
     playwright = sync_playwright().start()
     return playwright, playwright.chromium.launch(
-      executable_path=executable, args=['--disable-quic']
+      executable_path=executable, args=['--disable-quic', *args]
     )
 
   def call(self, function, *args, **options):
