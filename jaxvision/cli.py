@@ -105,10 +105,11 @@ COMMANDS = {
   ),
   'export': Command(
     'export',
-    "Write the weights of a run as safetensors, ResNets in PyTorch's names; of a GAN its "
-    'generator, of a flow also how it draws.',
+    'Write a run for other programs: its weights as safetensors, or the network as ONNX or '
+    'StableHLO; of a GAN its generator, of a flow also how it draws.',
     workdir=True,
-    reads=_RUN,
+    overrides=True,
+    reads=(*_RUN, 'data.'),
   ),
   'summary': Command(
     'summary', "Print the model's layers, shapes, parameters and FLOPs.", workdir=True
@@ -227,6 +228,11 @@ def _eval(parser: argparse.ArgumentParser) -> None:
 
 def _predict(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('inputs', nargs='*', metavar='INPUT', help='file or folder')
+  parser.add_argument(
+    '--model',
+    metavar='FILE',
+    help='what `export` or `quantize` wrote, instead of a run',
+  )
   parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
   parser.add_argument(
     '--top', type=int, default=5, help='classes listed for each image (default: 5)'
@@ -325,7 +331,19 @@ def _explore(parser: argparse.ArgumentParser) -> None:
 
 def _export(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    '--output', metavar='FILE', help='file (default: model.safetensors in the workdir)'
+    '--format',
+    choices=('safetensors', 'onnx', 'stablehlo'),
+    help='what is written (default: what the suffix of --output says, or safetensors)',
+  )
+  parser.add_argument(
+    '--output',
+    metavar='FILE',
+    help='file, .safetensors, .onnx or .stablehlo (default: model.FORMAT in the workdir)',
+  )
+  parser.add_argument(
+    '--verify',
+    action='store_true',
+    help='compare with the run on the whole test split, too',
   )
   parser.add_argument(
     'inputs',

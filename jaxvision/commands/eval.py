@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data as data_lib
+from jaxvision.commands.run_data import load_other_data, load_own_data
 from jaxvision.commands.workdir import workdir_of
-from jaxvision.data.dataset import Dataset, with_classes
+from jaxvision.data.dataset import Dataset
 from jaxvision.data.identity import table_of
 from jaxvision.data.info import DatasetInfo
-from jaxvision.data.splitting import WHOLE
 from jaxvision.errors import UserError
 from jaxvision.inference.loading import mean_of
 from jaxvision.training import pretrained, runtime, segments
@@ -191,66 +191,6 @@ def _find_data(
   if dataset is not None:
     return dataset, True
   return load_other_data(directory, config, source), False
-
-
-def load_own_data(
-  directory: RunDirectory, config: ConfigDict, source: Any, *, may_be_other: bool
-) -> Dataset | None:
-  """Returns the data of a run, wherever they are now, with its splits.
-
-  Args:
-    directory: of the run.
-    config: says where the data are.
-    source: data of the user's own, or None.
-    may_be_other: whether they may be other data than the run's.
-
-  Returns:
-    The data set; None where it is other data than the run's, and may be.
-
-  Raises:
-    UserError: they are not there, or not those that the run trained on.
-  """
-  rule = directory.trained_on().split_rule
-  try:
-    dataset = data_lib.load(config.data, source=source, split_rule=rule)
-  except UserError:
-    if may_be_other:  # a folder of one class can be measured, though not trained on
-      return None
-    raise
-  different = directory.data_difference(dataset)
-  if different and not may_be_other:
-    raise UserError(
-      f'eval: the run in {directory.path} trained on other data than {dataset.name} is '
-      f'now ({different}): restore the data, or name others with --config.data.root=DIR'
-    )
-  return None if different else dataset
-
-
-def load_other_data(
-  directory: RunDirectory, config: ConfigDict, source: Any
-) -> Dataset:
-  """Returns data that a run did not train on, with the class numbers of the run.
-
-  All of a set that has no test split counts as one.
-
-  Raises:
-    UserError: the set is not there, or its images or classes are of another kind.
-  """
-  dataset = data_lib.load(config.data, source=source, split_rule=WHOLE)
-  known, name = directory.trained_on(), dataset.origin or dataset.name
-  if tuple(dataset.image_shape) != known.image_shape:
-    raise UserError(
-      f'eval: {name} has images of {tuple(dataset.image_shape)}, the run in '
-      f'{directory.path} takes {known.image_shape}: set data.image_size and '
-      'data.channels'
-    )
-  if dataset.label_kind != known.label_kind or (
-    known.label_kind != 'class' and dataset.class_names != known.class_names
-  ):
-    raise UserError(
-      f'eval: {name} has other labels than the run in {directory.path} was trained on'
-    )
-  return with_classes(dataset, known.class_names)
 
 
 @dataclasses.dataclass(frozen=True)

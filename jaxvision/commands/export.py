@@ -1,30 +1,64 @@
-"""`jaxvision export`: the weights of a run for other programs."""
+"""`jaxvision export`: a trained run as a file for other programs."""
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvision import models
-from jaxvision import weights as weights_lib
+from jaxvision.commands.run_data import data_of_run, drawn
+from jaxvision.commands.soup import soup
 from jaxvision.commands.workdir import workdir_of
+from jaxvision.data.dataset import Dataset, read_many
+from jaxvision.deployment import parity, stablehlo
+from jaxvision.deployment.onnx_file import OnnxFile
+from jaxvision.deployment.program import Program, program_of
 from jaxvision.errors import UserError
-from jaxvision.inference.loading import load_run
-from jaxvision.io import local_path, output_file
-from jaxvision.optim.averaging import mean
-from jaxvision.training import pretrained
+from jaxvision.inference.classifier import Classifier
+from jaxvision.inference.loading import load_model, load_run
+from jaxvision.inference.signature import Signature
+from jaxvision.inference.weights_model import in_torch, save_weights
+from jaxvision.io import local_path, output_directory, output_file, write_whole, writing
+
+_log = logging.getLogger('jaxvision')
+
+# The format of each suffix; `web` is a folder, or one HTML file.
+FORMATS = {
+  '.safetensors': 'safetensors',
+  '.onnx': 'onnx',
+  '.stablehlo': 'stablehlo',
+  '.html': 'web',
+}
+_DEFAULTS = {
+  'safetensors': 'model.safetensors',
+  'onnx': 'model.onnx',
+  'stablehlo': 'model.stablehlo',
+  'web': 'web',
+}
+# Images that a file is compared with the run on, and samples of a generator.
+_COMPARED = 256
+_SAMPLES = 16
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
-  """Writes the weights of a run and prints where they are."""
+  """Writes a run in a format and prints where it is."""
   if options.inputs:
     print(f'exported: {_soup_of(options)}')
     return 0
-  workdir = workdir_of(options, config)
-  path = export(workdir, options.output, options.checkpoint, options.average)
+  path = export(
+    workdir_of(options, config),
+    options.output,
+    options.checkpoint,
+    options.average,
+    format=options.format,
+    verify=options.verify,
+    overrides=tuple(o for o in options.overrides if o.startswith('data.')),
+  )
   print(f'exported: {path}')
   return 0
 
@@ -34,47 +68,173 @@ def export(
   output: str | Path | None = None,
   checkpoint: str | int = 'last',
   average: int | None = None,
+  *,
+  format: str | None = None,
+  verify: bool = False,
+  overrides: Sequence[str] = (),
 ) -> Path:
-  """Writes the weights of a run as safetensors, which PyTorch and `init.pretrained` read.
+  """Writes a run as a file that other programs read.
 
-  ResNets and EfficientNets have the names and layouts of torchvision, or of timm where
-  torchvision has no such network, and load there with `load_state_dict`; other models have
-  ours. The metadata hold what the weights ask of
-  images: normalisation, size, crop, class names. Of a GAN it is the generator, of a flow its
-  network and how it draws, averaged where the run averages them, which
-  `jaxvision sample --weights=FILE` draws with.
+  `safetensors`: the weights, which `init.pretrained` reads and PyTorch. ResNets,
+  EfficientNets and MobileNetV2 have the names and layouts of torchvision, or of timm where
+  torchvision has no such network; other models have ours, see `weights.save`.
+
+  `onnx`: the network with its weights, for onnxruntime and others: `images` uint8
+  [batch, H, W, C] -> `probabilities` and `logits` float32 [batch, K]. Of a GAN its
+  generator: `noise` and `labels` -> `images`.
+
+  `stablehlo`: the same as a program of jax.export, which needs JAX and no code of ours.
+
+  Each is averaged where the run averages its weights, holds the class names and the
+  preprocessing of the images, and computes in float32. Before it is written, what it
+  computes of real images is compared with what the run computes, and the largest
+  difference is told and stored; where the data are not here, of random ones.
 
   Args:
     workdir: of a training run.
-    output: file to write; None: WORKDIR/model.safetensors.
+    output: file to write, whose suffix says the format; None: model.FORMAT in the workdir.
     checkpoint: 'last', 'best', or a step.
     average: write the mean of the weights of this many last checkpoints, see `load_run`.
+    format: 'safetensors', 'onnx' or 'stablehlo'; None: that of `output`, or safetensors.
+    verify: compare on the whole test split too, and print the accuracy of both.
+    overrides: 'data.dir=DIR' and the like: where the data are now.
 
   Returns:
-    The path of the file.
+    The path of the file, or of the folder of `stablehlo`.
 
   Raises:
-    UserError: no run, no checkpoint, or the file cannot be written.
+    UserError: no run, no checkpoint, a suffix of no format, a network that ONNX has no
+      operator for, a package that is not installed, or a path that cannot be written.
   """
-  path = output_file(output, 'export: --output') if output else None
   workdir = local_path(workdir, 'export: workdir')
-  run = load_run(workdir, checkpoint, average=average)
-  path = path or workdir / 'model.safetensors'
-  _save(path, run, jax.device_get(run.state.eval_variables))
+  format = _format_of(format, output)
+  path = _path_of(format, output, workdir)
+  run = load_run(workdir, checkpoint, average=average, dtype='float32')
+  if format == 'safetensors':
+    with writing(path, 'export: --output'):
+      save_weights(path, run, jax.device_get(run.state.eval_variables))
+    _log.info(in_torch(path))
+    if verify:
+      _log.info(_verified(workdir, run, load_model(path), _data(workdir, overrides)))
+    return path
+  program = program_of(run)
+  data = _data(workdir, overrides)
+  made = _WRITERS[format](program)
+  name, inputs = _inputs(program, data)
+  found = parity.differences(program, made.call, inputs)
+  facts = {'compared_on': name, 'largest_difference': found}
+  signature = dataclasses.replace(
+    program.signature, facts={**program.signature.facts, **facts}
+  )
+  with writing(path, 'export: --output'):
+    made.save(path, signature)
+  worst = ', '.join(f'{output} {gap:.1e}' for output, gap in found.items())
+  _log.info('largest difference from the run on %s: %s', name, worst)
+  if verify:
+    _log.info(_verified(workdir, run, load_model(path), data))
   return path
 
 
-def _save(path: Path, run: Any, variables: Any) -> None:
-  fields = dict(run.config.model)
-  name = fields.pop('name')
-  weights_lib.save(
-    path,
-    variables,
-    pretrained.preprocessing_of(run.info, run.input_shape),
-    name,
-    fields if name in models.TASK_OF else None,
-    dict(run.config.flow) if name in models.FLOWS else None,
-  )
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Made:
+  """What a format made of a program: how to call it, and how to write it."""
+
+  call: Callable[..., Sequence[np.ndarray]]
+  save: Callable[[Path, Any], None]
+
+
+def _onnx(program: Program) -> _Made:
+  file = OnnxFile(program)
+
+  def save(path: Path, signature: Any) -> None:
+    write_whole(path, file.to_bytes(signature))
+
+  return _Made(file.call, save)
+
+
+def _stablehlo(program: Program) -> _Made:
+  made = stablehlo.to_stablehlo(program)
+
+  def save(path: Path, signature: Any) -> None:
+    stablehlo.save(dataclasses.replace(made, signature=signature), program, path)
+
+  return _Made(made, save)
+
+
+_WRITERS = {'onnx': _onnx, 'stablehlo': _stablehlo}
+
+
+def _format_of(format: str | None, output: str | Path | None) -> str:
+  """Returns the format that an option and the suffix of a path name together."""
+  suffix = Path(output).suffix.lower() if output else ''
+  by_suffix = FORMATS.get(suffix)
+  if format is None:
+    if output and by_suffix is None:
+      raise UserError(
+        f'export: --output={output} says no format: end it in {", ".join(FORMATS)}, or '
+        'set --format'
+      )
+    return by_suffix or 'safetensors'
+  if by_suffix not in (None, format):
+    raise UserError(
+      f'export: --output={output} is the name of {by_suffix}, and --format={format}: '
+      'leave one of them out'
+    )
+  return format
+
+
+def _path_of(format: str, output: str | Path | None, workdir: Path) -> Path:
+  if output is None:
+    return workdir / _DEFAULTS[format]
+  if format == 'stablehlo':
+    return output_directory(output, 'export: --output')
+  return output_file(output, 'export: --output')
+
+
+def _data(workdir: Path, overrides: Sequence[str]) -> Dataset | None:
+  """Returns the data of the run, None where they are not here any more."""
+  try:
+    return data_of_run(workdir, overrides)
+  except UserError as error:
+    if overrides:
+      raise
+    _log.warning('compared on random images: %s', error)
+    return None
+
+
+def _inputs(program: Program, data: Dataset | None) -> tuple[str, list[np.ndarray]]:
+  """Returns inputs to compare on, and what they are."""
+  if not isinstance(program.signature, Signature):
+    return f'{_SAMPLES} samples', parity.random_inputs(program, _SAMPLES)
+  if data is None:
+    return f'{_SAMPLES} random images', parity.random_inputs(program, _SAMPLES)
+  split = 'test' if len(data.splits.get('test', ())) else 'train'
+  images, _ = drawn(data.splits[split], _COMPARED, seed=0)
+  return f'{len(images)} {split} images of {data.name}', [images]
+
+
+def _verified(workdir: Path, run: Any, model: Any, data: Dataset | None) -> str:
+  """Returns in words how the file and the run do on the whole test split."""
+  source = data.splits.get('test') if data else None
+  if not isinstance(model, Classifier) or source is None or not len(source):
+    raise UserError(f'export: --verify: {workdir} has no test images to classify')
+  size = model.largest_batch()
+  same, right = 0, {'run': 0, 'file': 0}
+  for first in range(0, len(source), size):
+    indices = list(range(first, min(first + size, len(source))))
+    images = np.stack([image for image, _ in read_many(source, indices)])
+    labels = np.asarray(source.labels[indices[0] : indices[-1] + 1])
+    ours, theirs = (m.predict(images).probabilities for m in (run, model))
+    same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+    if labels.ndim == 1 and run.signature.kind == 'class':
+      right['run'] += int((ours.argmax(-1) == labels).sum())
+      right['file'] += int((theirs.argmax(-1) == labels).sum())
+  count = len(source)
+  line = f'verified on {count:,} test images: {count - same:,} predictions differ'
+  if run.signature.kind == 'class':
+    shares = {name: f'{number / count:.2%}' for name, number in right.items()}
+    line += f'; accuracy {shares["file"]}, of the run {shares["run"]}'
+  return line
 
 
 def _soup_of(options: argparse.Namespace) -> Path:
@@ -82,61 +242,6 @@ def _soup_of(options: argparse.Namespace) -> Path:
     raise UserError('export: name one run with --workdir, or several as arguments')
   if not options.output:
     raise UserError('export: say with --output=FILE where the mean of the runs goes')
+  if _format_of(options.format, options.output) != 'safetensors':
+    raise UserError('export: the mean of several runs is written as .safetensors')
   return soup(options.inputs, options.output, options.checkpoint, options.average)
-
-
-def soup(
-  workdirs: Sequence[str | Path],
-  output: str | Path,
-  checkpoint: str | int = 'last',
-  average: int | None = None,
-) -> Path:
-  """Writes the mean of the weights of several runs, a uniform model soup.
-
-  It is worth something where the runs were fine-tuned from the same weights: those that
-  began at random lie in valleys of their own (Wortsman et al. 2022, "Model soups").
-  `jaxvision eval --config=FILE --config.init.pretrained=OUTPUT` evaluates it.
-
-  Args:
-    workdirs: of two runs or more of one model on the same classes.
-    output: file to write.
-    checkpoint, average: of each, see `export`.
-
-  Returns:
-    The path of the file.
-
-  Raises:
-    UserError: as `export`, or the runs are of other models, classes or normalisation.
-  """
-  path = output_file(output, 'export: --output')
-  if len(workdirs) < 2:
-    raise UserError(
-      f'export: {workdirs[0]} is one run: name it with --workdir, or several to average'
-    )
-  runs = [
-    load_run(local_path(workdir, 'export: workdir'), checkpoint, average=average)
-    for workdir in workdirs
-  ]
-  for workdir, run in zip(workdirs, runs):
-    if different := _difference(runs[0], run):
-      raise UserError(
-        f'export: {workdirs[0]} and {workdir} cannot be averaged: they differ in '
-        f'{different}'
-      )
-  _save(path, runs[0], mean(jax.device_get(r.state.eval_variables) for r in runs))
-  return path
-
-
-def _difference(one: Any, other: Any) -> str:
-  """Returns in what two runs differ that a mean of their weights needs alike, or ''."""
-  facts = [
-    {
-      'task': run.config.task,
-      'model': run.config.model.to_dict(),
-      'class names': run.info.class_names,
-      'image shape': run.input_shape,
-      'normalisation': (run.info.mean, run.info.std),
-    }
-    for run in (one, other)
-  ]
-  return ', '.join(name for name in facts[0] if facts[0][name] != facts[1][name])

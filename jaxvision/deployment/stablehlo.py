@@ -12,7 +12,6 @@ some six months; StableHLO's bytecode for five years. Weights stay apart, so tha
 kept for longer is the file of the weights.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,42 +20,13 @@ import jax
 import numpy as np
 
 from jaxvision.deployment.program import Program
-from jaxvision.errors import UserError
-from jaxvision.inference.classifier import Classifier
-from jaxvision.inference.signature import (
-  METADATA_KEY,
-  GeneratorSignature,
-  Signature,
-  from_json,
-  to_json,
-)
+from jaxvision.inference.signature import METADATA_KEY, to_json
+from jaxvision.inference.stablehlo_model import FILES, Exported
 from jaxvision.io import write_all
 from jaxvision.models.cpu import portable_operators
 from jaxvision.weights.tensors import named
 
-FILES = ('program.jax_export', 'program.mlir', 'weights.safetensors', 'signature.json')
 _PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Exported:
-  """A program as it was written, or read.
-
-  Attributes:
-    exported: of jax.export; called as `exported.call(weights, *inputs)`.
-    weights: name -> array.
-    signature: of the run.
-    outputs: names of what it returns.
-  """
-
-  exported: Any
-  weights: dict[str, np.ndarray]
-  signature: Signature | GeneratorSignature
-  outputs: tuple[str, ...]
-
-  def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Returns the outputs for a batch."""
-    return [np.asarray(found) for found in self.exported.call(self.weights, *inputs)]
 
 
 def to_stablehlo(program: Program) -> Exported:
@@ -65,7 +35,9 @@ def to_stablehlo(program: Program) -> Exported:
   structure = jax.tree.structure(variables)
   weights = named(variables)
   # `named` sorts; the tree has an order of its own.
-  places = list(named(jax.tree.unflatten(structure, range(structure.num_leaves))).values())
+  places = list(
+    named(jax.tree.unflatten(structure, range(structure.num_leaves))).values()
+  )
   order = np.argsort(np.array(places, int))
   names = [list(weights)[i] for i in order]
 
@@ -77,7 +49,9 @@ def to_stablehlo(program: Program) -> Exported:
   shapes = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in weights.items()}
   inputs = [jax.ShapeDtypeStruct((batch, *s), t) for _, s, t in program.inputs]
   with portable_operators():
-    exported = jax.export.export(jax.jit(function), platforms=_PLATFORMS)(shapes, *inputs)
+    exported = jax.export.export(jax.jit(function), platforms=_PLATFORMS)(
+      shapes, *inputs
+    )
   outputs = tuple(name for name, _, _ in program.outputs)
   return Exported(exported, weights, program.signature, outputs)
 
@@ -116,56 +90,3 @@ def save(made: Exported, program: Program, directory: Path) -> None:
     json.dumps(convention, indent=2) + '\n',
   )
   write_all(directory, dict(zip(FILES, contents)))
-
-
-def load(directory: Path) -> Exported:
-  """Returns the program in a folder that `save` wrote.
-
-  Raises:
-    UserError: a file is missing or damaged, or the program is too old for this JAX.
-  """
-  import safetensors.numpy
-
-  try:
-    program, _, weights, text = ((directory / name).read_bytes() for name in FILES)
-    convention = json.loads(text)
-    arrays = safetensors.numpy.load(weights)
-    exported = jax.export.deserialize(bytearray(program))
-  except OSError as error:
-    raise UserError(f'{error.filename} cannot be read: {error.strerror}') from error
-  except Exception as error:  # of three libraries, for what is damaged
-    raise UserError(
-      f'{directory} is no program that jax {jax.__version__} reads: {error}'
-    ) from error
-  known = convention if isinstance(convention, dict) else {}
-  signature = from_json(json.dumps(known.get(METADATA_KEY)), str(directory))
-  outputs = tuple(str(output.get('name')) for output in known.get('outputs', []))
-  return Exported(exported, arrays, signature, outputs)
-
-
-class StableHloClassifier(Classifier):
-  """A classifier in a folder that `jaxvision export --format=stablehlo` wrote.
-
-  Args:
-    made: what `load` returned.
-  """
-
-  pads = True  # each size is compiled
-
-  def __init__(self, made: Exported):
-    self._made = made
-    self._call = jax.jit(made.exported.call)
-
-  @property
-  def signature(self) -> Signature:
-    """The images that it takes and the names of its outputs."""
-    return self._made.signature
-
-  def probabilities(self, images: np.ndarray) -> np.ndarray:
-    """Returns the outputs for one batch, see `Classifier.probabilities`."""
-    return np.asarray(self._call(self._made.weights, images)[0])
-
-  def largest_batch(self) -> int:
-    """Returns how many images go through the network at once."""
-    height, width, _ = self.signature.image_shape
-    return max(1, min(256, 256 * 64 * 64 // (height * width)))

@@ -169,7 +169,12 @@ def load_generator(path: str | Path) -> GeneratorRun:
   shape = (facts.image_size or 0, facts.image_size or 0, facts.channels or 0)
   try:
     model = models.create_generative(
-      found.model, shape, found.flow, str(path), max(1, len(names)), **fields
+      found.model,
+      shape,
+      found.sections.get('flow'),
+      str(path),
+      max(1, len(names)),
+      **fields,
     )
   except UserError as error:
     raise UserError(f'{path}: {error}') from error

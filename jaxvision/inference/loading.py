@@ -8,6 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from jaxvision.errors import UserError
+from jaxvision.io import local_path
 from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
 
@@ -20,6 +21,7 @@ def load_run(
   mesh: Mesh | None = None,
   *,
   average: int | None = None,
+  dtype: str | None = None,
 ) -> Any:
   """Returns the run in a directory: ready to predict, or to draw.
 
@@ -29,6 +31,7 @@ def load_run(
     mesh: where the weights go; None: the first device.
     average: take the mean of the weights of this many last checkpoints (`checkpoint.keep`
       says how many there are), see `Run.restore_average`; None: those of `checkpoint`.
+    dtype: that the network computes in, 'float32' or 'bfloat16'; None: the run's.
 
   Returns:
     What the task of the run makes of it: a `Predictor`, a `GeneratorRun`, or what
@@ -39,7 +42,7 @@ def load_run(
       are NaN or infinite; fewer checkpoints than to average, or both arguments.
   """
   directory = RunDirectory(workdir)
-  run = open_run(directory, mesh)
+  run = open_run(directory, mesh, dtype=dtype)
   if average is None:
     state, step = run.restore(checkpoint)
   else:
@@ -53,17 +56,33 @@ def load_model(path: str | Path, checkpoint: str | int = 'last') -> Any:
   """Returns what is in an exported file, or a run: ready to predict, or to draw.
 
   Args:
-    path: a file that `jaxvision export` or `jaxvision quantize` wrote, or a workdir.
+    path: what `jaxvision export` or `jaxvision quantize` wrote, or a workdir.
     checkpoint: of a workdir, see `load_run`.
+
+  Returns:
+    A `Classifier`; of a generator what `load_generator` or `load_run` returns.
 
   Raises:
     UserError: there is no such file or run, or it is something else.
   """
-  path = Path(path)
+  path = local_path(path, 'model')
   if path.suffix == '.onnx':
     from jaxvision.inference.onnx_model import load_onnx
 
     return load_onnx(path)
+  if path.suffix == '.stablehlo':
+    from jaxvision.inference.stablehlo_model import load_stablehlo
+
+    return load_stablehlo(path)
+  if path.suffix in ('.safetensors', '.pth', '.pt'):
+    from jaxvision.inference.weights_model import load_weights
+
+    return load_weights(path)
+  if path.is_file():
+    raise UserError(
+      f'{path} is no run and no exported file, whose names end in .safetensors, .onnx or '
+      '.stablehlo'
+    )
   return load_run(path, checkpoint)
 
 

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jaxvision.errors import UserError, short
+from jaxvision.weights.files import METADATA_KEY
 from jaxvision.weights.preprocessing import Preprocessing
 
-# Under this key an exported file holds the signature, as JSON.
-METADATA_KEY = 'jaxvision'
+__all__ = [
+  'METADATA_KEY',
+  'GeneratorSignature',
+  'Signature',
+  'from_json',
+  'to_json',
+]
 
 KINDS = ('class', 'multilabel', 'regression')
 

@@ -18,6 +18,10 @@ from jaxvision.weights.tensors import Weights
 # The key of our own metadata in a safetensors file; its value is JSON.
 METADATA_KEY = 'jaxvision'
 
+# What our own metadata have beside the model, its fields and its preprocessing: how a flow
+# draws, how a network resizes its images, and what it takes and returns.
+SECTIONS = ('flow', 'resize', 'signature')
+
 _TORCH = ('.pth', '.pt', '.bin', '.th', '.tar', '.ckpt')
 _SUFFIXES = ('.safetensors', *_TORCH)
 
@@ -152,7 +156,7 @@ def _read_file(
     known = Preprocessing.of_json(own)
   else:
     known = known.or_else(of_names(tensors))
-  model, fields, flow = own.get('model'), own.get('fields'), own.get('flow')
+  model, fields = own.get('model'), own.get('fields')
   left_out = () if prefix else tuple(name for name in arrays if name not in names)
   return Weights(
     tensors,
@@ -164,7 +168,7 @@ def _read_file(
     fields if isinstance(fields, dict) else None,
     chosen,
     left_out,
-    flow if isinstance(flow, dict) else None,
+    {name: own[name] for name in SECTIONS if isinstance(own.get(name), dict)},
   )
 
 

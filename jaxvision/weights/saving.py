@@ -22,7 +22,7 @@ def save(
   preprocessing: Preprocessing,
   model_name: str,
   fields: Mapping[str, Any] | None = None,
-  flow: Mapping[str, Any] | None = None,
+  sections: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
   """Writes variables as one .safetensors file, whole or not at all.
 
@@ -41,7 +41,8 @@ def save(
       under 'jaxvision'.
     model_name: name of the model in our table; stored there too.
     fields: fields that the model was made with; stored there too.
-    flow: the section `flow` of the config, of a flow; stored there too.
+    sections: what else is stored there, by the names of `files.SECTIONS`: sections of the
+      config without which the network is another, and the signature.
 
   Raises:
     UserError: the file cannot be written.
@@ -49,8 +50,7 @@ def save(
   import safetensors.numpy
 
   own: dict[str, Any] = {'model': model_name, 'fields': dict(fields or {})}
-  if flow:
-    own['flow'] = dict(flow)
+  own |= {name: dict(section) for name, section in (sections or {}).items() if section}
   metadata = json.dumps(own | dataclasses.asdict(preprocessing))
   # One key, because the package writes several in no fixed order, and the same weights
   # should make the same file.

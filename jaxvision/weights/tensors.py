@@ -28,7 +28,8 @@ class Weights:
     fields: the fields that this model was made with, likewise.
     key: of the state dict in the file that they were, such as 'state_dict'; '': the file.
     left_out: names of tensors beside the network, such as the class weights of a loss.
-    flow: the section `flow` of the config that a flow was trained with, if the file has it.
+    sections: of the config that the network was trained with, and its signature, by the
+      names of `files.SECTIONS`, if the file has them.
   """
 
   tensors: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
@@ -40,7 +41,7 @@ class Weights:
   fields: Mapping[str, Any] | None = None
   key: str = ''
   left_out: tuple[str, ...] = ()
-  flow: Mapping[str, Any] | None = None
+  sections: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def of_variables(

@@ -47,7 +47,7 @@ def _sample_files(output):
 
 
 def _export(output):
-  return export('run', output)
+  return export('run', output, format='safetensors')
 
 
 def _explore(output):

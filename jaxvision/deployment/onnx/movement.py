@@ -174,7 +174,9 @@ def _reverse(graph: Graph, equation: Any, x: Value) -> Sequence[Value]:
   axes = equation.params['dimensions']
   starts = [x.shape[a] - 1 if a in axes else 0 for a in range(x.rank)]
   limits = [-1 if a in axes else x.shape[a] for a in range(x.rank)]
-  return [cut(graph, x, starts, limits, [-1 if a in axes else 1 for a in range(x.rank)])]
+  return [
+    cut(graph, x, starts, limits, [-1 if a in axes else 1 for a in range(x.rank)])
+  ]
 
 
 def _split(graph: Graph, equation: Any, x: Value) -> Sequence[Value]:

@@ -167,9 +167,7 @@ def _reduce(op: str, graph: Graph, equation: Any, x: Value) -> Sequence[Value]:
   return [movement.with_dims(result, dims)]
 
 
-def _sum(
-  graph: Graph, name: str, rank: int, places: Sequence[int], count: int
-) -> str:
+def _sum(graph: Graph, name: str, rank: int, places: Sequence[int], count: int) -> str:
   """Adds a sum as a mean times the count, which the division of a mean undoes."""
   left = rank - len(places)
   if rank == 4 and list(places) == [2, 3]:
@@ -214,7 +212,13 @@ _SIMPLE = {
   **{'add_any': 'Add', 'neg': 'Neg', 'abs': 'Abs', 'sign': 'Sign', 'sqrt': 'Sqrt'},
   **{'exp': 'Exp', 'log': 'Log', 'tanh': 'Tanh', 'logistic': 'Sigmoid', 'erf': 'Erf'},
   **{'sin': 'Sin', 'cos': 'Cos', 'tan': 'Tan', 'asin': 'Asin', 'acos': 'Acos'},
-  **{'sinh': 'Sinh', 'cosh': 'Cosh', 'atan': 'Atan', 'asinh': 'Asinh', 'acosh': 'Acosh'},
+  **{
+    'sinh': 'Sinh',
+    'cosh': 'Cosh',
+    'atan': 'Atan',
+    'asinh': 'Asinh',
+    'acosh': 'Acosh',
+  },
   **{'atanh': 'Atanh', 'floor': 'Floor', 'ceil': 'Ceil'},
   **{'eq': 'Equal', 'lt': 'Less', 'le': 'LessOrEqual', 'gt': 'Greater'},
   **{'ge': 'GreaterOrEqual'},

@@ -10,7 +10,9 @@ from jaxvision.deployment.onnx.graph import Graph, Value
 from jaxvision.deployment.onnx.uncovered import Uncovered
 
 
-def _convolution(graph: Graph, equation: Any, x: Value, kernel: Value) -> Sequence[Value]:
+def _convolution(
+  graph: Graph, equation: Any, x: Value, kernel: Value
+) -> Sequence[Value]:
   params = equation.params
   numbers = params['dimension_numbers']
   if params['batch_group_count'] != 1:

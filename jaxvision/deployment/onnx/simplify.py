@@ -146,9 +146,9 @@ def _fold_after(editor: _Editor, node: Node) -> bool:
   axis, place = {'Conv': (1, 0), 'ConvTranspose': (1, 1)}.get(
     node.op, (rank - 1, weights.ndim - 1)
   )
-  if node.op == 'MatMul' and (weights.ndim != 2 or rank != 2):
-    if np.ndim(change[1]) or weights.ndim != 2:
-      return False  # it has no place for a bias
+  has_bias = node.op != 'MatMul' or (rank == 2 and weights.ndim == 2)
+  if not has_bias and (np.ndim(change[1]) or weights.ndim != 2):
+    return False
   channels = weights.shape[place]
   factor, term = (_per_channel(np.asarray(c), rank, axis, channels) for c in change)
   if factor is None or term is None:
@@ -287,7 +287,9 @@ def _clip(editor: _Editor, node: Node) -> bool:
 
 def _unmoved(editor: _Editor, node: Node) -> bool:
   """Joins two moves of axes; two that undo one another vanish."""
-  before = editor.made_by(node.inputs[0], 'Transpose') if node.op == 'Transpose' else None
+  before = (
+    editor.made_by(node.inputs[0], 'Transpose') if node.op == 'Transpose' else None
+  )
   if before is None:
     return False
   axes = [before.attributes['perm'][axis] for axis in node.attributes['perm']]
@@ -358,7 +360,12 @@ def _fold_padding(editor: _Editor, node: Node) -> bool:
   after = editor.only_user(node.outputs[0])
   pads = graph.arrays[node.inputs[1]].tolist()
   zero = editor.number(node.inputs[2]) == 0
-  if after is None or after.op != 'Conv' or not zero or any(pads[i] for i in (0, 1, 4, 5)):
+  if (
+    after is None
+    or after.op != 'Conv'
+    or not zero
+    or any(pads[i] for i in (0, 1, 4, 5))
+  ):
     return False
   both = [a + b for a, b in zip(after.attributes['pads'], pads[2:4] + pads[6:8])]
   inputs = [node.inputs[0], *after.inputs[1:]]

@@ -69,7 +69,10 @@ def to_graph(
 
 
 def _run(
-  graph: Graph, program: jex_core.Jaxpr, constants: Sequence[Any], given: Sequence[Value]
+  graph: Graph,
+  program: jex_core.Jaxpr,
+  constants: Sequence[Any],
+  given: Sequence[Value],
 ) -> list[Value]:
   """Adds the equations of a program to the graph and returns its outputs."""
   values: dict[Any, Value] = {}
@@ -139,7 +142,11 @@ def _loop(
       'export --format=stablehlo, which has loops'
     )
   carried = constants + params['num_carry']
-  shared, carry, columns = inputs[:constants], inputs[constants:carried], inputs[carried:]
+  shared, carry, columns = (
+    inputs[:constants],
+    inputs[constants:carried],
+    inputs[carried:],
+  )
   rows: list[list[Value]] = []
   steps = range(length)
   for step in reversed(steps) if params['reverse'] else steps:

@@ -57,5 +57,3 @@ def to_bytes(
 def _info(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
   kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
   return onnx.helper.make_tensor_value_info(name, kind, ['batch', *shape])
-
-
