@@ -34,6 +34,7 @@ _HOME = {
   'load_generator': 'jaxvision.inference.generator',
   'load_model': 'jaxvision.inference.loading',
   'load_run': 'jaxvision.inference.loading',
+  'quantize': 'jaxvision.commands.quantize',
   'sample': 'jaxvision.commands.sample',
   'soup': 'jaxvision.commands.soup',
   'sweep': 'jaxvision.commands.sweep',

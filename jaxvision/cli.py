@@ -111,6 +111,14 @@ COMMANDS = {
     overrides=True,
     reads=(*_RUN, 'data.'),
   ),
+  'quantize': Command(
+    'quantize',
+    'Write a classifier as a smaller ONNX file, in int8 or with weights of 16 bits, and '
+    'measure what that costs.',
+    workdir=True,
+    overrides=True,
+    reads=(*_RUN, 'data.'),
+  ),
   'summary': Command(
     'summary', "Print the model's layers, shapes, parameters and FLOPs.", workdir=True
   ),
@@ -355,6 +363,38 @@ def _export(parser: argparse.ArgumentParser) -> None:
   _average(parser)
 
 
+def _quantize(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--output', metavar='FILE', help='file (default: model.TYPE.onnx in the workdir)'
+  )
+  parser.add_argument(
+    '--type', default='int8', help='int8, float16 or bfloat16 (default: int8)'
+  )
+  parser.add_argument(
+    '--method',
+    default='minmax',
+    help='ranges of activations in int8: minmax, percentile or entropy (default: minmax)',
+  )
+  parser.add_argument(
+    '--images',
+    type=int,
+    default=512,
+    help='training images that int8 is calibrated on (default: 512)',
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='seed of their choice (default: 0)'
+  )
+  parser.add_argument(
+    '--max-loss',
+    type=float,
+    default=0.3,
+    metavar='POINTS',
+    help='accuracy that int8 may lose on other training images, before the layers that '
+    'cost most stay in float32 (default: 0.3)',
+  )
+  parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
+
+
 def _benchmark(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--steps', type=int, default=100, help='steps to time')
   parser.add_argument('--json', action='store_true', help='print JSON')
@@ -394,6 +434,7 @@ _OPTIONS = {
   'sweep': _sweep,
   'explore': _explore,
   'export': _export,
+  'quantize': _quantize,
   'benchmark': _benchmark,
   'lr-find': _lr_find,
   'prepare': _prepare,

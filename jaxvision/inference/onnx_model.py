@@ -38,6 +38,11 @@ class OnnxClassifier(Classifier):
     """Returns the outputs for one batch, see `Classifier.probabilities`."""
     return self.session.run([self._signature.output], {'images': images})[0]
 
+  def last_output(self, images: np.ndarray) -> np.ndarray:
+    """Returns the logits of one batch, float32 [n, K]; of a regression its values."""
+    name = self.session.get_outputs()[-1].name
+    return self.session.run([name], {'images': images})[0]
+
   def largest_batch(self) -> int:
     """Returns how many images go through the network at once."""
     height, width, _ = self._signature.image_shape
@@ -64,6 +69,11 @@ def load_onnx(path: str | Path, threads: int = 0) -> OnnxClassifier:
   return OnnxClassifier(Path(path), session, signature)
 
 
+def open_bytes(data: bytes, signature: Signature, threads: int = 0) -> OnnxClassifier:
+  """Returns the classifier in a file that is not written yet."""
+  return OnnxClassifier(Path(), _session(data, threads, 'the file'), signature)
+
+
 def open_session(
   path: str | Path, threads: int = 0
 ) -> tuple[Signature | GeneratorSignature, Any]:
@@ -75,24 +85,11 @@ def open_session(
   Raises:
     UserError: see `load_onnx`.
   """
-  onnxruntime = require('onnxruntime', 'onnx', 'an ONNX file')
-  options = onnxruntime.SessionOptions()
-  options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-  options.inter_op_num_threads = 1
-  options.log_severity_level = 3  # its warnings are of no use to who has only the file
   try:
     data = Path(path).read_bytes()
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror}') from error
-  try:
-    session = onnxruntime.InferenceSession(
-      data, options, providers=['CPUExecutionProvider']
-    )
-  except Exception as error:  # of its own kinds, which have no common base
-    raise UserError(
-      f'{path} is no ONNX model that onnxruntime {onnxruntime.__version__} runs: '
-      f'{str(error).splitlines()[0]}'
-    ) from error
+  session = _session(data, threads, str(path))
   metadata = session.get_modelmeta().custom_metadata_map
   if METADATA_KEY not in metadata:
     raise UserError(
@@ -100,3 +97,20 @@ def open_session(
       '`jaxvision export --workdir=RUN --output=FILE.onnx`'
     )
   return from_json(metadata[METADATA_KEY], str(path)), session
+
+
+def _session(data: bytes, threads: int, origin: str) -> Any:
+  onnxruntime = require('onnxruntime', 'onnx', 'an ONNX file')
+  options = onnxruntime.SessionOptions()
+  options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+  options.inter_op_num_threads = 1
+  options.log_severity_level = 3  # its warnings are of no use to who has only the file
+  try:
+    return onnxruntime.InferenceSession(
+      data, options, providers=['CPUExecutionProvider']
+    )
+  except Exception as error:  # of its own kinds, which have no common base
+    raise UserError(
+      f'{origin} is no ONNX model that onnxruntime {onnxruntime.__version__} runs: '
+      f'{str(error).splitlines()[0]}'
+    ) from error
