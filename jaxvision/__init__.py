@@ -30,6 +30,7 @@ _HOME = {
   'evaluate_weights': 'jaxvision.commands.eval',
   'explore': 'jaxvision.commands.explore',
   'export': 'jaxvision.commands.export',
+  'export_web': 'jaxvision.commands.export_web',
   'load_config': 'jaxvision.config',
   'load_generator': 'jaxvision.inference.generator',
   'load_model': 'jaxvision.inference.loading',

@@ -340,18 +340,37 @@ def _explore(parser: argparse.ArgumentParser) -> None:
 def _export(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--format',
-    choices=('safetensors', 'onnx', 'stablehlo'),
-    help='what is written (default: what the suffix of --output says, or safetensors)',
+    choices=('safetensors', 'onnx', 'stablehlo', 'web'),
+    help='what is written (default: what the suffix of --output says, or safetensors); '
+    'web: a folder with a page that runs the network in the browser, or one .html',
   )
   parser.add_argument(
     '--output',
     metavar='FILE',
-    help='file, .safetensors, .onnx or .stablehlo (default: model.FORMAT in the workdir)',
+    help='file, .safetensors, .onnx, .stablehlo or .html (default: model.FORMAT, or the '
+    'folder web, in the workdir)',
   )
   parser.add_argument(
     '--verify',
     action='store_true',
     help='compare with the run on the whole test split, too',
+  )
+  parser.add_argument(
+    '--model',
+    metavar='FILE',
+    help='of --format=web: the ONNX file that the page runs, as `quantize` wrote '
+    '(default: the run in float32)',
+  )
+  parser.add_argument(
+    '--single-file',
+    action='store_true',
+    help='of --format=web: one HTML file, which needs no host',
+  )
+  parser.add_argument(
+    '--runtime',
+    metavar='PATH',
+    help='of --format=web: folder or archive of onnxruntime-web (default: it is '
+    'downloaded once)',
   )
   parser.add_argument(
     'inputs',

@@ -21,7 +21,7 @@ from jaxvision.deployment.program import Program, program_of
 from jaxvision.errors import UserError
 from jaxvision.inference.classifier import Classifier
 from jaxvision.inference.loading import load_model, load_run
-from jaxvision.inference.signature import Signature
+from jaxvision.inference.signature import GeneratorSignature, Signature
 from jaxvision.inference.weights_model import in_torch, save_weights
 from jaxvision.io import local_path, output_directory, output_file, write_whole, writing
 
@@ -38,7 +38,6 @@ _DEFAULTS = {
   'safetensors': 'model.safetensors',
   'onnx': 'model.onnx',
   'stablehlo': 'model.stablehlo',
-  'web': 'web',
 }
 # Images that a file is compared with the run on, and samples of a generator.
 _COMPARED = 256
@@ -50,6 +49,15 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   if options.inputs:
     print(f'exported: {_soup_of(options)}')
     return 0
+  if format_of(options.format, options.output) == 'web':
+    from jaxvision.commands.export_web import export_page
+
+    page = export_page(options, config)
+    print(f'exported: {page}')
+    return 0
+  for name in ('model', 'single_file', 'runtime'):
+    if getattr(options, name):
+      raise UserError(f'export: --{name.replace("_", "-")} is of --format=web')
   path = export(
     workdir_of(options, config),
     options.output,
@@ -107,7 +115,7 @@ def export(
       operator for, a package that is not installed, or a path that cannot be written.
   """
   workdir = local_path(workdir, 'export: workdir')
-  format = _format_of(format, output)
+  format = format_of(format, output)
   path = _path_of(format, output, workdir)
   run = load_run(workdir, checkpoint, average=average, dtype='float32')
   if format == 'safetensors':
@@ -115,21 +123,16 @@ def export(
       save_weights(path, run, jax.device_get(run.state.eval_variables))
     _log.info(in_torch(path))
     if verify:
-      _log.info(_verified(workdir, run, load_model(path), _data(workdir, overrides)))
+      _log.info(
+        _verified(workdir, run, load_model(path), data_or_none(workdir, overrides))
+      )
     return path
   program = program_of(run)
-  data = _data(workdir, overrides)
+  data = data_or_none(workdir, overrides)
   made = _WRITERS[format](program)
-  name, inputs = _inputs(program, data)
-  found = parity.differences(program, made.call, inputs)
-  facts = {'compared_on': name, 'largest_difference': found}
-  signature = dataclasses.replace(
-    program.signature, facts={**program.signature.facts, **facts}
-  )
+  signature = compared(program, made.call, data)
   with writing(path, 'export: --output'):
     made.save(path, signature)
-  worst = ', '.join(f'{output} {gap:.1e}' for output, gap in found.items())
-  _log.info('largest difference from the run on %s: %s', name, worst)
   if verify:
     _log.info(_verified(workdir, run, load_model(path), data))
   return path
@@ -164,7 +167,7 @@ def _stablehlo(program: Program) -> _Made:
 _WRITERS = {'onnx': _onnx, 'stablehlo': _stablehlo}
 
 
-def _format_of(format: str | None, output: str | Path | None) -> str:
+def format_of(format: str | None, output: str | Path | None) -> str:
   """Returns the format that an option and the suffix of a path name together."""
   suffix = Path(output).suffix.lower() if output else ''
   by_suffix = FORMATS.get(suffix)
@@ -191,7 +194,7 @@ def _path_of(format: str, output: str | Path | None, workdir: Path) -> Path:
   return output_file(output, 'export: --output')
 
 
-def _data(workdir: Path, overrides: Sequence[str]) -> Dataset | None:
+def data_or_none(workdir: Path, overrides: Sequence[str]) -> Dataset | None:
   """Returns the data of the run, None where they are not here any more."""
   try:
     return data_of_run(workdir, overrides)
@@ -200,6 +203,25 @@ def _data(workdir: Path, overrides: Sequence[str]) -> Dataset | None:
       raise
     _log.warning('compared on random images: %s', error)
     return None
+
+
+def compared(
+  program: Program, call: Callable[..., Sequence[np.ndarray]], data: Dataset | None
+) -> Signature | GeneratorSignature:
+  """Returns the signature of a file with how far it is from the run, which is told.
+
+  Args:
+    program: of the run.
+    call: the file, see `parity.differences`.
+    data: of the run; None: it is compared on random images.
+  """
+  name, inputs = _inputs(program, data)
+  found = parity.differences(program, call, inputs)
+  worst = ', '.join(f'{output} {gap:.1e}' for output, gap in found.items())
+  _log.info('largest difference from the run on %s: %s', name, worst)
+  facts = {'compared_on': name, 'largest_difference': found}
+  known = program.signature
+  return dataclasses.replace(known, facts={**known.facts, **facts})
 
 
 def _inputs(program: Program, data: Dataset | None) -> tuple[str, list[np.ndarray]]:
@@ -242,6 +264,6 @@ def _soup_of(options: argparse.Namespace) -> Path:
     raise UserError('export: name one run with --workdir, or several as arguments')
   if not options.output:
     raise UserError('export: say with --output=FILE where the mean of the runs goes')
-  if _format_of(options.format, options.output) != 'safetensors':
+  if format_of(options.format, options.output) != 'safetensors':
     raise UserError('export: the mean of several runs is written as .safetensors')
   return soup(options.inputs, options.output, options.checkpoint, options.average)
