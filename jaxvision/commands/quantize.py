@@ -168,24 +168,16 @@ def _int8(
 
   expected = logits(plain)
 
-  def loss(file: bytes) -> float:
-    """The accuracy lost on images that were not calibrated on, in points."""
-    found = logits(file)
-    if signature.kind != 'class':
-      return 100 * float(((found > 0) != (expected > 0)).mean())
-    right, before = (x.argmax(-1) == labels for x in (found, expected))
-    return 100 * float(before.mean() - right.mean())
-
   kept: list[str] = []
   small = quantizer.quantize()
-  lost = loss(small)
+  lost = _lost(logits(small), expected, labels, signature)
   if lost <= how.max_loss:
     return small, kept
   ranked = quantizer.sensitivities(logits, expected)
   for layer in ranked[: len(ranked) // 2]:
     kept.append(layer.node)
     small = quantizer.quantize(kept)
-    now = loss(small)
+    now = _lost(logits(small), expected, labels, signature)
     _log.info(
       '%s stays in float32 (error %.3f alone): %.2f points lost, %.2f before',
       *(layer.node, layer.error, now, lost),
@@ -194,6 +186,19 @@ def _int8(
     if lost <= how.max_loss:
       break
   return small, kept
+
+
+def _lost(
+  found: np.ndarray, expected: np.ndarray, labels: np.ndarray, signature: Signature
+) -> float:
+  """Returns the accuracy that logits lose against those of float32, in points.
+
+  Where images have no one class, it is the share of labels that change.
+  """
+  if signature.kind != 'class':
+    return 100 * float(((found > 0) != (expected > 0)).mean())
+  right, before = (logits.argmax(-1) == labels for logits in (found, expected))
+  return 100 * float(before.mean() - right.mean())
 
 
 def _read(source: Source, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

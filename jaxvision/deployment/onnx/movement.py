@@ -181,7 +181,7 @@ def _reverse(graph: Graph, equation: Any, x: Value) -> Sequence[Value]:
 
 def _split(graph: Graph, equation: Any, x: Value) -> Sequence[Value]:
   axis, first, parts = equation.params['axis'], 0, []
-  for size in equation.params['sizes']:
+  for size in map(int, equation.params['sizes']):
     starts, limits = [0] * x.rank, list(x.shape)
     starts[axis], limits[axis] = first, first + size
     parts.append(cut(graph, x, starts, limits))
@@ -232,6 +232,9 @@ def _gather(graph: Graph, equation: Any, x: Value, indices: Value) -> Sequence[V
   params = equation.params
   numbers, sizes = params['dimension_numbers'], params['slice_sizes']
   axes, dropped = numbers.start_index_map, numbers.collapsed_slice_dims
+  single = indices.array is not None and indices.array.size == len(axes)
+  if single and indices.rank == 1 and not numbers.operand_batching_dims:
+    return [_part(graph, x, axes, indices.array, sizes, dropped)]
   whole = all(
     size == (1 if axis in axes else x.shape[axis]) for axis, size in enumerate(sizes)
   )
@@ -242,8 +245,6 @@ def _gather(graph: Graph, equation: Any, x: Value, indices: Value) -> Sequence[V
     return [_grid(graph, x, indices, axes, numbers.offset_dims)]
   (axis,) = axes
   looked = [place for place in range(len(shape)) if place not in numbers.offset_dims]
-  if indices.array is not None and indices.array.size == 1 and not looked:
-    return [take(graph, x, int(indices.array.ravel()[0]), axis)]
   x, indices = graph.full(x), graph.full(indices)
   at = graph.node(
     'Squeeze',
@@ -258,6 +259,41 @@ def _gather(graph: Graph, equation: Any, x: Value, indices: Value) -> Sequence[V
   found = list(numbers.offset_dims)
   order = [*found[:axis], *looked, *found[axis:]]
   return [graph.computed(name, shape, x.dtype, order)]
+
+
+def _part(
+  graph: Graph,
+  x: Value,
+  axes: Sequence[int],
+  places: np.ndarray,
+  sizes: Sequence[Any],
+  dropped: Sequence[int],
+) -> Value:
+  """Returns a block of an array at known places, without some axes of size 1."""
+  starts, limits = [0] * x.rank, list(x.shape)
+  for axis, place in zip(axes, places.ravel().tolist()):
+    if isinstance(x.shape[axis], int):
+      starts[axis] = min(max(0, place), x.shape[axis] - sizes[axis])
+      limits[axis] = starts[axis] + sizes[axis]
+  if len(dropped) == 1 and limits[dropped[0]] - starts[dropped[0]] == 1:
+    (axis,) = dropped
+    rest = [i for i in range(x.rank) if i != axis]
+    x = take(graph, x, starts[axis], axis)
+    starts, limits = ([sides[i] for i in rest] for sides in (starts, limits))
+    return cut(graph, x, starts, limits)
+  block = cut(graph, x, starts, limits)
+  for axis in sorted(dropped, reverse=True):
+    block = take(graph, block, 0, axis)
+  return block
+
+
+def _tile(graph: Graph, equation: Any, x: Value) -> Sequence[Value]:
+  x = graph.full(x)
+  order = x.order or tuple(range(x.rank))
+  repeats = [equation.params['reps'][axis] for axis in order]
+  name = graph.node('Tile', [graph.name_of(x, order), graph.indices(repeats)], x.rank)
+  aval = equation.outvars[0].aval
+  return [graph.computed(name, aval.shape, aval.dtype, order)]
 
 
 def _grid(
@@ -303,4 +339,5 @@ OPERATORS = {
   'stack': _stack,
   'gather': _gather,
   'dynamic_slice': _dynamic_slice,
+  'tile': _tile,
 }

@@ -135,23 +135,27 @@ def _loop(
 ) -> Sequence[Value]:
   """Writes out the steps of a `scan`."""
   params = equation.params
-  length, constants = params['length'], params['num_consts']
+  length, (inner, inner_constants) = params['length'], _opened(params['jaxpr'])
   if not isinstance(length, int) or length > _LONGEST:
     raise UserError(
       f'export: ONNX: a loop of {length} steps is not written out (at most {_LONGEST}): '
       'export --format=stablehlo, which has loops'
     )
-  carried = constants + params['num_carry']
-  shared, carry, columns = (
-    inputs[:constants],
-    inputs[constants:carried],
-    inputs[carried:],
-  )
+  # By their ranks, since what a version of JAX says of their number differs: a column has
+  # an axis more outside than in a step.
+  columned = [v.rank != len(var.aval.shape) for v, var in zip(inputs, inner.invars)]
+  stacked = [
+    len(out.aval.shape) != len(var.aval.shape)
+    for out, var in zip(equation.outvars, inner.outvars)
+  ]
+  first, carried = len(inputs) - sum(columned), len(stacked) - sum(stacked)
+  shared, carry = inputs[: first - carried], inputs[first - carried : first]
+  columns = inputs[first:]
   rows: list[list[Value]] = []
   steps = range(length)
   for step in reversed(steps) if params['reverse'] else steps:
     now = [movement.take(graph, column, step) for column in columns]
-    found = _run(graph, *_opened(params['jaxpr']), [*shared, *carry, *now])
+    found = _run(graph, inner, inner_constants, [*shared, *carry, *now])
     carry = found[: len(carry)]
     rows.append(list(found[len(carry) :]))
   if params['reverse']:
