@@ -85,7 +85,8 @@ def export(
 
   `safetensors`: the weights, which `init.pretrained` reads and PyTorch. ResNets,
   EfficientNets and MobileNetV2 have the names and layouts of torchvision, or of timm where
-  torchvision has no such network; other models have ours, see `weights.save`.
+  torchvision has no such network; other classifiers those of a PyTorch module with the
+  same attributes, see `weights.torch_layout`.
 
   `onnx`: the network with its weights, for onnxruntime and others: `images` uint8
   [batch, H, W, C] -> `probabilities` and `logits` float32 [batch, K]. Of a GAN its
@@ -120,8 +121,9 @@ def export(
   run = load_run(workdir, checkpoint, average=average, dtype='float32')
   if format == 'safetensors':
     with writing(path, 'export: --output'):
-      save_weights(path, run, jax.device_get(run.state.eval_variables))
-    _log.info(in_torch(path))
+      style = save_weights(path, run, jax.device_get(run.state.eval_variables))
+    if line := in_torch(path, run, style):
+      _log.info(line)
     if verify:
       _log.info(
         _verified(workdir, run, load_model(path), data_or_none(workdir, overrides))

@@ -140,13 +140,16 @@ def _signature(found: Weights, origin: str) -> tuple[Signature, Any, Any]:
   return signature, facts.mean, facts.std
 
 
-def save_weights(path: Path, run: Any, variables: Any) -> None:
+def save_weights(path: Path, run: Any, variables: Any) -> str:
   """Writes the weights of a run as safetensors, such that `load_weights` reads them.
 
   Args:
     path: the file; one that exists is replaced.
     run: what `load_run` returned.
     variables: the run's, or others in their place.
+
+  Returns:
+    The style of the names, see `weights.save`.
   """
   config = run.config
   fields = dict(config.model)
@@ -164,12 +167,39 @@ def save_weights(path: Path, run: Any, variables: Any) -> None:
     del sections['resize']
   facts = pretrained.preprocessing_of(run.info, run.input_shape)
   own = ':' in name
-  weights_lib.save(path, variables, facts, name, None if own else fields, sections)
+  kept = None if own else fields
+  return weights_lib.save(path, variables, facts, name, kept, sections)
 
 
-def in_torch(path: Path) -> str:
-  """Returns the lines that load a file of weights into PyTorch."""
+# Whose network has the names of a style.
+_NETWORKS = {
+  'torchvision': 'torchvision.models.{name}(num_classes={classes})',
+  'efficientnet': 'torchvision.models.{name}(num_classes={classes})',
+  'timm': "timm.create_model('{name}', num_classes={classes})",
+  'cifar': 'the ResNet of 6n + 2 layers for CIFAR (conv1, layer1, ..., linear)',
+  'module': 'a torch.nn.Module whose attributes have the names of the tensors',
+}
+
+
+# Their names there, where these are others.
+_NAMES = {'mobilenet_v2': 'mobilenetv2_100'}
+
+
+def in_torch(path: Path, run: Any, style: str) -> str:
+  """Returns the line that loads a file into PyTorch, '' where no module there takes it.
+
+  Args:
+    path: that `save_weights` wrote.
+    run: of the weights.
+    style: that `save_weights` returned.
+  """
+  if style not in _NETWORKS:
+    return ''
+  name = run.config.model.name
+  network = _NETWORKS[style].format(
+    name=_NAMES.get(name, name), classes=len(run.info.class_names)
+  )
   return (
     'in PyTorch: from safetensors.torch import load_file; '
-    f'model.load_state_dict(load_file({str(path)!r}))'
+    f'model.load_state_dict(load_file({str(path)!r})), where model is {network}'
   )

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxvision.errors import UserError, short
-from jaxvision.weights import choosing, hub, packaged, pytorch
+from jaxvision.weights import choosing, hub, packaged, pytorch, torch_layout
 from jaxvision.weights.choosing import one_line
 from jaxvision.weights.preprocessing import Preprocessing, of_names, of_timm
 from jaxvision.weights.tensors import Weights
@@ -146,6 +146,8 @@ def _read_file(
     found, dtypes, own = _safetensors(path, origin)
     chosen, prefix = choosing.choose({'': found}, {'': 1}, key, origin)
     arrays: Mapping[str, Any] = _floats(found, dtypes, origin)
+    if own.get('layout') == 'module':
+      arrays = torch_layout.from_torch(arrays)
   else:
     chosen, prefix, arrays = _checkpoint(path, origin, key)
   names = choosing.network(arrays, origin, prefix)

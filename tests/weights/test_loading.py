@@ -52,6 +52,11 @@ def pytorch(variables, style='torchvision'):
     ('efficientnet_lite0', {}, 'timm'),
     ('mobilenet_v2', {}, 'timm'),
     ('basic_cnn', {}, None),
+    ('preact_resnet18', {}, None),
+    ('airbench94', {}, None),
+    ('cct_2_3x2', {}, None),
+    ('convnext_atto', {}, None),
+    ('vit_tiny', {'depth': 1}, None),
   ],
 )
 def test_out_and_in_is_exact(name, fields, style, variables, tmp_path):
