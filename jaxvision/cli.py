@@ -81,6 +81,15 @@ COMMANDS = {
     overrides=True,
     reads=(*_RUN, *_DRAWING),
   ),
+  'serve': Command(
+    'serve',
+    'Serve a run or an exported file over HTTP, to this machine alone unless told '
+    'otherwise: POST /predict for a classifier, GET /sample for a GAN or a flow; '
+    '/openapi.json describes both. SIGTERM or Ctrl-C answers what was taken and ends '
+    'with exit code 0.',
+    workdir=True,
+    reads=_RUN,
+  ),
   'distance': Command(
     'distance',
     'Measure one folder of images against another: FID and related measures.',
@@ -284,6 +293,46 @@ def _sample(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--model', metavar='FILE', help='a file that `export` wrote, instead of a run'
+  )
+  parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
+  parser.add_argument(
+    '--host',
+    default='127.0.0.1',
+    help='interface to listen on (default: 127.0.0.1, which other machines cannot '
+    'reach; 0.0.0.0: all)',
+  )
+  parser.add_argument(
+    '--port', type=int, default=8000, help='0: any free one (default: 8000)'
+  )
+  parser.add_argument(
+    '--cors-origin',
+    action='append',
+    default=[],
+    metavar='ORIGIN',
+    help='pages of this origin may ask too, such as https://example.org (default: none)',
+  )
+  for name, kind, default, text in (
+    ('--max-batch', int, 32, 'images that go through the network at once'),
+    ('--max-delay-ms', float, 5.0, 'milliseconds that an image waits for others'),
+    ('--queue', int, 1024, 'images that wait; beyond: 429'),
+    ('--max-images', int, 64, 'images in a request, or drawn for one'),
+    ('--max-body-mb', float, 32.0, 'megabytes of a request'),
+    ('--max-megapixels', float, 25.0, 'megapixels of an image'),
+    ('--max-connections', int, 256, 'connections at once; beyond: 503'),
+    ('--timeout', float, 30.0, "seconds for a request's head, its body, its answer"),
+  ):
+    parser.add_argument(
+      name,
+      type=kind,
+      default=default,
+      metavar='N',
+      help=f'{text} (default: {default:g})',
+    )
+
+
 def _distance(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('inputs', nargs='*', metavar='FOLDER', help='generated, real')
   parser.add_argument(
@@ -448,6 +497,7 @@ _OPTIONS = {
   'eval': _eval,
   'predict': _predict,
   'sample': _sample,
+  'serve': _serve,
   'distance': _distance,
   'compare': _compare,
   'sweep': _sweep,

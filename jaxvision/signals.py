@@ -35,7 +35,8 @@ class _State:
   """What a signal finds.
 
   Attributes:
-    loop: the event that ends the training loop under way; None outside of any.
+    loop: the event that ends the loop under way; None outside of any.
+    promise: what happens once it is set, to be told.
     watched: whether a thread reads the signals of this process.
     ending: whether KeyboardInterrupt is on its way through the main thread.
     told: what was told of: loops that end, and None, the end of the process.
@@ -47,6 +48,7 @@ class _State:
   """
 
   loop: threading.Event | None = None
+  promise: str = ''
   watched: bool = False
   ending: bool = False
   told: list[threading.Event | None] = dataclasses.field(default_factory=list)
@@ -62,10 +64,15 @@ _telling = threading.RLock()
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal(
+  promise: str = 'the step under way is finished and saved',
+) -> Iterator[threading.Event]:
   """Yields an event that a signal sets; a second Ctrl-C raises KeyboardInterrupt.
 
   Within another `stop_on_signal` it is the event of that one.
+
+  Args:
+    promise: what happens once the event is set; the user is told.
   """
   if threading.current_thread() is not threading.main_thread():
     yield threading.Event()  # Python allows handlers in the main thread only
@@ -80,7 +87,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
     _state.silenced = False
     event.set()
   old = {} if _state.watched else _set_handlers()
-  _state.loop = event
+  _state.loop, _state.promise = event, promise
   try:
     yield event
     _state.stopped = _state.watched and event.is_set()
@@ -249,9 +256,7 @@ def _tell_once(number: int, loop: threading.Event | None) -> None:
     if loop is None:
       _tell(f'interrupted by {name}: not finished; the same command can be given again')
     else:
-      _tell(
-        f'{name}: the step under way is finished and saved; Ctrl-C again ends at once'
-      )
+      _tell(f'{name}: {_state.promise}; Ctrl-C again ends at once')
 
 
 def _tell(line: str) -> None:

@@ -72,10 +72,12 @@ def decode_image(
   crop_fraction: float = 1.0,
   interpolation: str = 'bilinear',
   box: BoxOf | None = None,
+  *,
+  max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
   """Decodes an image file to `image_shape`, as the pipelines do.
 
-  Files of FORMATS are read, of at most MAX_PIXELS pixels.
+  Files of FORMATS are read, of at most `max_pixels` pixels.
 
   The EXIF orientation is applied; transparent pixels are laid over white; palettes,
   CMYK and 16 bits become 8-bit RGB or grey (grey <-> RGB by ITU-R 601 luma or by
@@ -93,6 +95,7 @@ def decode_image(
     box: cut out this part of the picture, which is then all of the image, in place of
       the centre: a training crop. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size
       where the part has the resolution of the image even so.
+    max_pixels: of the picture, by its header; a larger one is not decoded.
 
   Returns:
     uint8 [height, width, channels].
@@ -103,7 +106,7 @@ def decode_image(
   """
   _check(crop_fraction, interpolation)
   try:
-    with _opened(image) as opened:
+    with _opened(image, max_pixels) as opened:
       part, shrunk = None, 1
       if box:
         part = box(*_upright_size(opened))
@@ -182,24 +185,24 @@ def image_header(image: str | os.PathLike) -> tuple[int, int, bool]:
 
 
 @contextlib.contextmanager
-def _opened(image: Any) -> Iterator[Any]:
-  """Opens an image of one of FORMATS and at most MAX_PIXELS, by its header."""
+def _opened(image: Any, max_pixels: int = MAX_PIXELS) -> Iterator[Any]:
+  """Opens an image of one of FORMATS and at most `max_pixels`, by its header."""
   from PIL import Image
 
   if isinstance(image, Image.Image):
-    yield _limited(image)
+    yield _limited(image, max_pixels)
     return
   opened = io.BytesIO(image) if isinstance(image, bytes) else _regular_file(image)
-  with opened as file, _limited(_identified(file)) as picture:
+  with opened as file, _limited(_identified(file), max_pixels) as picture:
     yield picture
 
 
-def _limited(picture: Any) -> Any:
+def _limited(picture: Any, max_pixels: int) -> Any:
   width, height = picture.size
-  if width * height > MAX_PIXELS:
+  if width * height > max_pixels:
     raise ValueError(
       f'it has {width}x{height} pixels, more than the limit of '
-      f'{MAX_PIXELS // 10**6} megapixels: scale it down first'
+      f'{max_pixels / 10**6:g} megapixels: scale it down first'
     )
   return picture
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxvision.data.decode import decode_image
+from jaxvision.data.decode import MAX_PIXELS, decode_image
 from jaxvision.errors import UserError
 from jaxvision.inference.signature import Signature
 
@@ -101,18 +101,26 @@ class Classifier(abc.ABC):
     empty = np.zeros((0, len(names)), np.float32)
     return Predictions(empty if found is None else found, names)
 
-  def decode(self, image: Any) -> np.ndarray:
+  def decode(self, image: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns a file, its bytes, or a picture of Pillow as the network takes it.
+
+    Args:
+      image: of any size.
+      max_pixels: of the image, by its header; a larger one is not decoded.
 
     Returns:
       uint8 [H, W, C].
 
     Raises:
-      UnreadableImage: it is no image.
+      UnreadableImage: it is no image, or has more pixels.
     """
     known = self.signature
     return decode_image(
-      image, known.image_shape, known.crop_fraction, known.interpolation
+      image,
+      known.image_shape,
+      known.crop_fraction,
+      known.interpolation,
+      max_pixels=max_pixels,
     )
 
   def apply(

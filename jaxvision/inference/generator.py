@@ -46,6 +46,9 @@ class GeneratorRun:
   step: int | None = None
   state: Any = None
   workdir: str | None = None
+  _samplers: dict[int, Sampler] = dataclasses.field(
+    default_factory=dict, init=False, compare=False
+  )
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -131,8 +134,11 @@ class GeneratorRun:
     )
 
   def _sampler(self, batch_size: int) -> Sampler:
-    drawing = Drawing(self.generator, make_mesh(data=1), Compiler())
-    return Sampler(drawing, self.variables, batch_size)
+    """Returns what draws so many at a time, compiled the first time."""
+    if batch_size not in self._samplers:
+      drawing = Drawing(self.generator, make_mesh(data=1), Compiler())
+      self._samplers[batch_size] = Sampler(drawing, self.variables, batch_size)
+    return self._samplers[batch_size]
 
   def _number(self, label: str | int) -> int:
     if not self.generator.classes:

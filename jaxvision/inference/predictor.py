@@ -51,7 +51,7 @@ class Predictor(Classifier):
     """The shape (H, W, C) of the images that the network sees."""
     return self.task.input_shape
 
-  @property
+  @functools.cached_property  # it reads a file, and is asked for with every image
   def signature(self) -> Signature:
     """The images that the run takes, its outputs, and what is known of its training."""
     info, directory = self.info, RunDirectory(self.origin)
