@@ -69,24 +69,16 @@ def _of_classifier(run: Predictor) -> Program:
 
 
 def _of_generator(run: Any) -> Program:
-  generator = run.generator
-  names = run.class_names if generator.classes else ()
+  generator, signature = run.generator, run.signature
   inputs: list[Array] = [('noise', (generator.latent,), np.float32)]
-  if names:
+  if signature.class_names:
     inputs.append(('labels', (), np.int32))
 
   def function(variables: Any, noise: jax.Array, *labels: jax.Array) -> tuple:
     of_none = jnp.zeros(noise.shape[:1], jnp.int32)
     return (generator.draw(variables, noise, *(labels or (of_none,))),)
 
-  facts = {'run': run.origin.rsplit('/', 1)[-1]}
-  if run.config is not None:
-    facts |= {'config_name': run.config.name, 'dataset': run.info.name}
-    facts['step'] = run.step
-  model = run.config.model.name if run.config is not None else ''
   program = _checked(run.variables, function, tuple(inputs), ('images',), None)
-  (_, shape, _) = program.outputs[0]
-  signature = GeneratorSignature(shape, names, generator.latent, model, facts)
   return dataclasses.replace(program, signature=signature)
 
 

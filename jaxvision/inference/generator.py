@@ -14,6 +14,7 @@ from jaxvision import models
 from jaxvision import weights as weights_lib
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError, closest
+from jaxvision.inference.signature import GeneratorSignature
 from jaxvision.training import runtime
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run_directory import RunDirectory
@@ -60,6 +61,25 @@ class GeneratorRun:
   def generator(self) -> Generator:
     """What draws, compiled by nobody yet."""
     return make_generator(self.model)
+
+  @functools.cached_property
+  def signature(self) -> GeneratorSignature:
+    """The noise and the classes that it draws by, and the images that it draws."""
+    generator = self.generator
+    noise = jax.ShapeDtypeStruct((1, generator.latent), np.float32)
+    labels = jax.ShapeDtypeStruct((1,), np.int32)
+    shape = jax.eval_shape(generator.draw, self.variables, noise, labels).shape[1:]
+    facts: dict[str, Any] = {'run': self.origin.rsplit('/', 1)[-1]}
+    if self.config is not None and self.info is not None:
+      facts |= {'config_name': self.config.name, 'dataset': self.info.name}
+      facts |= {'step': self.step}
+    return GeneratorSignature(
+      shape,
+      self.class_names if generator.classes else (),
+      generator.latent,
+      self.config.model.name if self.config is not None else '',
+      facts,
+    )
 
   def with_settings(self, settings: Mapping[str, Any]) -> 'GeneratorRun':
     """Returns the same weights, drawing by other numbers.

@@ -18,21 +18,24 @@ from jaxvision.deployment.server.limits import Limits
 from jaxvision.deployment.server.logs import Log
 from jaxvision.deployment.server.metrics import Metrics, resident_bytes
 from jaxvision.deployment.server.openapi import described
-from jaxvision.deployment.server.page import page
 from jaxvision.deployment.server.uploads import Held, Upload, read_uploads
+from jaxvision.deployment.web import page
 from jaxvision.errors import UserError, printable, quoted
 from jaxvision.inference.classifier import Classifier
+from jaxvision.inference.signature import GeneratorSignature
 
 STARTING, READY, STOPPING = 'starting', 'ready', 'stopping'
-_TOP, _COUNT = 5, 16  # by default: classes, drawn images
+_TOP, _COUNT = 5, 1  # by default: classes, drawn images
 _LARGEST_SEED = 2**31 - 1
+# What may load stands in the page.
+_PAGE_POLICY = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
 class Service:
   """A model, and what a server says of it.
 
   Args:
-    model: a `Classifier`, or what draws with `sample` as `GeneratorRun` does.
+    model: a `Classifier`, or what draws as `GeneratorRun` does.
     limits: of the server.
     log: of the server.
     origins: of pages elsewhere that may ask, such as 'https://example.org'; '*': any.
@@ -52,24 +55,23 @@ class Service:
     self.limits, self.state, self.connections = limits, STARTING, 0
     self._held = Held(limits)
     self.work: Batcher | Drawer
+    known = getattr(model, 'signature', None)
     if isinstance(model, Classifier):
       self.work = batcher = Batcher(model, limits)
-      known, route = model.signature, Route('/predict', self._predict, methods=['POST'])
-      self.regresses = known.kind == 'regression'
-      self.names = tuple(map(printable, known.class_names))
-      self.model = known.model
-    elif hasattr(model, 'sample'):
+      route = Route('/predict', self._predict, methods=['POST'])
+    elif isinstance(known, GeneratorSignature) and hasattr(model, 'sample'):
       self.work = Drawer(model, limits)
       route = Route('/sample', self._sample, methods=['GET'])
-      self.names = tuple(map(printable, getattr(model, 'class_names', ())))
-      self.model = getattr(getattr(model, 'config', None), 'task', '') or 'generator'
     else:
       raise UserError(
         'serve: the task of this run neither predicts classes or values nor draws: '
         'jaxvision.load_run(workdir) opens it in Python'
       )
+    self.regresses = known.kind == 'regression'
+    self.names = tuple(map(printable, known.class_names))
+    self.model = printable(known.model or known.kind)
     self.draws = isinstance(self.work, Drawer)
-    self.metrics = Metrics({'model': printable(self.model)}, self.work.sizes, {
+    self.metrics = Metrics({'model': self.model}, self.work.sizes, {
       ('jaxvision_queue_length', 'Images or drawings that wait.'): lambda: self.work.waiting,
       ('jaxvision_connections', 'Open connections.'): lambda: self.connections,
       ('jaxvision_held_bytes', 'Bodies in memory.'): lambda: self._held.bytes,
@@ -78,9 +80,10 @@ class Service:
     })  # fmt: skip
     if not self.draws:
       batcher.metrics = self.metrics
-    html, page_policy = page(self)
     self._page = Response(
-      html, media_type='text/html', headers={'content-security-policy': page_policy}
+      page(known).encode('utf-8', 'replace'),
+      media_type='text/html',
+      headers={'content-security-policy': _PAGE_POLICY},
     )
     self._openapi = _json(described(self))
     routes = [
@@ -135,10 +138,15 @@ class Service:
     entry: dict[str, Any] = {} if upload.name is None else {'file': upload.name}
     if isinstance(outcome, str):
       return {**entry, 'error': outcome}
-    kind = 'value' if self.regresses else 'probability'
+    if self.regresses:
+      values = zip(self.names, outcome)
+      entry['predictions'] = [{'class': name, 'value': value} for name, value in values]
+      return entry
     # As `Predictions.top` sorts them: of equal ones the first comes first.
     best = heapq.nlargest(top, range(len(outcome)), outcome.__getitem__)
-    entry['predictions'] = [{'class': self.names[i], kind: outcome[i]} for i in best]
+    entry['predictions'] = [
+      {'class': self.names[i], 'probability': outcome[i]} for i in best
+    ]
     return entry
 
   async def _sample(self, request: Request) -> Response:

@@ -28,7 +28,12 @@ def sample_sizes(most: int) -> tuple[int, ...]:
 
 
 def picture(images: np.ndarray) -> bytes:
-  """Returns a grid of uint8 [n, H, W, C] as PNG; small images are enlarged."""
+  """Returns uint8 [n, H, W, C] as PNG: one as it is, more as a grid.
+
+  In a grid small images are enlarged, as `jaxvision sample` does.
+  """
+  if len(images) == 1:
+    return image_grid.png(images[0])
   scale = max(1, round(_SHORTEST / images.shape[1]))
   return image_grid.png(image_grid.grid(images, scale=scale))
 
@@ -37,7 +42,8 @@ class Drawer:
   """Draws with a generator, in one thread.
 
   Args:
-    generator: with `sample(count, seed, label, batch_size)` as `GeneratorRun` has it.
+    generator: with `sample(count, seed, label, batch_size)` and `class_names`, as
+      `GeneratorRun` has them.
     limits: of the server.
 
   Attributes:
@@ -75,6 +81,9 @@ class Drawer:
     """
     if self.waiting >= _WAITING:
       raise busy(429, f'{_WAITING} requests wait already: try again in a moment')
+    for name in self._generator.class_names:
+      if label == printable(name):  # as the server calls it
+        label = name
     self.waiting += 1
     try:
       return await asyncio.get_running_loop().run_in_executor(

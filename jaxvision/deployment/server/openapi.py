@@ -73,7 +73,7 @@ def _predict(service: Any) -> dict[str, Any]:
       'parameters': [
         _parameter(
           'top',
-          'How many classes, best first.',
+          'How many classes, best first; a regression has all values in order.',
           {'type': 'integer', 'minimum': 1, 'default': 5},
         )
       ],
@@ -105,7 +105,7 @@ def _sample(service: Any) -> dict[str, Any]:
     name['examples'] = list(service.names)
   return {
     'get': {
-      'summary': 'Draw images, as one grid.',
+      'summary': 'Draw an image, or several as one grid.',
       'parameters': [
         _parameter(
           'class', 'Its name or number; without it one after the other.', name
@@ -116,11 +116,11 @@ def _sample(service: Any) -> dict[str, Any]:
         _parameter(
           'count',
           'How many images.',
-          {**number, 'minimum': 1, 'maximum': most, 'default': min(16, most)},
+          {**number, 'minimum': 1, 'maximum': most, 'default': 1},
         ),
       ],
       'responses': {
-        '200': _content('The grid.', 'image/png', {'type': 'string'}),
+        '200': _content('The picture.', 'image/png', {'type': 'string'}),
         **_refusals(400, 429, 500, 503),
       },
     }

@@ -112,8 +112,8 @@ function serverEngine() {
   return {
     async classify(blob) {
       const headers = {'Content-Type': blob.type || 'application/octet-stream'};
-      const {predictions} = await (await ask('predict', {method: 'POST', headers, body: blob})).json();
-      return predictions[0].map((one) => ({name: one.class, value: one.probability ?? one.value}));
+      const {images: [{predictions}]} = await (await ask('predict', {method: 'POST', headers, body: blob})).json();
+      return predictions.map((one) => ({name: one.class, value: one.probability ?? one.value}));
     },
     async sample(seed, label) {
       const query = new URLSearchParams({seed, ...(label === null ? {} : {class: page.class_names[label]})});

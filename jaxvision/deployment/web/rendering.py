@@ -74,8 +74,8 @@ def page(
 
   `POST predict` has the bytes of an image file as its body and the type of the file as
   its Content-Type; the frames of a camera are JPEGs. The answer is JSON:
-  {"predictions": [[{"class": "cat", "probability": 0.98}, ...]]}, one list for the one
-  image, the most probable class first, as many as the server likes, of which five are
+  {"images": [{"predictions": [{"class": "cat", "probability": 0.98}, ...]}]}, of the one
+  image the most probable class first, as many as the server likes, of which five are
   shown; of a regression {"class": name, "value": number} for all values in their order.
 
   `GET sample?seed=7&class=cat` is answered by one image file that browsers read, such as

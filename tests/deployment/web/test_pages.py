@@ -368,7 +368,8 @@ class Answering(http.server.SimpleHTTPRequestHandler):
   def do_POST(self):
     body = self.rfile.read(int(self.headers['Content-Length']))
     wide = Image.open(io.BytesIO(body)).size == (50, 20)
-    good = {'predictions': [[{'class': HOSTILE[1], 'probability': 0.75}]]}
+    best = {'class': HOSTILE[1], 'probability': 0.75}
+    good = {'images': [{'predictions': [best]}]}
     self._answer(413, {'error': 'it is <b>too</b> wide'}) if wide else self._answer(
       200, good if self.headers['Content-Type'] == 'image/png' else {}
     )
