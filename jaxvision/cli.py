@@ -156,6 +156,12 @@ COMMANDS = {
     'needed',
     workdir=True,
   ),
+  'models': Command(
+    'models',
+    'List the trained classifiers that come with the package, show the card of one, or copy '
+    'its files.',
+    'none',
+  ),
   'prepare': Command(
     'prepare',
     'Download and prepare TFDS sets, and decode them once.',
@@ -248,7 +254,8 @@ def _predict(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--model',
     metavar='FILE',
-    help='what `export` or `quantize` wrote, instead of a run',
+    help='what `export` or `quantize` wrote, or a name that `models` lists, instead of a '
+    'run',
   )
   parser.add_argument('--checkpoint', default='last', help='last, best, or a step')
   parser.add_argument(
@@ -480,6 +487,11 @@ def _lr_find(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _models(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('inputs', nargs='*', metavar='NAME', help='model to show')
+  parser.add_argument('--copy', metavar='DIR', help='copy its files into a directory')
+
+
 def _prepare(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('inputs', nargs='*', metavar='NAME', help='TFDS set')
   parser.add_argument('--cached', action='store_true', help='list the decoded sets')
@@ -506,6 +518,7 @@ _OPTIONS = {
   'quantize': _quantize,
   'benchmark': _benchmark,
   'lr-find': _lr_find,
+  'models': _models,
   'prepare': _prepare,
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from jaxvision.errors import UserError
+from jaxvision.inference import trained
 from jaxvision.io import local_path
 from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
@@ -56,7 +57,8 @@ def load_model(path: str | Path, checkpoint: str | int = 'last') -> Any:
   """Returns what is in an exported file, or a run: ready to predict, or to draw.
 
   Args:
-    path: what `jaxvision export` or `jaxvision quantize` wrote, or a workdir.
+    path: what `jaxvision export` or `jaxvision quantize` wrote, a workdir, or a name that
+      `jaxvision models` lists.
     checkpoint: of a workdir, see `load_run`.
 
   Returns:
@@ -66,6 +68,8 @@ def load_model(path: str | Path, checkpoint: str | int = 'last') -> Any:
     UserError: there is no such file or run, or it is something else.
   """
   path = local_path(path, 'model')
+  if not path.exists():
+    path = trained.find(str(path)) or path
   if path.suffix == '.onnx':
     from jaxvision.inference.onnx_model import load_onnx
 
