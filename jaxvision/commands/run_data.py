@@ -12,6 +12,7 @@ from jaxvision import data as data_lib
 from jaxvision.data.dataset import Dataset, Source, read_many, with_classes
 from jaxvision.data.splitting import WHOLE
 from jaxvision.errors import UserError
+from jaxvision.training import pretrained
 from jaxvision.training.parts import resolve_recorded
 from jaxvision.training.run_directory import RunDirectory
 
@@ -35,6 +36,9 @@ def data_of_run(workdir: str | Path, overrides: Sequence[str] = ()) -> Dataset:
       'not in the run directory'
     )
   where = config_lib.override(config, tuple(overrides))
+  if origin := directory.pretrained():
+    facts = pretrained.WeightsSource.from_dict(origin).facts
+    where = pretrained.adopt(where, facts)
   dataset = load_own_data(directory, where, parts.data, may_be_other=False)
   assert dataset is not None
   return dataset

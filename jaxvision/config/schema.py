@@ -87,6 +87,12 @@ FIELDS: dict[str, Any] = {
     traced=True,
     **between(0, 1, open_end=True),
   ),
+  'quantization_aware': Field(
+    False,
+    'Train with kernels and the inputs of layers rounded as `quantize` rounds them to int8, '
+    'which is for fine-tuning a run (init.pretrained=RUN) that loses accuracy by it; '
+    'evaluation stays in float.',
+  ),
   'gan': {
     'loss': Field(
       'bce',

@@ -49,6 +49,7 @@ _MOST = {
 }
 _LARGEST = 65_536
 _LONGEST = 100  # numbers in a tuple
+_NAMED = 16  # in a message
 
 _Entry = TypeVar('_Entry')
 
@@ -64,7 +65,8 @@ def look_up(kind: str, name: str, table: Mapping[str, _Entry]) -> _Entry:
   """
   if name not in table:
     hint = closest(name, table) if isinstance(name, str) else ''
-    hint = hint or f'; known: {", ".join(table)}'
+    some = [*list(table)[:_NAMED], *(['...'] if len(table) > _NAMED else [])]
+    hint = hint or f'; known: {", ".join(some)} (the README lists all)'
     raise UserError(f'config: there is no {kind} {quoted(name)}{hint}')
   return table[name]
 

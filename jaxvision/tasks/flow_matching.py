@@ -88,6 +88,7 @@ class FlowMatching(GenerativeTask, OneNetworkTask):
   metrics = _METRICS
   holds_out = True
   without_meaning = (
+    ('quantization_aware', 'only classifiers are quantized'),
     ('freeze', 'the network trains as a whole'),
     ('init.pretrained', 'the network starts from random weights'),
     ('init.teacher', 'the network learns from images'),

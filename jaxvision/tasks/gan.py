@@ -46,6 +46,7 @@ class GanTask(GenerativeTask):
     ('optimizer.layer_decay', 'each of the two networks has one learning rate'),
     ('optimizer.schedule_free', 'the generator is averaged by ema_decay'),
     ('optimizer.sam', 'neither network goes down a loss of its own alone'),
+    ('quantization_aware', 'only classifiers are quantized'),
     ('loss', 'gan.loss says which game is played'),
     ('metrics', 'a GAN is measured by its samples'),
     ('flow', 'a GAN draws by its noise and the class alone'),

@@ -31,6 +31,10 @@ from jaxvision.data.dataset import Dataset
 from jaxvision.errors import UserError
 from jaxvision.inference.predictor import Predictor
 from jaxvision.models import own
+from jaxvision.models.fake_quantization import (
+  fake_quantize_params,
+  fake_quantized_inputs,
+)
 from jaxvision.models.resized import resized
 from jaxvision.tasks import distillation, freezing, tta
 from jaxvision.tasks.assembly import (
@@ -307,16 +311,20 @@ class SupervisedTask(OneNetworkTask):
     Returns:
       (outputs [B, ...], new batch statistics).
     """
-    norms: contextlib.AbstractContextManager = contextlib.nullcontext()
+    layers = contextlib.ExitStack()
     if phase.frozen is not None:
       params = freezing.without_gradient(params, phase.frozen)
-      norms = freezing.frozen_norms(phase.frozen)
+      layers.enter_context(freezing.frozen_norms(phase.frozen))
+    if self.config.quantization_aware:
+      params = fake_quantize_params(params)
+      layers.enter_context(fake_quantized_inputs())
     variables = {'params': params, 'batch_stats': state.batch_stats}
     if _are_features(inputs):
-      outputs = self.model.apply(variables, inputs, method='classify')
+      with layers:
+        outputs = self.model.apply(variables, inputs, method='classify')
       return outputs, state.batch_stats
     model = self.with_rates(self._resized(self.model, phase.image_size), state)
-    with norms:
+    with layers:
       outputs, updated = model.apply(
         variables,
         inputs,
