@@ -1,5 +1,6 @@
 // Small helpers of the page: finding and making elements, texts, messages.
 const page = JSON.parse(document.getElementById('page').textContent);
+const SHOWN = 5;  // classes of a prediction
 const byId = (id) => document.getElementById(id);
 
 // Makes an element; texts go in as text alone, whatever they hold.

@@ -109,14 +109,18 @@ function serverEngine() {
     const said = await answer.json().catch(() => ({}));
     throw new Error(typeof said.error === 'string' ? said.error : `the server answers ${answer.status}`);
   };
+  const shown = page.kind === 'regression' ? page.class_names.length : SHOWN;
   return {
     async classify(blob) {
-      const headers = {'Content-Type': blob.type || 'application/octet-stream'};
-      const {images: [{predictions}]} = await (await ask('predict', {method: 'POST', headers, body: blob})).json();
-      return predictions.map((one) => ({name: one.class, value: one.probability ?? one.value}));
+      const headers = {'Content-Type': /^image\//.test(blob.type) ? blob.type : 'application/octet-stream'};
+      const answer = await ask(`predict?top=${shown}`, {method: 'POST', headers, body: blob});
+      const {predictions} = (await answer.json()).images[0];
+      const named = predictions.map((one) => ({name: one.class, value: one.probability ?? one.value}));
+      const place = new Map(page.class_names.map((name, i) => [name, i]));
+      return page.kind === 'regression' ? named.sort((one, other) => place.get(one.name) - place.get(other.name)) : named;
     },
     async sample(seed, label) {
-      const query = new URLSearchParams({seed, ...(label === null ? {} : {class: page.class_names[label]})});
+      const query = new URLSearchParams({seed, count: 1, ...(label === null ? {} : {class: page.class_names[label]})});
       return (await ask(`sample?${query}`)).blob();
     },
   };

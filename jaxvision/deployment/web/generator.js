@@ -3,7 +3,7 @@
 const SAMPLES = 24;
 const STEPS = 9;  // images on the way, both ends included
 const SEEDS = 10000;
-const DIGITS = 20;  // classes beyond which not all are drawn beside one another
+const BESIDE = 20;  // classes drawn beside one another; the page says so
 
 const engine = prepared();
 engine.catch(() => {});
@@ -100,7 +100,7 @@ const drawSamples = guarded(async () => {
 });
 
 // The same seed in every class.
-const classes = conditional ? page.class_names.slice(0, DIGITS) : [];
+const classes = conditional ? page.class_names.slice(0, BESIDE) : [];
 const variants = tiles(byId('classes'), classes.length, (i) => setLabel(i));
 byId('variants').hidden = !classes.length;
 classes.forEach((name, i) => variants.label(i, name, name));

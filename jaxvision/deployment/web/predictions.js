@@ -1,6 +1,4 @@
 // The predictions for one picture: the best in large, the first five as bars.
-const SHOWN = 5;
-
 // Rows are made once and filled again, so that a camera's frames do not rebuild them.
 function makeRows() {
   const count = page.kind === 'regression' ? page.class_names.length : Math.min(SHOWN, page.class_names.length);

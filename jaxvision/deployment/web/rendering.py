@@ -72,14 +72,14 @@ def page(
 
   It may be served under any path, and asks for what lies beside it:
 
-  `POST predict` has the bytes of an image file as its body and the type of the file as
-  its Content-Type; the frames of a camera are JPEGs. The answer is JSON:
-  {"images": [{"predictions": [{"class": "cat", "probability": 0.98}, ...]}]}, of the one
-  image the most probable class first, as many as the server likes, of which five are
-  shown; of a regression {"class": name, "value": number} for all values in their order.
+  `POST predict?top=5` has the bytes of an image file as its body and the type of the file
+  as its Content-Type; the frames of a camera are JPEGs. The answer is JSON:
+  {"images": [{"predictions": [{"class": "cat", "probability": 0.98}, ...]}]}, the most
+  probable class first; of a regression `value` in place of `probability`, and `top` is
+  the number of values.
 
-  `GET sample?seed=7&class=cat` is answered by one image file that browsers read, such as
-  a PNG; `class` is missing where there are none. It is asked only of generators.
+  `GET sample?seed=7&count=1&class=cat` is answered by an image file that browsers read,
+  such as a PNG; `class` is missing where there are none. It is asked only of generators.
 
   An error is any other status than 200 with {"error": "one line"}, which is shown.
 
@@ -187,6 +187,7 @@ def render(
     facts=_facts(signature, files or {}),
     input_size=_input_size(height, width, channels),
     ranking=_ranking(signature.kind, len(names)),
+    classes=len(names),
     engine=engine,
     policy=_policy(style, scripts, served, bool(blocks)),
     icon='data:image/svg+xml;base64,'
