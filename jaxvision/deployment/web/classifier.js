@@ -67,11 +67,10 @@ function show(entry, canvas) {
   byId('source').textContent = name;
   const verdict = byId('verdict');
   verdict.hidden = label === null;
-  if (label !== null) {
-    const right = predictions[0].name === label;
-    verdict.dataset.right = page.kind === 'class' ? right : '';
-    verdict.textContent = `${right && page.kind === 'class' ? '✓' : page.kind === 'class' ? '✗' : ''} labelled ${label}`.trim();
-  }
+  const judged = page.kind === 'class';
+  const right = judged && predictions[0].name === label;
+  verdict.dataset.right = judged ? right : '';
+  verdict.textContent = judged ? `${right ? '✓' : '✗'} labelled ${label}` : label;
 }
 
 function remember(entry) {
