@@ -137,7 +137,9 @@ page.examples.forEach(({image, label}, i) => {
   byId('example-list').append(element('li', {}, button));
 });
 byId('examples').hidden = !page.examples.length;
-byId('example-list').style.setProperty('--per-row', page.examples.length <= 12 ? page.examples.length : 10);
+const count = page.examples.length;
+byId('example-list').style.setProperty('--per-row', count <= 12 ? count : 10);
+byId('example-list').style.setProperty('--per-row-narrow', count < 5 ? count : count % 5 && count % 6 === 0 ? 6 : 5);
 
 function takeExample(i) {
   const {image, label} = page.examples[i];

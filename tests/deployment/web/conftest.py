@@ -7,7 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from web_models import classifier, generator
 
+from jaxvision.deployment import web
 from jaxvision.deployment.web import runtime as runtime_files
 from jaxvision.errors import UserError
 
@@ -61,3 +63,25 @@ def serve():
   for server in servers:
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope='module')
+def publish(tmp_path_factory, runtime, serve):
+  """Writes the page of a network: (its URL or file, the ONNX file)."""
+
+  def write(signature, *, single_file=False, examples=()):
+    folder = tmp_path_factory.mktemp('published')
+    make = generator if signature.kind == 'generator' else classifier
+    model = make(signature)
+    (folder / 'model.onnx').write_bytes(model)
+    written = web.write_web(
+      folder / ('page.html' if single_file else 'site'),
+      model,
+      signature,
+      examples=examples,
+      single_file=single_file,
+      runtime=runtime,
+    )
+    return written if single_file else serve(written.parent), folder / 'model.onnx'
+
+  return write

@@ -1,109 +1,23 @@
-"""The pages as a browser runs them, beside onnxruntime in this process."""
+"""The page of a classifier, beside onnxruntime in this process."""
 
 import base64
-import http.server
 import io
-import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from web_models import (
-  CLASSES,
-  classifier,
-  generator,
-  generator_signature,
   picture,
   png,
   small_signature,
 )
+from web_pages import HOSTILE, PIXELS, Classified
 
 from jaxvision.data.decode import decode_image
 from jaxvision.deployment import web
-from jaxvision.inference.onnx_model import load_onnx, open_session
-from jaxvision.training.sampler import slerp
-
-HOSTILE = (
-  '</script><script>window.hit = 1</script>',
-  '<img src=x onerror="window.hit = 1">',
-  '"日本語" & \'$x$\' {{ 7 * 7 }} <!--',
-)
-PIXELS = """(canvas) => {
-  const {data, width, height} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-  return [height, width, btoa(String.fromCharCode(...data))];
-}"""
 
 pytest.importorskip('onnx', reason='onnx comes with the extra "onnx"')
 pytest.importorskip('onnxruntime', reason='onnxruntime comes with the extra "onnx"')
-
-
-class Classified:
-  """A page of a classifier that is open, and the same classifier by onnxruntime."""
-
-  def __init__(self, page, path):
-    self.page, self.classifier = page, load_onnx(path)
-    self.requests = []
-    page.wait_for_selector('body[data-ready]', timeout=30_000)
-    self.done = int(page.get_attribute('body', 'data-done') or 0)
-    page.on('request', lambda request: self.requests.append(request.url))
-
-  def give(self, files):
-    """Chooses files, (name, bytes) each, and waits for them to be classified."""
-    types = {'jpg': 'image/jpeg', 'txt': 'text/plain'}
-    self.page.set_input_files(
-      '#choose',
-      [
-        {
-          'name': name,
-          'mimeType': types.get(name[-3:], f'image/{name[-3:]}'),
-          'buffer': content,
-        }
-        for name, content in files
-      ],
-    )
-    self.wait(len(files))
-
-  def wait(self, count=1):
-    self.done += count
-    self.page.wait_for_selector(f'body[data-done="{self.done}"]', timeout=60_000)
-
-  def input(self, selector='#input'):
-    """What the network has been given: uint8 [H, W, C]."""
-    shape = self.classifier.signature.image_shape
-    return _canvas(self.page, selector)[..., : shape[2]]
-
-  def top(self, images):
-    return self.classifier.predict(images).top(1)
-
-
-def _canvas(page, selector):
-  """Returns the pixels of a canvas, uint8 [H, W, 3]."""
-  height, width, text = page.eval_on_selector(selector, PIXELS)
-  return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)[
-    ..., :3
-  ]
-
-
-@pytest.fixture(scope='module')
-def publish(tmp_path_factory, runtime, serve):
-  """Writes the page of a network: (its URL or file, the ONNX file)."""
-
-  def write(signature, *, single_file=False, examples=()):
-    folder = tmp_path_factory.mktemp('published')
-    make = generator if signature.kind == 'generator' else classifier
-    model = make(signature)
-    (folder / 'model.onnx').write_bytes(model)
-    written = web.write_web(
-      folder / ('page.html' if single_file else 'site'),
-      model,
-      signature,
-      examples=examples,
-      single_file=single_file,
-      runtime=runtime,
-    )
-    return written if single_file else serve(written.parent), folder / 'model.onnx'
-
-  return write
 
 
 @pytest.fixture(scope='module')
@@ -131,7 +45,7 @@ def _files():
   modes = ('RGB', 'L', 'RGBA', 'LA', 'P', '1')
   files = []
   for i in range(100):
-    size = [int(side) for side in rng.integers(1, (40, 400)[i % 2], 2)]
+    size = [int(side) for side in rng.integers(1, (40, 180)[i % 2], 2)]
     image = picture(rng, *size, modes[i % len(modes)])
     name, options = 'png', {}
     if i % 5 == 4:
@@ -247,6 +161,7 @@ def _y4m(path, image, frames=30):
   path.write_bytes(head.encode() + frame * frames)
 
 
+@pytest.mark.slow
 def test_the_camera_is_classified_frame_by_frame(chromium, publish, tmp_path):
   import browsing
 
@@ -290,286 +205,3 @@ def test_the_camera_is_classified_frame_by_frame(chromium, publish, tmp_path):
   finally:
     opener.close()
     filmed.close()
-
-
-def _noise(seed, count):
-  """The noise of noise.js in Python: sfc32, then Box and Muller's transform."""
-  a, b, c, counter = seed, 0x9E3779B9, 0x243F6A88, 1
-  mask, numbers = 0xFFFFFFFF, []
-  for _ in range(15 + count + count % 2):
-    total = (a + b + counter) & mask
-    counter = (counter + 1) & mask
-    a = b ^ (b >> 9)
-    b = (c + (c << 3)) & mask
-    c = (((c << 21) | (c >> 11)) + total) & mask
-    numbers.append(total)
-  uniform = (np.array(numbers[15:], np.float64) + 0.5) / 2**32
-  radius = np.sqrt(-2 * np.log(uniform[::2]))
-  angle = 2 * np.pi * uniform[1::2]
-  pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-  return pairs.ravel()[:count].astype(np.float32)
-
-
-def test_a_generator_draws_seeds_classes_and_ways(browser, publish):
-  signature = generator_signature(class_names=(*CLASSES[:4], *HOSTILE))
-  url, path = publish(signature)
-  page = browser.open(url)
-  page.wait_for_selector('body[data-done]', timeout=30_000)
-  requests = []
-  page.on('request', lambda request: requests.append(request.url))
-  _, session = open_session(path)
-
-  def drawn(noise, label):
-    feeds = {'noise': noise[None], 'labels': np.array([label], np.int32)}
-    return session.run(['images'], feeds)[0][0].astype(int)
-
-  def shown(selector='#sample'):
-    return _canvas(page, selector).astype(int)
-
-  def settle(caption):
-    page.wait_for_selector(f'#caption:text-is({json.dumps(caption)})')
-
-  settle('plane, seed 0')
-  assert np.abs(shown() - drawn(_noise(0, 11), 0)).max() <= 1
-  page.select_option('#class', '3')
-  page.fill('#seed-number', '4711')
-  page.press('#seed-number', 'Enter')
-  settle('cat, seed 4711')
-  assert page.input_value('#seed') == '4711'
-  assert np.abs(shown() - drawn(_noise(4711, 11), 3)).max() <= 1
-  # By keys, on the way to another seed.
-  page.fill('#other-number', '12')
-  page.press('#other-number', 'Enter')
-  for _ in range(3):
-    page.press('#share', 'PageUp')
-  settle('cat, 30% of the way from seed 4711 to 12')
-  way = slerp(_noise(4711, 11), _noise(12, 11), 101)
-  assert np.abs(shown() - drawn(way[30], 3)).max() <= 1
-  page.wait_for_selector('body[data-samples="0"]')
-  assert (
-    np.abs(shown('#samples li:nth-child(6) canvas') - drawn(_noise(5, 11), 3)).max()
-    <= 1
-  )
-  page.click('#samples li:nth-child(6) button')
-  settle('cat, seed 5')
-  page.click('#classes li:nth-child(6) button')
-  settle(f'{HOSTILE[1]}, seed 5')
-  assert page.input_value('#class') == '5'
-  assert page.evaluate('window.hit') is None
-  page.click('#next')
-  page.wait_for_selector('body[data-samples="24"]')
-  assert page.texts('#range') == ['Seeds 24 to 47']
-  assert requests == []
-
-
-class Answering(http.server.SimpleHTTPRequestHandler):
-  """A server with the answers that `page` documents."""
-
-  def do_POST(self):
-    body = self.rfile.read(int(self.headers['Content-Length']))
-    wide = Image.open(io.BytesIO(body)).size == (50, 20)
-    best = [{'class': HOSTILE[1], 'probability': 0.75}]
-    good = {'images': [{'predictions': best}]} if self.path == '/predict?top=5' else {}
-    self._answer(413, {'error': 'it is <b>too</b> wide'}) if wide else self._answer(
-      200, good if self.headers['Content-Type'] == 'image/png' else {}
-    )
-
-  def do_GET(self):
-    if self.path == '/':
-      return super().do_GET()
-    seed = int(self.path.split('seed=')[1].split('&')[0])
-    image = np.full((16, 16, 3), seed % 256, np.uint8)
-    return self._answer(200, png(image), 'image/png')
-
-  def _answer(self, code, content, kind='application/json'):
-    data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    self.send_response(code)
-    self.send_header('Content-Type', kind)
-    self.send_header('Content-Length', str(len(data)))
-    self.end_headers()
-    self.wfile.write(data)
-
-
-def test_the_page_of_a_server_asks_the_server(browser, serve, tmp_path):
-  (tmp_path / 'index.html').write_text(web.page(small_signature()), 'utf-8')
-  url = serve(tmp_path, Answering)
-  page = browser.open(url)
-  image = picture(np.random.default_rng(5), 40, 60)
-  choose = {'name': 'given.png', 'mimeType': 'image/png'}
-  page.set_input_files('#choose', [{**choose, 'buffer': png(image)}])
-  page.wait_for_selector('body[data-done="1"]')
-  assert page.texts('#best') == [HOSTILE[1]]
-  assert page.texts('#confidence') == ['75.0%']
-  np.testing.assert_array_equal(
-    _canvas(page, '#input'), decode_image(image, (32, 32, 3))
-  )
-  assert 'sent to this server' in page.texts('.privacy')[0]
-
-
-@pytest.mark.slow
-def test_what_a_server_refuses_is_shown(chromium, serve, tmp_path):
-  from browsing import Page
-
-  (tmp_path / 'index.html').write_text(web.page(small_signature()), 'utf-8')
-  page = Page(chromium, serve(tmp_path, Answering), 1200, 900, False, True)
-  choose = {'name': 'wide.png', 'mimeType': 'image/png'}
-  image = picture(np.random.default_rng(5), 50, 20)
-  page.set_input_files('#choose', [{**choose, 'buffer': png(image)}])
-  page.wait_for_selector('body[data-done="1"]')
-  assert page.texts('#problem') == ['wide.png: it is <b>too</b> wide.']
-  # The browser itself notes the status on the console, and nothing else is wrong.
-  assert all('status of 413' in problem for problem in page.finish())
-
-
-@pytest.mark.slow
-def test_a_server_draws_for_its_page(browser, serve, tmp_path):
-  (tmp_path / 'index.html').write_text(web.page(generator_signature()), 'utf-8')
-  page = browser.open(serve(tmp_path, Answering))
-  page.fill('#seed-number', '77')
-  page.press('#seed-number', 'Enter')
-  page.wait_for_selector('#caption:text-is("plane, seed 77")')
-  assert set(_canvas(page, '#sample').ravel()) == {77}
-  assert page.texts('#travel') == []
-
-
-@pytest.fixture(scope='module')
-def shown(publish):
-  """URLs of pages, by what they show."""
-  square = np.full((32, 32, 3), 9, np.uint8)
-  examples = [web.Example(png(square), name) for name in CLASSES]
-  names = ('a' * 60, *(f'class {i}' for i in range(30)))
-  return {
-    'classes': publish(small_signature(), examples=examples),
-    'long names': publish(small_signature(class_names=names), single_file=True),
-    'labels': publish(small_signature(kind='multilabel')),
-    'values': publish(small_signature(kind='regression')),
-    'drawn': publish(generator_signature()),
-    'without classes': publish(
-      generator_signature(class_names=(), image_shape=(9, 16, 1))
-    ),
-  }
-
-
-SHOWN = ('classes', 'long names', 'labels', 'values', 'drawn', 'without classes')
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('what', SHOWN)
-@pytest.mark.parametrize('width', [320, 390, 1280])
-def test_a_page_fits_phones_and_screens(browser, shown, what, width):
-  page = browser.open(shown[what][0], width=width, dark=width == 390)
-  page.wait_for_selector('body[data-ready]', timeout=30_000)
-  assert page.overflow() <= 0
-  if page.query_selector('#choose'):
-    wide = png(picture(np.random.default_rng(6), 300, 40))
-    file = {'name': 'w' * 90 + '.png', 'mimeType': 'image/png', 'buffer': wide}
-    page.set_input_files('#choose', [file])
-    page.wait_for_selector(f'#source:text-is("{file["name"]}")')
-    assert page.overflow() <= 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('what', ['labels', 'values'])
-def test_labels_and_values_are_shown_as_they_are(browser, shown, what):
-  url, path = shown[what]
-  opened = Classified(browser.open(url), path)
-  image = picture(np.random.default_rng(7), 32, 32)
-  opened.give([('given.png', png(image))])
-  [outputs] = opened.classifier.predict(image).probabilities
-  names, values = (opened.page.texts(f'#ranking .{c}') for c in ('name', 'value'))
-  if what == 'labels':
-    best = np.argsort(-outputs, kind='stable')[:5]
-    assert names == [CLASSES[i] for i in best]
-    assert [float(v.rstrip('%')) for v in values] == pytest.approx(
-      100 * outputs[best], abs=0.11
-    )
-  else:
-    assert names == list(CLASSES)
-    assert list(map(float, values)) == pytest.approx(outputs, rel=1e-3)
-    assert opened.page.texts('.best') == []
-
-
-@pytest.mark.slow
-def test_everything_is_reached_by_keys(browser, shown):
-  page = browser.open(shown['classes'][0])
-  page.wait_for_selector('body[data-done="1"]', timeout=30_000)
-  reached = []
-  for _ in range(20):
-    page.press(':focus, body', 'Tab')
-    reached.append(
-      page.evaluate(
-        'document.activeElement.id || document.activeElement.getAttribute("aria-label")'
-        ' || document.activeElement.tagName'
-      )
-    )
-  assert reached[:2] == ['choose', 'camera']
-  assert 'Example 1: plane' in reached
-  assert 'SUMMARY' in reached
-  page.focus('#example-list li:nth-child(2) button')
-  page.press('#example-list li:nth-child(2) button', 'Enter')
-  page.wait_for_selector('body[data-done="2"]')
-  assert page.text_content('#announcement').startswith('Example 2: ')
-  assert page.get_attribute('#announcement', 'role') == 'status'
-
-
-@pytest.mark.slow
-def test_an_isolated_page_runs_with_threads(browser, publish, tmp_path, serve):
-  class Isolated(http.server.SimpleHTTPRequestHandler):
-    def end_headers(self):
-      self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
-      self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
-      super().end_headers()
-
-  _, path = publish(small_signature())
-  opened = Classified(browser.open(serve(path.parent / 'site', Isolated)), path)
-  assert opened.page.evaluate('crossOriginIsolated')
-  image = picture(np.random.default_rng(8), 60, 40)
-  opened.give([('given.png', png(image))])
-  [[(best, _)]] = opened.top(decode_image(image, (32, 32, 3)))
-  assert opened.page.texts('#best') == [best]
-  assert opened.requests == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  ('damage', 'words'),
-  [
-    ('model.onnx', 'The network could not be loaded. model.onnx did not load'),
-    (
-      'ort.wasm.min.js',
-      'The network could not be loaded. The script of onnxruntime-web',
-    ),
-    (
-      'file',
-      'A browser does not let a page read the files beside it. Serve this folder',
-    ),
-    ('not a model', 'The network could not be loaded. '),
-  ],
-)
-def test_what_keeps_a_page_from_working_is_said(
-  chromium, publish, serve, damage, words
-):
-  from browsing import Page
-
-  url, path = publish(small_signature())
-  if damage == 'file':
-    url = path.parent / 'site' / 'index.html'
-  elif damage == 'not a model':
-    (path.parent / 'site' / 'model.onnx').write_bytes(b'no model')
-  else:
-    (path.parent / 'site' / damage).unlink()
-  page = Page(chromium, url, 1200, 900, False, True)
-  page.wait_for_selector('#problem:not([hidden])', timeout=30_000)
-  assert words in page.texts('#problem')[0]
-  assert page.texts('#loading') == []
-  page.finish()
-
-
-@pytest.mark.slow
-def test_a_camera_that_is_not_there_is_said(browser, shown):
-  page = browser.open(shown['classes'][0])
-  page.wait_for_selector('body[data-ready]', timeout=30_000)
-  page.click('#camera')
-  page.wait_for_selector('#problem:not([hidden])')
-  assert 'camera' in page.texts('#problem')[0]
-  assert page.get_attribute('#camera', 'aria-pressed') == 'false'

@@ -42,17 +42,17 @@ def fit(browser, tmp_path):
 
 def test_pixels_are_those_of_pillow_to_the_bit(fit):
   rng = np.random.default_rng(0)
-  sizes = [1, 2, 3, 7, 8, 28, 31, 32, 33, 64, 100, 257, 300]
+  sizes = [1, 2, 3, 7, 8, 28, 31, 32, 33, 64, 100, 150]
   cases = [
-    ((640, 480), 'RGB', (224, 224, 3), 0.875, 'bicubic'),
-    ((480, 640), 'RGBA', (32, 32, 3), 1.0, 'bilinear'),
+    ((320, 240), 'RGB', (112, 112, 3), 0.875, 'bicubic'),
+    ((200, 270), 'RGBA', (32, 32, 3), 1.0, 'bilinear'),
     ((32, 32), 'RGB', (32, 32, 3), 1.0, 'bilinear'),  # its pixels as they are
     ((36, 36), 'RGB', (32, 32, 3), 32 / 36, 'bilinear'),  # the middle, cut out
     ((32, 40), 'L', (32, 32, 1), 1.0, 'bicubic'),
     ((1, 1), 'RGB', (28, 28, 1), 1.0, 'bicubic'),
-    ((900, 3), 'RGBA', (16, 16, 3), 1.0, 'bicubic'),
+    ((400, 3), 'RGBA', (16, 16, 3), 1.0, 'bicubic'),
   ]
-  for _ in range(70):
+  for _ in range(24):
     size = tuple(int(side) for side in rng.choice(sizes, 2))
     side = int(rng.choice([8, 28, 32, 48]))
     shape = (side, side + int(rng.choice([0, 0, 9])), int(rng.choice([1, 3])))
@@ -71,14 +71,15 @@ def test_pixels_are_those_of_pillow_to_the_bit(fit):
     assert wrong == 0, (size, mode, shape, fraction, interpolation)
 
 
+@pytest.mark.slow
 def test_large_pictures_are_read_in_strips(browser, tmp_path):
   path = tmp_path / 'page.html'
   path.write_text(f'<!doctype html><script>{SCRIPT.read_text()}</script>')
   page = browser.open(path)
-  # A ramp that is made as it is read: a photo of 48 megapixels is never in memory.
+  # A ramp that is made as it is read: a photo of 12 megapixels is never in memory.
   taken = page.evaluate("""() => {
     let most = 0;
-    const [width, height] = [8000, 6000];
+    const [width, height] = [4000, 3000];
     const read = (top, rows) => {
       most = Math.max(most, rows * width);
       const data = new Uint8ClampedArray(rows * width * 4).fill(255);
@@ -93,7 +94,7 @@ def test_large_pictures_are_read_in_strips(browser, tmp_path):
     return [most, [...fitted({width, height, read}, signature)]];
   }""")
   assert taken[0] <= 2**22
-  ramp = (np.arange(6000) * 255 / 6000).round().astype(np.uint8)
-  image = Image.fromarray(np.repeat(ramp[:, None], 6000, axis=1))
+  ramp = (np.arange(3000) * 255 / 3000).round().astype(np.uint8)
+  image = Image.fromarray(np.repeat(ramp[:, None], 3000, axis=1))
   expected = decode_image(image, (12, 12, 1))
   assert np.abs(np.array(taken[1]).reshape(12, 12) - expected[..., 0]).max() <= 1
