@@ -12,6 +12,7 @@ from jaxvision.commands.workdir import workdir_of
 from jaxvision.errors import UserError
 from jaxvision.inference.generator import GeneratorRun, load_generator
 from jaxvision.inference.loading import load_run_that
+from jaxvision.inference.onnx_generator import OnnxGenerator, load_onnx_generator
 from jaxvision.io import local_path, output_directory, output_file, writing
 
 
@@ -48,7 +49,7 @@ def generator(
   workdir: str | Path | None = None,
   weights: str | Path | None = None,
   checkpoint: str | int = 'last',
-) -> GeneratorRun:
+) -> GeneratorRun | OnnxGenerator:
   """Returns what draws in a run, or in a file that `export` wrote of one.
 
   Raises:
@@ -57,12 +58,13 @@ def generator(
   if (workdir is None) == (weights is None):
     raise UserError('sample: say which generator with --workdir=DIR or --weights=FILE')
   if weights is not None:
-    return load_generator(local_path(weights, 'sample: --weights'))
+    path = local_path(weights, 'sample: --weights')
+    return load_onnx_generator(path) if path.suffix == '.onnx' else load_generator(path)
   return load_run_that('sample', workdir, checkpoint)
 
 
 def sample(
-  run: GeneratorRun,
+  run: GeneratorRun | OnnxGenerator,
   output: str | Path,
   *,
   count: int = 64,

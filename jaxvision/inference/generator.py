@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,20 +161,34 @@ class GeneratorRun:
     return self._samplers[batch_size]
 
   def _number(self, label: str | int) -> int:
-    if not self.generator.classes:
-      raise UserError(
-        f'sample: {self.origin} draws without classes (model.conditional is off)'
-      )
-    if isinstance(label, str) and label in self.class_names:
-      return self.class_names.index(label)
-    text = str(label)
-    if text.isdigit() and int(text) < self.generator.classes:
-      return int(text)
-    hint = closest(text, self.class_names)
+    names = self.class_names if self.generator.classes else ()
+    return class_number(label, names, self.origin)
+
+
+def class_number(label: str | int, names: Sequence[str], origin: str) -> int:
+  """Returns the number of a class that somebody asks a generator for.
+
+  Args:
+    label: name or number.
+    names: of the classes; empty: it draws without.
+    origin: of the generator, for messages.
+
+  Raises:
+    UserError: there is no such class, or none at all.
+  """
+  if not names:
     raise UserError(
-      f'sample: there is no class "{label}"{hint} (names, or 0 to '
-      f'{self.generator.classes - 1})'
+      f'sample: {origin} draws without classes (model.conditional is off)'
     )
+  if isinstance(label, str) and label in names:
+    return names.index(label)
+  text = str(label)
+  if text.isdigit() and int(text) < len(names):
+    return int(text)
+  raise UserError(
+    f'sample: there is no class "{label}"{closest(text, names)} (names, or 0 to '
+    f'{len(names) - 1})'
+  )
 
 
 def load_generator(path: str | Path) -> GeneratorRun:

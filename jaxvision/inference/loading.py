@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from jaxvision.errors import UserError
 from jaxvision.inference import trained
+from jaxvision.inference.signature import GeneratorSignature
 from jaxvision.io import local_path
 from jaxvision.training.opening import open_run
 from jaxvision.training.run_directory import RunDirectory
@@ -71,9 +72,11 @@ def load_model(path: str | Path, checkpoint: str | int = 'last') -> Any:
   if not path.exists():
     path = trained.find(str(path)) or path
   if path.suffix == '.onnx':
-    from jaxvision.inference.onnx_model import load_onnx
+    from jaxvision.inference.onnx_generator import load_onnx_generator
+    from jaxvision.inference.onnx_model import load_onnx, open_session
 
-    return load_onnx(path)
+    draws = isinstance(open_session(path)[0], GeneratorSignature)
+    return load_onnx_generator(path) if draws else load_onnx(path)
   if path.suffix == '.stablehlo':
     from jaxvision.inference.stablehlo_model import load_stablehlo
 

@@ -48,6 +48,19 @@ def to_pixels(images: jax.Array) -> jax.Array:
   return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)
 
 
+def noise_of(
+  key: jax.Array, first: jax.Array | int, count: int, latent: int
+) -> jax.Array:
+  """Returns the noise of samples `first` to `first + count` of a key.
+
+  Returns:
+    float32 [count, latent], standard normal.
+  """
+  indices = first + jnp.arange(count, dtype=jnp.uint32)
+  keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+  return jax.vmap(lambda k: jax.random.normal(k, (latent,)))(keys)
+
+
 class Drawing(NamedTuple):
   """What a generator needs to draw where there is no run."""
 
@@ -76,9 +89,7 @@ class Sampler:
     jit = {'out_shardings': self._to_batch}
 
     def noise(key: jax.Array, first: jax.Array) -> jax.Array:
-      indices = first + jnp.arange(size, dtype=jnp.uint32)
-      keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-      return jax.vmap(lambda k: jax.random.normal(k, (generator.latent,)))(keys)
+      return noise_of(key, first, size, generator.latent)
 
     key = jax.device_put(jax.random.key(0), self._everywhere)
     self._noise = compiler(noise, key, np.uint32(0), **jit)

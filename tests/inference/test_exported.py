@@ -14,6 +14,7 @@ from jaxvision.deployment.onnx_file import OnnxFile
 from jaxvision.deployment.program import program_of
 from jaxvision.errors import UserError
 from jaxvision.inference.classifier import Classifier
+from jaxvision.inference.onnx_model import load_onnx
 from jaxvision.inference.signature import (
   GeneratorSignature,
   Signature,
@@ -131,8 +132,18 @@ def test_generators_are_exported(generator, tmp_path):
   made = stablehlo.to_stablehlo(program)
   assert np.abs(made(noise, labels)[0].astype(int) - expected).max() <= 1
   (tmp_path / 'gan.onnx').write_bytes(data)
+  again = jaxvision.load_model(tmp_path / 'gan.onnx')
+  assert again.signature == generator.signature
+  for label in (None, '7', 3):
+    found, drawn = (x.sample(5, seed=2, label=label) for x in (again, generator))
+    assert np.abs(found.astype(int) - drawn).max() <= 1
+  found, drawn = (x.interpolate(2, 4) for x in (again, generator))
+  assert found.shape == drawn.shape == (2, 4, 16, 16, 1)
+  assert np.abs(found.astype(int) - drawn).max() <= 1
+  with pytest.raises(UserError, match='there is no class "eleven"'):
+    again.sample(1, label='eleven')
   with pytest.raises(UserError, match='draws images and classifies none'):
-    jaxvision.load_model(tmp_path / 'gan.onnx')
+    load_onnx(tmp_path / 'gan.onnx')
 
 
 @pytest.mark.parametrize(
