@@ -1,11 +1,12 @@
 """What `jaxvision serve` answers under load, beside the same images predicted offline.
 
     python benchmarks/serve_load.py --workdir=runs/digits_cnn
-    python benchmarks/serve_load.py --workdir=runs/cifar10_resnet20 --requests=2000
+    python benchmarks/serve_load.py --workdir=runs/cifar10_resnet20 --images=8
 
 The server is the real command in a process of its own, on the loopback interface. Clients
-of one event loop, 100 of them, each with a connection that it keeps, send one image after
-the other: PNG files of the run's test split, drawn by a seed. Every answer is held against
+of one event loop, 100 of them, each with a connection that it keeps, send one request after
+the other: PNG files of the run's test split, drawn by a seed, one in a request as its body,
+or with --images=N several as a form. Every answer is held against
 the offline prediction of its image, all probabilities of it to a thousandth of themselves,
 which tells two images apart; lost and mixed-up answers are counted.
 
@@ -80,17 +81,17 @@ class Client(asyncio.Protocol):
 
 
 async def load(port: int, requests: list[bytes], clients: int, order: list[int]) -> Any:
-  """Sends requests; returns (image, seconds, body or None) of each, and the seconds of all."""
+  """Sends requests; returns (number, seconds, body or None) of each, and seconds of all."""
   loop = asyncio.get_running_loop()
   found: list[tuple[int, float, bytes | None]] = []
   left = iter(order)
 
   async def client() -> None:
     _, protocol = await loop.create_connection(Client, '127.0.0.1', port)
-    for image in left:
+    for number in left:
       begun = time.perf_counter()
-      body = await protocol.ask(requests[image])
-      found.append((image, time.perf_counter() - begun, body))
+      body = await protocol.ask(requests[number])
+      found.append((number, time.perf_counter() - begun, body))
 
   begun = time.perf_counter()
   await asyncio.gather(*(client() for _ in range(clients)))
@@ -150,11 +151,29 @@ def png(image: np.ndarray) -> bytes:
   return file.getvalue()
 
 
-def agrees(body: bytes, row: np.ndarray, names: tuple[str, ...]) -> bool:
-  """Returns whether an answer holds the probabilities of an image."""
-  (entry,) = json.loads(body)['images']
-  found = {one['class']: one['probability'] for one in entry['predictions']}
-  return np.allclose([found[name] for name in names], row, _RTOL, 1e-7)
+def request_of(files: list[bytes], top: int) -> bytes:
+  """Returns a request of one file as its body, or of several as a form."""
+  kind, body = 'image/png', files[0]
+  if len(files) > 1:
+    kind = 'multipart/form-data; boundary=-x-'
+    head = b'---x-\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n'
+    body = b''.join(head + file + b'\r\n' for file in files) + b'---x---\r\n'
+  lines = (
+    f'POST /predict?top={top} HTTP/1.1',
+    'Host: localhost',
+    f'Content-Type: {kind}',
+    f'Content-Length: {len(body)}',
+  )
+  return '\r\n'.join([*lines, '', '']).encode() + body
+
+
+def agrees(body: bytes, rows: np.ndarray, names: tuple[str, ...]) -> bool:
+  """Returns whether an answer holds the probabilities of its images, in order."""
+  found = [
+    {one['class']: one['probability'] for one in entry['predictions']}
+    for entry in json.loads(body)['images']
+  ]
+  return np.allclose([[f[name] for name in names] for f in found], rows, _RTOL, 1e-7)
 
 
 def main() -> int:
@@ -162,6 +181,7 @@ def main() -> int:
   arguments = parser(__doc__)
   arguments.add_argument('--workdir', default='runs/digits_cnn')
   arguments.add_argument('--requests', type=int, default=10_000)
+  arguments.add_argument('--images', type=int, default=1, help='in a request')
   arguments.add_argument('--clients', type=int, default=100)
   arguments.add_argument('--rounds', type=int, default=3, help='of all requests')
   arguments.add_argument('--serve', action='append', default=[], help='its options')
@@ -184,19 +204,16 @@ def main() -> int:
   print(
     f'offline: batches of {batch}; {alike} of {len(images)} images are like another'
   )
-  head = (
-    'POST /predict?top={} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n'
-  )
-  requests = [
-    (head.format(len(names)) + f'Content-Length: {len(file)}\r\n\r\n').encode() + file
-    for file in files
-  ]
   generator, wrong = random.Random(0), 0
+  groups = [[image] for image in range(len(files))]
+  if options.images > 1:
+    groups = [generator.choices(range(len(files)), k=options.images) for _ in files]
+  requests = [request_of([files[i] for i in group], len(names)) for group in groups]
   cells = []
   with server(options.workdir, options.serve) as (process, port):
-    asyncio.run(load(port, requests, options.clients, list(range(len(files)))))
+    asyncio.run(load(port, requests, options.clients, list(range(len(groups)))))
     for _ in range(options.rounds):
-      order = generator.choices(range(len(files)), k=options.requests)
+      order = generator.choices(range(len(groups)), k=options.requests)
       pixels, pixels_cpu = rate(lambda: run.predict(images, batch), len(images))
       offline, offline_cpu = rate(
         lambda: run.predict(map(run.decode, files), batch), len(images)
@@ -204,14 +221,15 @@ def main() -> int:
       before = resident_mb(process)
       cpu, client_cpu = cpu_seconds(process), time.process_time()
       found, seconds = asyncio.run(load(port, requests, options.clients, order))
-      each = 1000 / len(order)
+      sent = len(order) * options.images
+      each = 1000 / sent
       client_cpu = each * (time.process_time() - client_cpu)
       cpu = each * (cpu_seconds(process) - cpu)
       after = resident_mb(process)
       lost = len(order) - sum(body is not None for _, _, body in found)
       mixed = sum(
-        body is not None and not agrees(body, expected[image], names)
-        for image, _, body in found
+        body is not None and not agrees(body, expected[groups[number]], names)
+        for number, _, body in found
       )
       wrong += lost + mixed
       times = 1000 * np.array([seconds for _, seconds, _ in found])
@@ -219,11 +237,11 @@ def main() -> int:
         'requests': len(order),
         'lost': lost,
         'mixed up': mixed,
-        'images/s': len(order) / seconds,
+        'images/s': sent / seconds,
         'offline, files': offline,
-        'ratio': len(order) / seconds / offline,
+        'ratio': sent / seconds / offline,
         'offline, pixels': pixels,
-        'ratio to pixels': len(order) / seconds / pixels,
+        'ratio to pixels': sent / seconds / pixels,
         'p50, ms': float(np.percentile(times, 50)),
         'p99, ms': float(np.percentile(times, 99)),
         'MB before': before,

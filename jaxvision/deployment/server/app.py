@@ -4,6 +4,7 @@ import asyncio
 import heapq
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -158,7 +159,7 @@ class Service:
     seed = _whole(request, 'seed', 0, 0)
     if seed > _LARGEST_SEED:
       raise Refusal(400, f'seed is at most {_LARGEST_SEED}')
-    label = request.query_params.get('class') or None
+    label = _query(request).get('class') or None
     png = await self.work.draw(count, seed, label)
     self.metrics.images['drawn'] += count
     request.scope['jaxvision'] = {'images': count}
@@ -194,9 +195,14 @@ def _json(value: Mapping[str, Any], status: int = 200) -> Response:
   return Response(json_line(value), status, media_type='application/json')
 
 
+def _query(request: Request) -> dict[str, str]:
+  """Returns what stands behind the question mark, the last of each name."""
+  return dict(parse_qsl(request.scope['query_string'].decode('latin-1')))
+
+
 def _whole(request: Request, name: str, default: int, least: int, most: int = 0) -> int:
   """Returns a whole number of the query; one above `most` is as good as that."""
-  text = request.query_params.get(name) or str(default)
+  text = _query(request).get(name) or str(default)
   if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
     raise Refusal(400, f'{name} is a whole number from {least} on, not {quoted(text)}')
   return min(int(text), most) if most else int(text)

@@ -126,6 +126,8 @@ class Batcher:
     self._classifier.decode(image_grid.png(np.zeros(known.image_shape, np.uint8)))
     sizes = self.sizes if self._classifier.pads else sorted({1, self.sizes[-1]})
     for size in sizes:
+      if self._closing:  # a signal came while it was compiled
+        return
       images = np.zeros((size, *known.image_shape), np.uint8)
       shape = np.shape(self._classifier.probabilities(images))
       if shape != (size, len(known.class_names)):

@@ -53,19 +53,21 @@ class Drawer:
   def __init__(self, generator: Any, limits: Limits):
     self._generator, self._limits = generator, limits
     self.sizes = sample_sizes(limits.images)
-    self.waiting = 0
+    self.waiting, self._closing = 0, False
     self._thread = ThreadPoolExecutor(1)
 
   def warm_up(self) -> None:
     """Draws once of each size."""
     for size in self.sizes:
-      self._draw(size, 0, None)
+      if not self._closing:  # a signal came while it was compiled
+        self._draw(size, 0, None)
 
   def start(self) -> None:
     """Nothing: its thread starts with the first request."""
 
   def close(self) -> None:
     """Ends the thread, once everything is drawn."""
+    self._closing = True
     self._thread.shutdown()
 
   async def draw(self, count: int, seed: int, label: str | None) -> bytes:
