@@ -138,7 +138,7 @@ page.examples.forEach(({image, label}, i) => {
 });
 byId('examples').hidden = !page.examples.length;
 const count = page.examples.length;
-byId('example-list').style.setProperty('--per-row', count <= 12 ? count : 10);
+byId('example-list').style.setProperty('--per-row', count <= 8 ? count : Math.min(8, Math.ceil(count / 2)));
 byId('example-list').style.setProperty('--per-row-narrow', count < 5 ? count : count % 5 && count % 6 === 0 ? 6 : 5);
 
 function takeExample(i) {
