@@ -418,6 +418,11 @@ def _export(parser: argparse.ArgumentParser) -> None:
     '(default: the run in float32)',
   )
   parser.add_argument(
+    '--license',
+    metavar='NAME',
+    help='licence of the weights, for the metadata and the page, such as MIT',
+  )
+  parser.add_argument(
     '--single-file',
     action='store_true',
     help='of --format=web: one HTML file, which needs no host',

@@ -66,6 +66,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     format=options.format,
     verify=options.verify,
     overrides=tuple(o for o in options.overrides if o.startswith('data.')),
+    license=options.license,
   )
   print(f'exported: {path}')
   return 0
@@ -80,6 +81,7 @@ def export(
   format: str | None = None,
   verify: bool = False,
   overrides: Sequence[str] = (),
+  license: str | None = None,
 ) -> Path:
   """Writes a run as a file that other programs read.
 
@@ -107,6 +109,7 @@ def export(
     format: 'safetensors', 'onnx' or 'stablehlo'; None: that of `output`, or safetensors.
     verify: compare on the whole test split too, and print the accuracy of both.
     overrides: 'data.dir=DIR' and the like: where the data are now.
+    license: of the weights, such as 'MIT', kept in the metadata of `onnx` and `stablehlo`.
 
   Returns:
     The path of the file, or of the folder of `stablehlo`.
@@ -132,7 +135,7 @@ def export(
   program = program_of(run)
   data = data_or_none(workdir, overrides)
   made = _WRITERS[format](program)
-  signature = compared(program, made.call, data)
+  signature = with_license(compared(program, made.call, data), license)
   with writing(path, 'export: --output'):
     made.save(path, signature)
   if verify:
@@ -224,6 +227,13 @@ def compared(
   facts = {'compared_on': name, 'largest_difference': found}
   known = program.signature
   return dataclasses.replace(known, facts={**known.facts, **facts})
+
+
+def with_license(signature: Any, license: str | None) -> Any:
+  """Returns a signature that names the licence of the weights, where there is one."""
+  if not license:
+    return signature
+  return dataclasses.replace(signature, facts={**signature.facts, 'license': license})
 
 
 def _inputs(program: Program, data: Dataset | None) -> tuple[str, list[np.ndarray]]:

@@ -22,6 +22,7 @@ from jaxvision.inference.onnx_model import open_session
 from jaxvision.io import local_path, output_directory, output_file
 
 _EXAMPLES = 12
+_LOOKED_AT = 1000  # test images that they are chosen from
 
 
 def export_page(options: argparse.Namespace, config: ConfigDict | None) -> Path:
@@ -37,6 +38,7 @@ def export_page(options: argparse.Namespace, config: ConfigDict | None) -> Path:
     model=options.model,
     single_file=options.single_file,
     runtime=options.runtime,
+    license=options.license,
     overrides=tuple(o for o in options.overrides if o.startswith('data.')),
   )
 
@@ -50,6 +52,7 @@ def export_web(
   model: str | Path | None = None,
   single_file: bool = False,
   runtime: str | Path | None = None,
+  license: str | None = None,
   overrides: Sequence[str] = (),
 ) -> Path:
   """Writes a page on which a run classifies, or draws, in the browser.
@@ -64,6 +67,7 @@ def export_web(
     single_file: write one HTML, which holds the network and the runtime too. A name that
       ends in .html asks for it as well.
     runtime: folder or archive of onnxruntime-web; None: it is downloaded once.
+    license: of the weights, such as 'MIT', which the page names.
     overrides: 'data.dir=DIR' and the like: where the data are now.
 
   Returns:
@@ -92,6 +96,7 @@ def export_web(
     made = OnnxFile(program)
     signature = export.compared(program, made.call, data)
     content = made.to_bytes(signature)
+  signature = export.with_license(signature, license)
   return write_web(
     path,
     content,
@@ -118,16 +123,15 @@ def _examples(data: Dataset, signature: Any) -> list[Example]:
   """Returns images of the test split, of as many classes as there are examples."""
   from PIL import Image
 
-  source = data.splits.get('test') or data.splits['train']
-  labels = np.asarray(source.labels)
-  order = np.random.default_rng(0).permutation(len(source))
-  if data.label_kind == 'class':  # one of each class, then a second
-    seen = labels[order]
-    rank = np.array([np.sum(seen[:i] == label) for i, label in enumerate(seen[:2000])])
-    order = order[:2000][np.argsort(rank, kind='stable')]
-  found = []
   if signature.kind == 'generator':
-    return found
+    return []
+  source = data.splits.get('test') or data.splits['train']
+  order = np.random.default_rng(0).permutation(len(source))[:_LOOKED_AT]
+  if data.label_kind == 'class':  # one of each class, then a second of each
+    labels = np.asarray(source.labels)[order]
+    before = [int(np.sum(labels[:i] == label)) for i, label in enumerate(labels)]
+    order = order[np.argsort(before, kind='stable')]
+  found = []
   for index in order[:_EXAMPLES].tolist():
     image, label = source[index]
     buffer = io.BytesIO()

@@ -56,6 +56,7 @@ class Predictor(Classifier):
     """The images that the run takes, its outputs, and what is known of its training."""
     info, directory = self.info, RunDirectory(self.origin)
     facts = {'step': self.step, 'run': directory.path.name}
+    facts['params'] = sum(self.task.count_parameters(self.state.params).values())
     summary = directory.summary() or {}
     # The numbers of a summary are those of the end of training.
     if summary.get('steps') == self.step:
