@@ -315,6 +315,15 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     '--port', type=int, default=8000, help='0: any free one (default: 8000)'
   )
   parser.add_argument(
+    '--allowed-host',
+    action='append',
+    default=[],
+    metavar='NAME',
+    help='name by which clients may ask for the server, beside those of this machine, such '
+    'as that of a proxy; may be given several times; *: any (default where --host is no '
+    'loopback address)',
+  )
+  parser.add_argument(
     '--cors-origin',
     action='append',
     default=[],

@@ -88,7 +88,7 @@ def answer(connection):
 
 def post(body, *headers, path='/predict', length=True):
   """Returns a request of an image, as bytes."""
-  lines = [f'POST {path} HTTP/1.1', 'Host: x', *headers]
+  lines = [f'POST {path} HTTP/1.1', 'Host: localhost', *headers]
   if not any(header.lower().startswith('content-type') for header in headers):
     lines.append('Content-Type: image/png')
   if length:

@@ -13,6 +13,7 @@ from jaxvision.extras import require
 from jaxvision.inference.loading import load_model
 from jaxvision.io import local_path
 
+_LOOPBACK = ('localhost', '127.0.0.1', '::1')
 _ORIGIN = re.compile(r'\*|https?://[A-Za-z0-9.\-\[\]:]+|null')
 
 
@@ -47,7 +48,9 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     log = Log(sys.stderr)
     try:
       server = Server(
-        Service(model, limits, log, tuple(options.cors_origin)), listener, log
+        Service(model, limits, log, tuple(options.cors_origin), _hosts(options)),
+        listener,
+        log,
       )
       with signals.stop_on_signal('requests under way are answered') as stop:
         server.start()
@@ -62,6 +65,17 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     finally:
       log.close()
   return 0
+
+
+def _hosts(options: argparse.Namespace) -> tuple[str, ...]:
+  """Returns the names by which the server may be asked for; () for any.
+
+  A server that the whole network reaches has names that nobody here knows.
+  """
+  allowed = tuple(options.allowed_host)
+  if '*' in allowed or (options.host not in _LOOPBACK and not allowed):
+    return ()
+  return (*_LOOPBACK, options.host, *allowed)
 
 
 def _model_of(options: argparse.Namespace, config: ConfigDict | None) -> str:

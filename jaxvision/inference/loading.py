@@ -28,7 +28,7 @@ def load_run(
   """Returns the run in a directory: ready to predict, or to draw.
 
   Args:
-    workdir: of a training run.
+    workdir: of a training run; or what `jaxvision export` wrote, see `load_model`.
     checkpoint: 'last', 'best' (by the measure that the task is ranked by), or a step.
     mesh: where the weights go; None: the first device.
     average: take the mean of the weights of this many last checkpoints (`checkpoint.keep`
@@ -43,7 +43,10 @@ def load_run(
     UserError: no run, no whole checkpoint, no such checkpoint, or one whose weights
       are NaN or infinite; fewer checkpoints than to average, or both arguments.
   """
-  directory = RunDirectory(workdir)
+  path = local_path(workdir, 'workdir')
+  if path.is_file() or path.suffix == '.stablehlo':
+    return load_model(path)
+  directory = RunDirectory(path)
   run = open_run(directory, mesh, dtype=dtype)
   if average is None:
     state, step = run.restore(checkpoint)

@@ -166,3 +166,25 @@ def test_help_names_every_limit(command):
     assert option in output
   for option in ('--max-connections', '--timeout'):
     assert option in output
+
+
+@pytest.mark.parametrize(
+  ('host', 'allowed', 'names'),
+  [
+    ('127.0.0.1', [], {'localhost', '127.0.0.1', '::1'}),
+    ('127.0.0.1', ['a.example'], {'localhost', '127.0.0.1', '::1', 'a.example'}),
+    ('0.0.0.0', [], set()),
+    (
+      '0.0.0.0',
+      ['a.example'],
+      {'localhost', '127.0.0.1', '::1', '0.0.0.0', 'a.example'},
+    ),
+    ('127.0.0.1', ['*'], set()),
+  ],
+)
+def test_names_that_clients_may_use(host, allowed, names):
+  from types import SimpleNamespace
+
+  from jaxvision.commands.serve import _hosts
+
+  assert set(_hosts(SimpleNamespace(host=host, allowed_host=allowed))) == names

@@ -67,6 +67,7 @@ def test_predictions_are_those_of_the_run(suffix, files, run, images):
     assert found.class_names == expected.class_names
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
   assert model.predict([]).probabilities.shape == (0, 10)
+  assert type(jaxvision.load_run(files / f'model.{suffix}')) is type(model)
 
 
 @FORMATS

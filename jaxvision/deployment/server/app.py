@@ -40,6 +40,7 @@ class Service:
     limits: of the server.
     log: of the server.
     origins: of pages elsewhere that may ask, such as 'https://example.org'; '*': any.
+    hosts: names by which a client may ask for the server; empty: any.
 
   Attributes:
     state: STARTING, then READY, and STOPPING once a signal came.
@@ -51,7 +52,12 @@ class Service:
   """
 
   def __init__(
-    self, model: Any, limits: Limits, log: Log, origins: tuple[str, ...] = ()
+    self,
+    model: Any,
+    limits: Limits,
+    log: Log,
+    origins: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (),
   ):
     self.limits, self.state, self.connections = limits, STARTING, 0
     self._held = Held(limits)
@@ -102,6 +108,7 @@ class Service:
       log=log,
       metrics=self.metrics,
       closing=lambda: self.state == STOPPING,
+      hosts=hosts,
     )
     if origins:
       self.app = CORSMiddleware(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,7 @@ class Guard:
     routes: the paths that are counted by their names.
     limits, log, metrics: of the server.
     closing: whether connections end after their answers.
+    hosts: names by which a client may ask for the server; empty: any.
   """
 
   def __init__(
@@ -48,7 +50,9 @@ class Guard:
     log: Log,
     metrics: Metrics,
     closing: Callable[[], bool],
+    hosts: tuple[str, ...] = (),
   ):
+    self._hosts = frozenset(name.lower() for name in hosts)
     self._app, self._routes, self._limits = app, routes, limits
     self._log, self._metrics, self._closing = log, metrics, closing
 
@@ -81,6 +85,7 @@ class Guard:
     try:
       # Both for the body and for the answer; a body that is late is refused before.
       async with asyncio.timeout(2 * self._limits.timeout):
+        self._check_host(scope)
         await self._app(scope, exchange.receive, exchange.send)
       return
     except Refusal as refusal:
@@ -100,6 +105,19 @@ class Guard:
     with contextlib.suppress(TimeoutError):
       async with asyncio.timeout(self._limits.timeout):
         await exchange.refuse(refused)
+
+  def _check_host(self, scope: Any) -> None:
+    """Refuses a request by a foreign name.
+
+    A page elsewhere whose name was made to point to this machine (DNS rebinding) would
+    else be one of the same origin.
+    """
+    given = dict(scope['headers']).get(b'host', b'').decode('latin-1')
+    name = re.sub(r':\d*$', '', given).strip('[]').lower()
+    if self._hosts and name not in self._hosts:
+      raise Refusal(
+        421, 'this server is not asked for by that name: see --allowed-host'
+      )
 
 
 class _Exchange:

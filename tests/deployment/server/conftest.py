@@ -24,10 +24,10 @@ def serve():
   """Starts servers of a model: serve(model, origins=(), **limits)."""
   with contextlib.ExitStack() as stack:
 
-    def start(model, origins=(), warm=True, **limits):
+    def start(model, origins=(), warm=True, hosts=(), **limits):
       stream = io.StringIO()
       log = Log(stream)
-      service = Service(model, Limits(**limits), log, origins)
+      service = Service(model, Limits(**limits), log, origins, hosts)
       server = Server(service, bound_socket('127.0.0.1', 0), log)
       server.start()
       stack.callback(log.close)

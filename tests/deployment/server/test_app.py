@@ -310,6 +310,24 @@ def test_other_origins_ask_where_they_are_named(serve):
 HOSTILE = '</script><script>window.hit=1</script>\n\x1b[31m\u202e'
 
 
+def test_other_names_of_the_machine_are_refused_where_names_are_given(serve):
+  running = serve(Fake(), hosts=('localhost', '::1', 'Example.org'))
+  for host, status in {
+    'localhost': 200,
+    'LOCALHOST:80': 200,
+    'example.org:8000': 200,
+    '[::1]:8000': 200,
+    'rebound.example': 421,
+    'localhost.example.org': 421,
+    '': 421,
+  }.items():
+    head = f'GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n'
+    found, _, body = running.talk(head.encode())
+    assert found == status, host
+    if status == 421:
+      assert b'--allowed-host' in body
+
+
 def test_names_of_classes_and_files_are_data(serve):
   running = serve(Fake((HOSTILE, '"\'><img src=x onerror=alert(1)>', 'c')))
   page = httpx.get(f'{running.url}/').text
