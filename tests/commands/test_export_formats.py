@@ -115,3 +115,57 @@ def test_predict_holds_one_batch_of_images(call, finished, pictures, monkeypatch
     str(folder / f'{i:02}.png') for i in range(20)
   ]
   assert np.mean([int(line.split(': ')[1][0]) for line in lines] == labels) > 0.8
+
+
+NETS = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Sorting(nn.Module):
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    x = jnp.sort(images.reshape(images.shape[0], -1), -1)
+    return nn.Dense(self.num_classes)(x)
+"""
+
+
+def test_networks_of_ones_own_are_exported_or_the_operator_is_named(
+  call, pictures, tmp_path
+):
+  from pathlib import Path
+
+  root = Path(__file__).resolve().parents[2]
+  (tmp_path / 'nets.py').write_text(NETS)
+  names = {'good': root / 'examples' / 'net.py', 'bad': tmp_path / 'nets.py'}
+  for name, file in names.items():
+    code, _, errors = call(
+      'train',
+      f'--config={root / "configs" / "digits_cnn.py"}',
+      f'--config.model.name={file}:{"Net" if name == "good" else "Sorting"}',
+      *('--config.steps=2', '--config.report=False', '--config.parallel.data=1'),
+      f'--workdir={tmp_path / name}',
+    )
+    assert code == 0, errors
+  folder, _ = pictures
+  output = tmp_path / 'own.onnx'
+  code, _, errors = call(
+    'export', f'--workdir={tmp_path / "good"}', f'--output={output}', '--verify'
+  )
+  assert code == 0, errors
+  assert '0 predictions differ' in errors
+  code, printed, _ = call('predict', f'--model={output}', folder)
+  assert (code, len(printed.splitlines())) == (0, 20)
+  bad = f'--workdir={tmp_path / "bad"}'
+  assert_refused(
+    call('export', bad, f'--output={tmp_path / "bad.onnx"}'), 'the network uses sort'
+  )
+  code, printed, errors = call('export', bad, f'--output={tmp_path / "bad.stablehlo"}')
+  assert code == 0, errors
+  code, printed, _ = call('predict', f'--model={tmp_path / "bad.stablehlo"}', folder)
+  assert (code, len(printed.splitlines())) == (0, 20)
+  weights = tmp_path / 'bad.safetensors'
+  assert call('export', bad, f'--output={weights}')[0] == 0
+  assert_refused(call('predict', f'--model={weights}', folder), 'a network of your own')
