@@ -75,6 +75,8 @@ def main() -> None:
     'int8_agreement': rows[1]['agreement'],
     'kept_in_float32': rows[1]['kept'],
     'seconds_train': summary['seconds_train'],
+    'command': f'python -m jaxvision.main --config=configs/{model.name}.py '
+    f'--config.seed={summary["seed"]}',
     'versions': summary['versions'],
   }
   (FOLDER / f'{model.name}.json').write_text(json.dumps(facts, indent=2) + '\n')
