@@ -15,7 +15,8 @@ STUDY = Study(
   name='model_comparison',
   question='Which of three networks is worth its parameters and FLOPs on CIFAR-10?',
   variants=(
-    Variant('OriginalCNN', 'cifar10_originalcnn'),
+    # Its own config has another optimiser.
+    Variant('OriginalCNN', 'cifar10_customcnn', ('model.name=original_cnn',)),
     Variant('CustomCNN', 'cifar10_customcnn'),
     Variant('ResNet-18', 'cifar10_resnet18'),
   ),
