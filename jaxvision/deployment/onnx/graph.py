@@ -63,10 +63,6 @@ class Value:
     """The number of axes."""
     return len(self.shape)
 
-  def held(self) -> tuple[Any, ...]:
-    """Returns the sizes of the graph's value, along its own axes."""
-    return tuple(self.dims[axis] for axis in self.order)
-
 
 class Graph:
   """Nodes in the order of their execution, and arrays by name.

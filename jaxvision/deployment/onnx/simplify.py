@@ -86,7 +86,7 @@ def _fold_after(editor: Editor, node: Node) -> bool:
     node.op, (rank - 1, weights.ndim - 1)
   )
   has_bias = node.op != 'MatMul' or (rank == 2 and weights.ndim == 2)
-  if not has_bias and (np.ndim(change[1]) or weights.ndim != 2):
+  if not has_bias and (np.any(change[1]) or weights.ndim != 2):
     return False
   channels = weights.shape[place]
   factor, term = (_per_channel(np.asarray(c), rank, axis, channels) for c in change)
@@ -126,9 +126,10 @@ def _join_affine(editor: Editor, node: Node) -> bool:
     factor, term = factor * change[0], term * change[0] + change[1]
     chain.append(last)
     last = editor.only_user(last.outputs[0])
-  # A division by a count undoes a product with it up to rounding.
-  scales = not np.allclose(factor, 1, rtol=1e-6, atol=0)
-  shifts = bool(np.any(term))
+  # A division by a count undoes a product with it up to rounding. Arrays of ones and of
+  # zeros stay, for what they broadcast.
+  scales = np.size(factor) > 1 or not np.isclose(factor, 1, rtol=1e-6, atol=0).all()
+  shifts = np.size(term) > 1 or bool(np.any(term))
   if len(chain) <= scales + shifts or not start:
     return False
   if not scales and not shifts:

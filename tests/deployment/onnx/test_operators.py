@@ -232,6 +232,19 @@ def test_weights_are_computed_when_the_file_is_made():
   assert run(function, {'x': images()}) == ['Mul', 'Add']
 
 
+def test_what_is_folded_keeps_the_shape_and_the_rank():
+  # A number after a product of three axes has no bias to go into.
+  matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+  ops = run(lambda x: (x[:, 0] @ matrix) * 2 + 0.5, {'x': images()})
+  assert 'Gemm' not in ops
+
+  def broadcasts(x):  # the ones have no effect but on the shape
+    wide = x[:, :1, :1] * np.ones((1, 6, 5, 1), np.float32) * 1.0
+    return wide.reshape(x.shape[0], -1)
+
+  run(broadcasts, {'x': images()})
+
+
 def test_an_operator_that_is_missing_is_named():
   with pytest.raises(UserError, match=r'the network uses sort.*--format=stablehlo'):
     to_graph(lambda x: (jnp.sort(x),), [('x', SHAPE, np.float32)])
