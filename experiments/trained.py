@@ -14,8 +14,7 @@ import numpy as np
 
 import jaxvision
 from jaxvision.commands.quantize import Quantization, quantize
-from jaxvision.commands.run_data import data_of_run
-from jaxvision.data.dataset import read_many
+from jaxvision.commands.run_data import data_of_run, read
 from jaxvision.inference.trained import FOLDER, Trained
 from jaxvision.training.run_directory import RunDirectory
 
@@ -102,8 +101,8 @@ def _halve(path: Path) -> None:
 def _measured(path: Path, workdir: str):
   """Returns the predictions of a file for the test images of the run, and the labels."""
   source = data_of_run(workdir).splits['test']
-  images = np.stack([image for image, _ in read_many(source, range(len(source)))])
-  return jaxvision.load_model(path).predict(images), np.asarray(source.labels)
+  images, labels = read(source, np.arange(len(source)))
+  return jaxvision.load_model(path).predict(images), labels
 
 
 def _card(model: Trained, found, labels: np.ndarray) -> str:

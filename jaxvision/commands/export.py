@@ -11,17 +11,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvision.commands.run_data import data_of_run, drawn
+from jaxvision.commands.export_checks import (
+  compared,
+  data_or_none,
+  verified,
+  with_license,
+)
+from jaxvision.commands.export_web import export_page
 from jaxvision.commands.soup import soup
-from jaxvision.commands.workdir import workdir_of
-from jaxvision.data.dataset import Dataset, read_many
-from jaxvision.deployment import parity, stablehlo
+from jaxvision.commands.workdir import data_overrides, workdir_of
+from jaxvision.deployment import stablehlo
 from jaxvision.deployment.onnx_file import OnnxFile
 from jaxvision.deployment.program import Program, program_of
 from jaxvision.errors import UserError
-from jaxvision.inference.classifier import Classifier
 from jaxvision.inference.loading import load_model, load_run
-from jaxvision.inference.signature import GeneratorSignature, Signature
 from jaxvision.inference.weights_model import in_torch, save_weights
 from jaxvision.io import local_path, output_directory, output_file, write_whole, writing
 
@@ -39,9 +42,6 @@ _DEFAULTS = {
   'onnx': 'model.onnx',
   'stablehlo': 'model.stablehlo',
 }
-# Images that a file is compared with the run on, and samples of a generator.
-_COMPARED = 256
-_SAMPLES = 16
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -50,8 +50,6 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     print(f'exported: {_soup_of(options)}')
     return 0
   if format_of(options.format, options.output) == 'web':
-    from jaxvision.commands.export_web import export_page
-
     page = export_page(options, config)
     print(f'exported: {page}')
     return 0
@@ -65,7 +63,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     options.average,
     format=options.format,
     verify=options.verify,
-    overrides=tuple(o for o in options.overrides if o.startswith('data.')),
+    overrides=data_overrides(options),
     license=options.license,
   )
   print(f'exported: {path}')
@@ -129,7 +127,7 @@ def export(
       _log.info(line)
     if verify:
       _log.info(
-        _verified(workdir, run, load_model(path), data_or_none(workdir, overrides))
+        verified(workdir, run, load_model(path), data_or_none(workdir, overrides))
       )
     return path
   program = program_of(run)
@@ -139,7 +137,7 @@ def export(
   with writing(path, 'export: --output'):
     made.save(path, signature)
   if verify:
-    _log.info(_verified(workdir, run, load_model(path), data))
+    _log.info(verified(workdir, run, load_model(path), data))
   return path
 
 
@@ -197,78 +195,6 @@ def _path_of(format: str, output: str | Path | None, workdir: Path) -> Path:
   if format == 'stablehlo':
     return output_directory(output, 'export: --output')
   return output_file(output, 'export: --output')
-
-
-def data_or_none(workdir: Path, overrides: Sequence[str]) -> Dataset | None:
-  """Returns the data of the run, None where they are not here any more."""
-  try:
-    return data_of_run(workdir, overrides)
-  except UserError as error:
-    if overrides:
-      raise
-    _log.warning('compared on random images: %s', error)
-    return None
-
-
-def compared(
-  program: Program, call: Callable[..., Sequence[np.ndarray]], data: Dataset | None
-) -> Signature | GeneratorSignature:
-  """Returns the signature of a file with how far it is from the run, which is told.
-
-  Args:
-    program: of the run.
-    call: the file, see `parity.differences`.
-    data: of the run; None: it is compared on random images.
-  """
-  name, inputs = _inputs(program, data)
-  found = parity.differences(program, call, inputs)
-  worst = ', '.join(f'{output} {gap:.1e}' for output, gap in found.items())
-  _log.info('largest difference from the run on %s: %s', name, worst)
-  facts = {'compared_on': name, 'largest_difference': found}
-  known = program.signature
-  return dataclasses.replace(known, facts={**known.facts, **facts})
-
-
-def with_license(signature: Any, license: str | None) -> Any:
-  """Returns a signature that names the licence of the weights, where there is one."""
-  if not license:
-    return signature
-  return dataclasses.replace(signature, facts={**signature.facts, 'license': license})
-
-
-def _inputs(program: Program, data: Dataset | None) -> tuple[str, list[np.ndarray]]:
-  """Returns inputs to compare on, and what they are."""
-  if not isinstance(program.signature, Signature):
-    return f'{_SAMPLES} samples', parity.random_inputs(program, _SAMPLES)
-  if data is None:
-    return f'{_SAMPLES} random images', parity.random_inputs(program, _SAMPLES)
-  split = 'test' if len(data.splits.get('test', ())) else 'train'
-  images, _ = drawn(data.splits[split], _COMPARED, seed=0)
-  return f'{len(images)} {split} images of {data.name}', [images]
-
-
-def _verified(workdir: Path, run: Any, model: Any, data: Dataset | None) -> str:
-  """Returns in words how the file and the run do on the whole test split."""
-  source = data.splits.get('test') if data else None
-  if not isinstance(model, Classifier) or source is None or not len(source):
-    raise UserError(f'export: --verify: {workdir} has no test images to classify')
-  size = model.largest_batch()
-  same, right = 0, {'run': 0, 'file': 0}
-  for first in range(0, len(source), size):
-    indices = list(range(first, min(first + size, len(source))))
-    images = np.stack([image for image, _ in read_many(source, indices)])
-    labels = np.asarray(source.labels[indices[0] : indices[-1] + 1])
-    ours, theirs = (m.predict(images).probabilities for m in (run, model))
-    same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-    if labels.ndim == 1 and run.signature.kind == 'class':
-      right['run'] += int((ours.argmax(-1) == labels).sum())
-      right['file'] += int((theirs.argmax(-1) == labels).sum())
-  count = len(source)
-  line = f'verified on {count:,} test images: {count - same:,} predictions differ'
-  if run.signature.kind == 'class':
-    shares = {name: f'{number / count:.2%}' for name, number in right.items()}
-    line += f'; accuracy {shares["file"]}, of the run {shares["run"]}'
-  return line
 
 
 def _soup_of(options: argparse.Namespace) -> Path:

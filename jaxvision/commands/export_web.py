@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvision.commands import export
-from jaxvision.commands.workdir import workdir_of
+from jaxvision.commands.export_checks import compared, data_or_none, with_license
+from jaxvision.commands.run_data import test_or_train
+from jaxvision.commands.workdir import data_overrides, workdir_of
 from jaxvision.data.dataset import Dataset
 from jaxvision.deployment.onnx_file import OnnxFile
 from jaxvision.deployment.program import program_of
@@ -39,7 +40,7 @@ def export_page(options: argparse.Namespace, config: ConfigDict | None) -> Path:
     single_file=options.single_file,
     runtime=options.runtime,
     license=options.license,
-    overrides=tuple(o for o in options.overrides if o.startswith('data.')),
+    overrides=data_overrides(options),
   )
 
 
@@ -84,7 +85,7 @@ def export_web(
   folder = local_path(workdir, 'export: workdir') if workdir is not None else None
   path = _output(output, folder, single_file)
   place = local_path(runtime, 'export: --runtime') if runtime else None
-  data = export.data_or_none(folder, overrides) if folder else None
+  data = data_or_none(folder, overrides) if folder else None
   if model is not None:
     file = local_path(model, 'export: --model')
     signature, _ = open_session(file)
@@ -94,9 +95,9 @@ def export_web(
       load_run(folder or '', checkpoint, average=average, dtype='float32')
     )
     made = OnnxFile(program)
-    signature = export.compared(program, made.call, data)
+    signature = compared(program, made.call, data)
     content = made.to_bytes(signature)
-  signature = export.with_license(signature, license)
+  signature = with_license(signature, license)
   return write_web(
     path,
     content,
@@ -125,7 +126,7 @@ def _examples(data: Dataset, signature: Any) -> list[Example]:
 
   if signature.kind == 'generator':
     return []
-  source = data.splits.get('test') or data.splits['train']
+  _, source = test_or_train(data)
   order = np.random.default_rng(0).permutation(len(source))[:_LOOKED_AT]
   if data.label_kind == 'class':  # one of each class, then a second of each
     labels = np.asarray(source.labels)[order]

@@ -4,16 +4,17 @@ import argparse
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvision.commands.run_data import data_of_run
-from jaxvision.commands.workdir import workdir_of
-from jaxvision.data.dataset import Dataset, Source, read_many
+from jaxvision.commands.measuring import measure
+from jaxvision.commands.run_data import data_of_run, read, test_or_train
+from jaxvision.commands.workdir import data_overrides, workdir_of
+from jaxvision.data.dataset import Dataset
 from jaxvision.deployment.onnx_file import OnnxFile
 from jaxvision.deployment.program import program_of
 from jaxvision.deployment.quantization import (
@@ -83,7 +84,7 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     options.output,
     options.checkpoint,
     how=how,
-    overrides=tuple(o for o in options.overrides if o.startswith('data.')),
+    overrides=data_overrides(options),
   )
   for line in table(rows):
     print(line)
@@ -158,9 +159,9 @@ def _int8(
   chosen, others = order[: how.images], order[how.images : how.images + _HELD_OUT]
   if not len(others):  # all are calibrated on
     others = chosen[:_HELD_OUT]
-  images, _ = _read(train, chosen)
+  images, _ = read(train, chosen)
   quantizer = Quantizer(plain, images, how.method)
-  seen, labels = _read(train, others)
+  seen, labels = read(train, others)
 
   def logits(file: bytes) -> np.ndarray:
     model = open_bytes(file, signature)
@@ -201,36 +202,14 @@ def _lost(
   return 100 * float(before.mean() - right.mean())
 
 
-def _read(source: Source, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  indices = np.sort(order).tolist()
-  images, labels = zip(*read_many(source, indices))
-  return np.stack(images), np.stack(labels)
-
-
-def _batches(source: Source, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  for first in range(0, len(source), size):
-    yield _read(source, np.arange(first, min(first + size, len(source))))
-
-
 def _compared(
   files: dict[str, bytes], signature: Signature, data: Dataset
 ) -> list[dict[str, Any]]:
   """Returns a row of measures for each file, the first being what others agree with."""
   models = {name: open_bytes(file, signature) for name, file in files.items()}
-  source = data.splits.get('test') or data.splits['train']
-  right, same, count = dict.fromkeys(models, 0), dict.fromkeys(models, 0), 0
-  one_class = signature.kind == 'class'
-  for images, labels in _batches(source, 64):
-    found = {name: model.probabilities(images) for name, model in models.items()}
-    first = next(iter(found.values()))
-    count += len(images)
-    for name, shares in found.items():
-      if one_class:
-        same[name] += int((shares.argmax(-1) == first.argmax(-1)).sum())
-        right[name] += int((shares.argmax(-1) == labels).sum())
-      else:
-        same[name] += int(((shares > 0.5) == (first > 0.5)).all(-1).sum())
-  image = _read(source, np.arange(1))[0]
+  _, source = test_or_train(data)
+  measured = measure(models, source, 64)
+  image, _ = read(source, np.arange(1))
   latency = _latency(
     {name: model.probabilities for name, model in models.items()}, image
   )
@@ -238,8 +217,8 @@ def _compared(
     {
       'type': name,
       'bytes': len(file),
-      'accuracy': right[name] / count if one_class else None,
-      'agreement': same[name] / count,
+      'accuracy': measured[name].accuracy,
+      'agreement': 1 - measured[name].differing / len(source),
       'latency': latency[name],
       'kept': [],
     }

@@ -44,20 +44,32 @@ def data_of_run(workdir: str | Path, overrides: Sequence[str] = ()) -> Dataset:
   return dataset
 
 
+def test_or_train(data: Dataset) -> tuple[str, Source]:
+  """Returns the name and the images of the test split, of training where there is none."""
+  name = 'test' if len(data.splits.get('test', ())) else 'train'
+  return name, data.splits[name]
+
+
+def read(source: Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns images of a split, uint8 [n, H, W, C], and their labels [n, ...].
+
+  Args:
+    source: the split.
+    indices: int [n]; they are read in ascending order.
+  """
+  images, labels = zip(*read_many(source, np.sort(indices).tolist()))
+  return np.stack(images), np.stack(labels)
+
+
 def drawn(source: Source, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns images of a split drawn at random without repetition, and their labels.
+  """Returns images of a split drawn at random without repetition, see `read`.
 
   Args:
     source: the split.
     count: how many; all where there are fewer.
     seed: of the choice.
-
-  Returns:
-    uint8 [n, H, W, C], and the labels [n, ...].
   """
-  order = np.random.default_rng(seed).permutation(len(source))[:count]
-  images, labels = zip(*read_many(source, np.sort(order).tolist()))
-  return np.stack(images), np.stack(labels)
+  return read(source, np.random.default_rng(seed).permutation(len(source))[:count])
 
 
 def load_own_data(

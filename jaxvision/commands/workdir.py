@@ -15,3 +15,8 @@ def workdir_of(options: argparse.Namespace, config: ConfigDict | None) -> str:
   if config is None:
     raise UserError(f'{options.command}: name the run with --workdir=DIR')
   return str(Path('runs') / config.name)
+
+
+def data_overrides(options: argparse.Namespace) -> tuple[str, ...]:
+  """Returns the overrides that say where the data of a run are now."""
+  return tuple(o for o in options.overrides if o.startswith('data.'))

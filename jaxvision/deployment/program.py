@@ -65,7 +65,14 @@ def _of_classifier(run: Predictor) -> Program:
 
   names = (signature.output,) if is_regression else (signature.output, 'logits')
   inputs: tuple[Array, ...] = (('images', signature.image_shape, np.uint8),)
-  return _checked(run.state.eval_variables, function, inputs, names, signature)
+  program = _traced(run.state.eval_variables, function, inputs, names, signature)
+  _, shape, _ = program.outputs[0]
+  if shape != (len(signature.class_names),):
+    raise UserError(
+      f'export: the run has outputs of shape {list(shape)} for an image, which are no '
+      'classes: --format=safetensors takes its weights'
+    )
+  return program
 
 
 def _of_generator(run: Any) -> Program:
@@ -78,20 +85,14 @@ def _of_generator(run: Any) -> Program:
     of_none = jnp.zeros(noise.shape[:1], jnp.int32)
     return (generator.draw(variables, noise, *(labels or (of_none,))),)
 
-  program = _checked(run.variables, function, tuple(inputs), ('images',), None)
-  return dataclasses.replace(program, signature=signature)
+  return _traced(run.variables, function, tuple(inputs), ('images',), signature)
 
 
-def _checked(
+def _traced(
   variables: Any, function: Callable, inputs: tuple, names: tuple, signature: Any
 ) -> Program:
   """Returns the program, with the shapes that tracing finds for its outputs."""
   given = [jax.ShapeDtypeStruct((1, *shape), dtype) for _, shape, dtype in inputs]
   found = jax.eval_shape(function, variables, *given)
   outputs = tuple((n, tuple(o.shape[1:]), o.dtype) for n, o in zip(names, found))
-  if signature is not None and outputs[0][1] != (len(signature.class_names),):
-    raise UserError(
-      f'export: the run has outputs of shape {list(outputs[0][1])} for an image, which '
-      'are no classes: --format=safetensors takes its weights'
-    )
   return Program(function, jax.device_get(variables), inputs, outputs, signature)

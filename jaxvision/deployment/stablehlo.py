@@ -31,15 +31,9 @@ _PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 def to_stablehlo(program: Program) -> Exported:
   """Returns the exported program, of a batch of any size, for every kind of device."""
-  variables = program.variables
-  structure = jax.tree.structure(variables)
-  weights = named(variables)
-  # `named` sorts; the tree has an order of its own.
-  places = list(
-    named(jax.tree.unflatten(structure, range(structure.num_leaves))).values()
-  )
-  order = np.argsort(np.array(places, int))
-  names = [list(weights)[i] for i in order]
+  structure = jax.tree.structure(program.variables)
+  weights = named(program.variables)  # in the order of the leaves
+  names = list(weights)
 
   def function(weights: dict[str, jax.Array], *inputs: jax.Array) -> tuple:
     leaves = [weights[name] for name in names]

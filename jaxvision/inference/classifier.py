@@ -77,9 +77,13 @@ class Classifier(abc.ABC):
       float32 [n, K], as `Predictions.probabilities`.
     """
 
-  @abc.abstractmethod
   def largest_batch(self) -> int:
-    """Returns how many images `predict` gives to `probabilities` at once."""
+    """Returns how many images `predict` gives to `probabilities` at once.
+
+    That is 256, or fewer where they are large.
+    """
+    height, width, _ = self.signature.image_shape
+    return max(1, min(256, 256 * 64 * 64 // (height * width)))
 
   def predict(self, images: Any, batch_size: int | None = None) -> Predictions:
     """Returns the class probabilities of images.

@@ -75,11 +75,12 @@ def load_model(path: str | Path, checkpoint: str | int = 'last') -> Any:
   if not path.exists():
     path = trained.find(str(path)) or path
   if path.suffix == '.onnx':
-    from jaxvision.inference.onnx_generator import load_onnx_generator
-    from jaxvision.inference.onnx_model import load_onnx, open_session
+    from jaxvision.inference.onnx_generator import OnnxGenerator
+    from jaxvision.inference.onnx_model import OnnxClassifier, open_session
 
-    draws = isinstance(open_session(path)[0], GeneratorSignature)
-    return load_onnx_generator(path) if draws else load_onnx(path)
+    signature, session = open_session(path)
+    draws = isinstance(signature, GeneratorSignature)
+    return (OnnxGenerator if draws else OnnxClassifier)(path, session, signature)
   if path.suffix == '.stablehlo':
     from jaxvision.inference.stablehlo_model import load_stablehlo
 

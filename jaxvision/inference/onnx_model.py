@@ -43,11 +43,6 @@ class OnnxClassifier(Classifier):
     name = self.session.get_outputs()[-1].name
     return self.session.run([name], {'images': images})[0]
 
-  def largest_batch(self) -> int:
-    """Returns how many images go through the network at once."""
-    height, width, _ = self._signature.image_shape
-    return max(1, min(256, 256 * 64 * 64 // (height * width)))
-
 
 def load_onnx(path: str | Path, threads: int = 0) -> OnnxClassifier:
   """Returns the classifier in an ONNX file.

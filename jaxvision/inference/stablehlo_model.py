@@ -103,8 +103,3 @@ class StableHloClassifier(Classifier):
   def probabilities(self, images: np.ndarray) -> np.ndarray:
     """Returns the outputs for one batch, see `Classifier.probabilities`."""
     return np.asarray(self._call(self._made.weights, images)[0])
-
-  def largest_batch(self) -> int:
-    """Returns how many images go through the network at once."""
-    height, width, _ = self.signature.image_shape
-    return max(1, min(256, 256 * 64 * 64 // (height * width)))
