@@ -1,7 +1,7 @@
 """Epochs: what CustomCNN and ResNet-18 gain on CIFAR-10 from a longer run.
 
-The recipes of rows C8 and C9 at three lengths each; the schedule ends with the run, so that
-every point is a run of its own and not a checkpoint on the way of a longer one.
+The recipe of configs/cifar10_resnet18.py at three lengths each; the schedule ends with the
+run, so that every point is a run of its own and not a checkpoint on the way of a longer one.
 
   cpu   1,000 images of each class, drawn anew for each seed, 5, 10 and 20 epochs, 2 seeds:
         about six hours on one core.
@@ -12,13 +12,17 @@ every point is a run of its own and not a checkpoint on the way of a longer one.
 
 from study import Axis, Budget, Study, Variant, main
 
-NETWORKS = {'CustomCNN': 'cifar10_customcnn', 'ResNet-18': 'cifar10_resnet18'}
+NETWORKS = {'CustomCNN': 'custom_cnn', 'ResNet-18': 'resnet18'}
 
 STUDY = Study(
   name='epochs',
   question='How much accuracy do more epochs buy on CIFAR-10?',
   variants=tuple(
-    Variant(f'{network}, {epochs} epochs', name, (f'epochs={epochs}',))
+    Variant(
+      f'{network}, {epochs} epochs',
+      'cifar10_resnet18',
+      (f'model.name={name}', f'epochs={epochs}'),
+    )
     for network, name in NETWORKS.items()
     for epochs in (5, 10, 20)
   ),

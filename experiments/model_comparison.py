@@ -15,9 +15,9 @@ STUDY = Study(
   name='model_comparison',
   question='Which of three networks is worth its parameters and FLOPs on CIFAR-10?',
   variants=(
-    # Its own config has another optimiser.
-    Variant('OriginalCNN', 'cifar10_customcnn', ('model.name=original_cnn',)),
-    Variant('CustomCNN', 'cifar10_customcnn'),
+    # Their own configs have another optimiser.
+    Variant('OriginalCNN', 'cifar10_resnet18', ('model.name=original_cnn',)),
+    Variant('CustomCNN', 'cifar10_resnet18', ('model.name=custom_cnn',)),
     Variant('ResNet-18', 'cifar10_resnet18'),
   ),
   budgets=(
