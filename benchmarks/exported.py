@@ -1,6 +1,7 @@
-"""Exported networks for `latency.py`: a process that answers its requests.
+"""Networks of the table with random weights, as programs that are exported.
 
-Weights are random: how long a network takes does not depend on them.
+As a script, a process that answers the requests of `latency.py`: how long a network takes
+does not depend on its weights.
 """
 
 import time
@@ -23,10 +24,23 @@ _SHAPE = (32, 32, 3)
 _CALIBRATED = 64
 
 
-def _program(name: str, classes: int) -> Program:
-  """Returns a network of the table, of uint8 images, at random."""
+def random_program(name: str, classes: int) -> Program:
+  """Returns a network of the table, of uint8 images, with random weights.
+
+  Every weight and statistic is drawn, so that no layer is the identity and no bias zero.
+  """
   model = models.create(name, classes)
   variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, *_SHAPE), np.float32))
+  rng = np.random.default_rng(0)
+
+  def moved(path: Any, leaf: jax.Array) -> np.ndarray:
+    array = np.asarray(leaf)
+    if path[-1].key == 'var':
+      return array * rng.uniform(0.5, 1.5, array.shape).astype(array.dtype)
+    spread = 0.02 if array.ndim > 1 else 0.1
+    return array + spread * rng.standard_normal(array.shape).astype(array.dtype)
+
+  variables = jax.tree_util.tree_map_with_path(moved, variables)
 
   def function(variables: Any, images: jax.Array) -> tuple:
     logits = model.apply(variables, normalize(images, (0.5,) * 3, (0.25,) * 3))
@@ -57,7 +71,7 @@ class _Requests:
     """Makes ready a model in 'float32', in 'int8' or by 'jax'; returns its bytes."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (_CALIBRATED, *_SHAPE), np.uint8)
-    program = _program(model, classes)
+    program = random_program(model, classes)
     self._images = images[:batch_size]
     size = 0
     if type == 'jax':

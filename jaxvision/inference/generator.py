@@ -20,6 +20,7 @@ from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.sampler import Drawing, Generator, Sampler, make_generator
 from jaxvision.training.step import Compiler
+from jaxvision.weights import Weights
 
 
 @dataclasses.dataclass(repr=False)
@@ -115,12 +116,9 @@ class GeneratorRun:
     Raises:
       UserError: no such class, or it draws without classes.
     """
-    if count < 1:
-      raise UserError(f'sample: the count must be at least 1, not {count}')
+    names = self.class_names if self.generator.classes else ()
+    labels = class_numbers(count, label, names, self.origin)
     sampler = self._sampler(min(count, batch_size))
-    labels = sampler.labels(count)
-    if label is not None:
-      labels[:] = self._number(label)
     return sampler.images(self.variables, sampler.noise(count, seed), labels)
 
   def interpolate(self, rows: int, columns: int = 10, seed: int = 0) -> np.ndarray:
@@ -160,22 +158,32 @@ class GeneratorRun:
       self._samplers[batch_size] = Sampler(drawing, self.variables, batch_size)
     return self._samplers[batch_size]
 
-  def _number(self, label: str | int) -> int:
-    names = self.class_names if self.generator.classes else ()
-    return class_number(label, names, self.origin)
 
-
-def class_number(label: str | int, names: Sequence[str], origin: str) -> int:
-  """Returns the number of a class that somebody asks a generator for.
+def class_numbers(
+  count: int, label: str | int | None, names: Sequence[str], origin: str
+) -> np.ndarray:
+  """Returns the classes of the images that somebody asks a generator for.
 
   Args:
-    label: name or number.
+    count: how many images.
+    label: name or number of the class of all; None: one class after the other.
     names: of the classes; empty: it draws without.
     origin: of the generator, for messages.
 
+  Returns:
+    int32 [count].
+
   Raises:
-    UserError: there is no such class, or none at all.
+    UserError: no image is asked for; there is no such class, or none at all.
   """
+  if count < 1:
+    raise UserError(f'sample: the count must be at least 1, not {count}')
+  if label is None:
+    return np.arange(count, dtype=np.int32) % max(1, len(names))
+  return np.full(count, _class_number(label, names, origin), np.int32)
+
+
+def _class_number(label: str | int, names: Sequence[str], origin: str) -> int:
   if not names:
     raise UserError(
       f'sample: {origin} draws without classes (model.conditional is off)'
@@ -197,13 +205,26 @@ def load_generator(path: str | Path) -> GeneratorRun:
   Raises:
     UserError: no such file, or one of something else.
   """
-  runtime.check_environment()
   found = weights_lib.read(str(path))
   if found.model not in models.TASK_OF:
     raise UserError(
       f'{path}: holds no generator: give a file that `jaxvision export` wrote of a run '
       'that draws images'
     )
+  return generator_of(found, str(path))
+
+
+def generator_of(found: Weights, path: str) -> GeneratorRun:
+  """Returns the GAN or flow of weights.
+
+  Args:
+    found: what was read of a file; its model is one of `models.TASK_OF`.
+    path: of the file.
+
+  Raises:
+    UserError: there is no such network.
+  """
+  runtime.check_environment()
   facts, fields = found.preprocessing, dict(found.fields or {})
   names = facts.class_names or ()
   shape = (facts.image_size or 0, facts.image_size or 0, facts.channels or 0)
@@ -212,7 +233,7 @@ def load_generator(path: str | Path) -> GeneratorRun:
       found.model,
       shape,
       found.sections.get('flow'),
-      str(path),
+      path,
       max(1, len(names)),
       **fields,
     )
@@ -220,4 +241,4 @@ def load_generator(path: str | Path) -> GeneratorRun:
     raise UserError(f'{path}: {error}') from error
   variables = jax.eval_shape(model.init, jax.random.key(0))
   loaded = weights_lib.load(found, variables).variables
-  return GeneratorRun(model, loaded, names, str(path))
+  return GeneratorRun(model, loaded, names, path)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxvision.errors import UserError
-from jaxvision.inference.generator import class_number
+from jaxvision.inference.generator import class_numbers
 from jaxvision.inference.onnx_model import open_session
 from jaxvision.inference.signature import GeneratorSignature
 from jaxvision.training.sampler import noise_of, slerp
@@ -41,11 +41,7 @@ class OnnxGenerator:
     batch_size: int = 256,
   ) -> np.ndarray:
     """Draws images, see `GeneratorRun.sample`: uint8 [count, H, W, C]."""
-    if count < 1:
-      raise UserError(f'sample: the count must be at least 1, not {count}')
-    labels = np.arange(count, dtype=np.int32) % max(1, len(self.class_names))
-    if label is not None:
-      labels[:] = class_number(label, self.class_names, self.origin)
+    labels = class_numbers(count, label, self.class_names, self.origin)
     noise = self._noise(count, seed)
     parts = [
       self._draw(noise[first : first + batch_size], labels[first : first + batch_size])

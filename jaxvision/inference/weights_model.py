@@ -13,7 +13,7 @@ from jaxvision import weights as weights_lib
 from jaxvision.data.augment import normalize
 from jaxvision.errors import UserError
 from jaxvision.inference.classifier import Classifier
-from jaxvision.inference.generator import load_generator
+from jaxvision.inference.generator import generator_of
 from jaxvision.inference.signature import Signature, from_json, to_json
 from jaxvision.models.resized import resized
 from jaxvision.training import pretrained, runtime
@@ -91,7 +91,7 @@ def load_weights(path: str | Path) -> Any:
   """
   found = weights_lib.read(str(path))
   if found.model in models.TASK_OF:
-    return load_generator(path)
+    return generator_of(found, str(path))
   if found.model is None or ':' in found.model:
     whose = 'a network of your own' if found.model else 'no network'
     raise UserError(

@@ -159,6 +159,26 @@ def test_exported_flow_draws_the_same_images(trained, tmp_path):
   assert 'parameters' in repr(again)
 
 
+def test_flow_in_onnx_draws_the_same_images(trained, tmp_path):
+  pytest.importorskip('onnxruntime')
+  workdir, _ = trained
+  run = jaxvision.load_run(workdir)
+  path = jaxvision.export(workdir, tmp_path / 'flow.onnx')
+  again = jaxvision.load_model(path)
+  assert again.class_names == run.class_names
+  for drawn in (run, again):
+    with pytest.raises(UserError, match='no class'):
+      drawn.sample(1, label='zebra')
+  for asked in ({'count': 5, 'seed': 3}, {'count': 3, 'label': 7, 'batch_size': 2}):
+    found, wanted = again.sample(**asked), run.sample(**asked)
+    chex.assert_shape(found, (asked['count'], 8, 8, 1))
+    chex.assert_trees_all_close(found.astype(int), wanted.astype(int), atol=1)
+  rows = run.interpolate(2, 4, seed=3)
+  chex.assert_trees_all_close(
+    again.interpolate(2, 4, seed=3).astype(int), rows.astype(int), atol=1
+  )
+
+
 @pytest.mark.slow
 def test_more_steps_converge(trained):
   run = jaxvision.load_run(trained[0])
