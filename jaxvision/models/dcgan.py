@@ -330,7 +330,7 @@ class DCGANDiscriminator(nn.Module):
 
   # Added to the last layer, which is equal to appending to its input.
   def _compare(self, x: jax.Array, train: bool) -> jax.Array:
-    flat = x.reshape(len(x), -1)
+    flat = x.reshape(x.shape[0], -1)
     size = _MEASURES * _LENGTH
     learned = self._linear(flat, 'minibatch', size, train, dtype=self.dtype)
     close = closeness(learned.reshape(-1, _MEASURES, _LENGTH))

@@ -133,7 +133,7 @@ class Flow:
     guidance = self.settings['guidance']
 
     def of(images: jax.Array, labels: jax.Array | None) -> jax.Array:
-      times = jnp.broadcast_to(time, len(images))
+      times = jnp.broadcast_to(time, images.shape[0])
       return self.network.apply(variables, images, times, labels, train=False)
 
     if not self.classes:

@@ -131,7 +131,7 @@ class AttentionBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    tokens = _norm(x, 'norm', self.dtype).reshape(len(x), -1, x.shape[-1])
+    tokens = _norm(x, 'norm', self.dtype).reshape(x.shape[0], -1, x.shape[-1])
     attention = Attention(
       self.heads,
       proj_kernel_init=nn.initializers.zeros,

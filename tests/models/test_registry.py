@@ -43,6 +43,8 @@ NARROW = {
   },
   'wide_resnet16_8': {'width': 4, 'widen': 1, 'dropout': 0.5},
 }
+# Seconds of compilation each.
+COSTLY = ('mobilenet_v2', 'efficientnet_b0', 'wide_resnet16_8')
 # Those whose gradients other tests compare with PyTorch's.
 NARROW_PEERS = {
   'conv_mixer_256_8': {'width': 8, 'depth': 1},
@@ -71,7 +73,9 @@ def run(model, variables, images, **arguments):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('dtype', models.DTYPES)
+@pytest.mark.parametrize(
+  'dtype', ['bfloat16', pytest.param('float32', marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize('name', small_models.deeper_slow(UNLIKE))
 def test_logits_parameters_and_statistics_are_float32_in_any_dtype(name, dtype):
   model = models.create(name, CLASSES, dtype=dtype, **small_models.fields_of(name))
@@ -144,7 +148,10 @@ def test_bfloat16_is_what_the_layers_compute_in(name, fill):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('name', NARROW)
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=[pytest.mark.slow] * (n in COSTLY)) for n in NARROW],
+)
 def test_a_train_step_reaches_every_parameter_and_statistic(name, fill):
   model = models.create(name, CLASSES, **NARROW[name])
   images = batch(name)

@@ -197,6 +197,7 @@ def test_more_steps_converge(trained):
   assert np.abs(coarse - finer).max() > 20
 
 
+@pytest.mark.slow
 def test_commands_draw_and_measure_by_other_settings(trained, call, tmp_path):
   workdir, summary = trained
   output = tmp_path / 'samples.png'

@@ -138,7 +138,7 @@ def test_auto_augment_draws_pairs_with_their_probabilities(drawn):
   assert after == {'translate_x', 'identity'}
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize('name', policies.POLICIES)
 def test_policies_are_functions_of_the_key(name, channels):
   rng = np.random.default_rng(0)

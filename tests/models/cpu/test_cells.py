@@ -65,7 +65,7 @@ def value_and_gradients(convolve, images, kernel):
   return out, gradients
 
 
-@pytest.mark.parametrize('turned', [False, True])
+@pytest.mark.parametrize('turned', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
   ('kernel', 'strides', 'padding', 'size', 'channels'), SMALL_TO_LARGE
 )

@@ -92,7 +92,7 @@ def _check(ours, plain, tolerance):
     assert jnp.abs(mine - theirs).max() <= tolerance * jnp.abs(theirs).max()
 
 
-@pytest.mark.parametrize('features', [64, 72])
+@pytest.mark.parametrize('features', [64, pytest.param(72, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
   'shape',
   [
