@@ -126,7 +126,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
     help='pages of this origin may ask too, such as https://example.org (default: none)',
   )
   for name, kind, default, text in (
-    ('--max-batch', int, 32, 'images that go through the network at once'),
+    ('--max-batch', int, 32, 'images that go through the network at once, at most'),
     ('--max-delay-ms', float, 5.0, 'milliseconds that an image waits for others'),
     ('--queue', int, 1024, 'images that wait; beyond: 429'),
     ('--max-images', int, 64, 'images in a request, or drawn for one'),

@@ -1,8 +1,9 @@
 """Images of many requests, in batches through one network.
 
-Images are decoded by a few threads and computed by one. While it computes, further images
-gather, so that batches grow with the load by themselves; an image waits for others only
-while such are being read or decoded, and only so long.
+Images are decoded by a few threads and computed by two. While one computes, further images
+gather, so that batches grow with the load by themselves, up to the size at which the network
+is the fastest, which is measured at the start; as many as that are computed beside the batch
+before. An image waits for others only while such are being read or decoded, and only so long.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -26,6 +27,10 @@ from jaxvision.inference.classifier import Classifier
 from jaxvision.reports import image_grid
 
 _DECODERS = 4  # threads at most: each may hold an image of the largest size
+_COMPUTERS = (
+  2  # threads: one prepares its batch and hands out outcomes while one computes
+)
+_TIMED = 3  # runs of each size of a batch at the start
 
 # What became of an image: K probabilities or values, or why it could not be read.
 Outcome = list[float] | str
@@ -43,19 +48,30 @@ def batch_sizes(most: int) -> tuple[int, ...]:
   return (*sizes, most) if most > 1 else (1,)
 
 
-def next_batch(waiting: int, sizes: Sequence[int]) -> int:
+def next_batch(waiting: int, seconds: Mapping[int, float]) -> int:
   """Returns how many of the images that wait go into the next batch.
 
-  All, where they fill at least three quarters of a size, to which they are padded; else as
-  many as fill the next smaller one, and the others come after.
+  As many as make the most images a second, where a batch that is not full takes as long as
+  the size to which it is padded.
 
-  >>> [next_batch(n, (1, 2, 4, 8)) for n in (1, 3, 4, 5, 6, 100)]
-  [1, 3, 4, 4, 6, 8]
+  Args:
+    waiting: images, at least 1.
+    seconds: how long a batch takes -> by its size.
+
+  >>> [next_batch(n, {1: 3, 2: 4, 4: 6, 8: 10}) for n in (1, 3, 4, 5, 6, 7, 100)]
+  [1, 3, 4, 4, 4, 7, 8]
+  >>> next_batch(100, {8: 1.0, 16: 1.6, 32: 5.0})
+  16
   """
-  larger = next((size for size in sizes if size >= waiting), sizes[-1])
-  if waiting >= 0.75 * larger:
-    return min(waiting, larger)
-  return max(size for size in sizes if size <= waiting)
+  return min(waiting, fastest(seconds, waiting))
+
+
+def fastest(seconds: Mapping[int, float], waiting: float = float('inf')) -> int:
+  """Returns the size of a batch that makes the most of so many images a second.
+
+  Of equally good ones the largest: fewer batches. See `next_batch`.
+  """
+  return max(seconds, key=lambda size: (min(size, waiting) / seconds[size], size))
 
 
 class _Request:
@@ -99,6 +115,7 @@ class Batcher:
 
   Attributes:
     sizes: of batches; one of another size is padded, where the classifier compiles.
+    seconds: how long a batch of each size takes; `warm_up` measures it.
     waiting: images that were taken and have no outcome yet.
     metrics: counts batches; may be set later.
   """
@@ -106,52 +123,67 @@ class Batcher:
   def __init__(self, classifier: Classifier, limits: Limits):
     self._classifier, self._limits = classifier, limits
     self.sizes = batch_sizes(min(limits.batch, classifier.largest_batch()))
+    # Until it is measured: what is the same for every batch costs as much as two images.
+    self.seconds = {size: size + 2.0 for size in self.sizes}
+    self._best = fastest(self.seconds)
     self.waiting = 0
     self.metrics: Metrics | None = None
     self._delay = limits.delay_ms / 1000
     self._files: SimpleQueue[_Image | None] = SimpleQueue()
     self._images: collections.deque[_Image] = collections.deque()
-    self._changed = threading.Condition()  # of the three below, and of _images
+    self._changed = threading.Condition()  # of the four below, and of _images
     self._coming = 0  # requests that are being read, images that are being decoded
+    self._computing = 0  # batches
     self._closing = False
     self._threads: list[threading.Thread] = []
 
-  def warm_up(self) -> None:
-    """Decodes an image, and computes a batch of each size.
+  def warm_up(self) -> dict[str, Any]:
+    """Decodes an image, and computes batches of each size, whose time is taken.
+
+    Returns:
+      For the log: 'batch_ms', milliseconds of a batch -> by its size.
 
     Raises:
       UserError: the model has outputs of another shape than one for each class.
     """
     known = self._classifier.signature
     self._classifier.decode(image_grid.png(np.zeros(known.image_shape, np.uint8)))
-    sizes = self.sizes if self._classifier.pads else sorted({1, self.sizes[-1]})
-    for size in sizes:
+    seconds = {}
+    for size in self.sizes:
       if self._closing:  # a signal came while it was compiled
-        return
+        return {}
       images = np.zeros((size, *known.image_shape), np.uint8)
       shape = np.shape(self._classifier.probabilities(images))
+      seconds[size] = min(self._seconds_of(images) for _ in range(_TIMED))
       if shape != (size, len(known.class_names)):
         raise UserError(
           f'serve: the model has outputs of shape {list(shape[1:])} for an image, which '
           'are no classes: jaxvision.load_run(workdir).predict(images) returns them'
         )
+    self.seconds, self._best = seconds, fastest(seconds)
+    return {'batch_ms': {size: round(1000 * s, 2) for size, s in seconds.items()}}
+
+  def _seconds_of(self, images: np.ndarray) -> float:
+    begun = time.perf_counter()
+    self._classifier.probabilities(images)
+    return time.perf_counter() - begun
 
   def start(self) -> None:
     """Starts the threads, in the loop of the server."""
     self._loop = asyncio.get_running_loop()
     decoders = min(_DECODERS, os.cpu_count() or 1)
-    targets = [self._decode] * decoders + [self._compute]
+    targets = [self._decode] * decoders + [self._compute] * _COMPUTERS
     self._threads = [threading.Thread(target=t, daemon=True) for t in targets]
     for thread in self._threads:
       thread.start()
 
   def close(self) -> None:
     """Ends the threads, once everything has its outcome."""
-    for _ in self._threads[:-1]:
+    for _ in self._threads[:-_COMPUTERS]:
       self._files.put(None)
     with self._changed:
       self._closing = True
-      self._changed.notify()
+      self._changed.notify_all()
     for thread in self._threads:
       thread.join(5.0)
 
@@ -212,7 +244,7 @@ class Batcher:
         self._coming -= 1
         self._images.append(image)
         count = len(self._images)
-        if count == 1 or count >= self.sizes[-1] or not self._coming:
+        if count == 1 or count >= self._best or not self._coming:
           self._changed.notify()
 
   def _compute(self) -> None:
@@ -227,6 +259,9 @@ class Batcher:
           outcomes = self._outputs(np.stack([image.data for image in wanted]))
         except Exception as error:
           outcomes = [error] * len(wanted)
+      with self._changed:
+        self._computing -= 1
+        self._changed.notify()
       self._deliver(wanted, outcomes, batch=len(wanted))
       self._deliver(unwanted, [''] * len(unwanted))
 
@@ -242,16 +277,19 @@ class Batcher:
     with self._changed:
       while True:
         count = len(self._images)
-        if count:
+        if count >= self._best:
+          break
+        if count and not self._computing:
           left = self._images[0].ready + self._delay - time.monotonic()
-          if count >= self.sizes[-1] or not self._coming or left <= 0:
+          if not self._coming or left <= 0:
             break
           self._changed.wait(left)
-        elif self._closing:
+        elif self._closing and not count:
           return None
         else:
           self._changed.wait()
-      size = next_batch(count, self.sizes)
+      size = next_batch(count, self.seconds)
+      self._computing += 1
       return [self._images.popleft() for _ in range(size)]
 
   def _deliver(

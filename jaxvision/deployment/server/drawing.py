@@ -56,11 +56,12 @@ class Drawer:
     self.waiting, self._closing = 0, False
     self._thread = ThreadPoolExecutor(1)
 
-  def warm_up(self) -> None:
-    """Draws once of each size."""
+  def warm_up(self) -> dict[str, Any]:
+    """Draws once of each size; returns {}, see `Batcher.warm_up`."""
     for size in self.sizes:
       if not self._closing:  # a signal came while it was compiled
         self._draw(size, 0, None)
+    return {}
 
   def start(self) -> None:
     """Nothing: its thread starts with the first request."""

@@ -144,13 +144,13 @@ class Server:
 
   async def _warm_up(self) -> None:
     try:
-      await asyncio.to_thread(self._service.work.warm_up)
+      found = await asyncio.to_thread(self._service.work.warm_up)
     except BaseException:
       self._uvicorn.should_exit = True
       raise
     if not self._uvicorn.should_exit:
       self._service.state = app_lib.READY
-      self._log.record('ready', url=self.url)
+      self._log.record('ready', url=self.url, **found)
       self._warm.set()
 
 

@@ -33,11 +33,41 @@ def test_sizes_hold_every_count():
     sizes = batch_sizes(most)
     assert sizes[-1] == most
     assert list(sizes) == sorted(set(sizes))
+    seconds = {size: size + 2.0 for size in sizes}
     for waiting in range(1, 100):
-      count = next_batch(waiting, sizes)
+      count = next_batch(waiting, seconds)
       assert 1 <= count <= min(waiting, most)
       padded = next(size for size in sizes if size >= count)
-      assert padded == 1 or count / padded >= 0.75
+      rates = [min(waiting, size) / seconds[size] for size in sizes]
+      assert count / seconds[padded] == max(rates)
+
+
+def test_batches_are_of_the_size_that_was_the_fastest():
+  model = Fake(pads=True)
+  model.before = lambda images: time.sleep(0.001 * {4: 1}.get(len(images), 40))
+
+  async def predict(batcher):
+    await asyncio.to_thread(batcher.warm_up)
+    model.batches.clear()
+    with batcher.reading():
+      first = batcher.predict([grey(i) for i in range(16)])
+    return await first
+
+  outcomes = run(predict, model, batch=16, delay_ms=1000)
+  assert [round(row[0] * 255) for row in outcomes] == list(range(16))
+  assert model.batches == [4, 4, 4, 4]
+
+
+def test_a_full_batch_is_computed_beside_another_and_a_smaller_one_waits():
+  model, both = Fake(), threading.Barrier(2)
+  model.before = lambda images: both.wait(30) if len(images) == 2 else None
+
+  async def predict(batcher):
+    return await batcher.predict([grey(i) for i in range(5)])
+
+  outcomes = run(predict, model, batch=2)
+  assert [round(row[0] * 255) for row in outcomes] == list(range(5))
+  assert sorted(model.batches) == [1, 2, 2]
 
 
 def test_a_model_that_compiles_sees_padded_batches():

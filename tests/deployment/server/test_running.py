@@ -100,6 +100,7 @@ def test_the_log_is_json_without_content(serve):
   assert [line['event'] for line in lines if line['event'] != 'uvicorn'] == [
     *('ready', 'request', 'request', 'refused')
   ]
+  assert list(lines[0]['batch_ms']) == ['1', '2', '4', '8', '16', '32']
   requests = [line for line in lines if line['event'] == 'request']
   assert requests[0]['images'] == 1
   assert (requests[0]['route'], requests[0]['status']) == ('/predict', 200)
