@@ -61,6 +61,12 @@ COMMANDS = {
     workdir=True,
     overrides=True,
   ),
+  'launch': Command(
+    'launch',
+    'Run a command in several processes on this machine, which share its devices: '
+    '`launch --processes=2 -- train --config=FILE`.',
+    'none',
+  ),
   'eval': Command(
     'eval',
     'Evaluate a run and write its report anew; or, with --config=FILE and '
@@ -217,6 +223,11 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
       or an override of a field that the command does not read.
   """
   arguments = list(arguments)
+  if arguments[:1] == ['launch']:  # what follows is another command's
+    options = _parsers().parse_args(arguments)
+    options.rest = options.rest[1:] if options.rest[:1] == ['--'] else options.rest
+    options.is_ours = options.rest[:1] == [] or options.rest[0] in COMMANDS
+    return options, []
   for argument, following in zip(arguments, [*arguments[1:], '-']):
     check_override(argument, following)
   overrides = [

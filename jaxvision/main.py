@@ -12,6 +12,8 @@ import importlib.util
 import logging
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problem: str | None
     if signals.ending():  # as a library has reworded it
       return _interrupted()
+    if _of_several() and type(error).__name__ == 'JaxRuntimeError':
+      from jaxvision.training.processes import lost_peer
+
+      _tell(f'error: {lost_peer(error)}')
+      return 1
     if error is output.error:
       signals.discard_output()
       if isinstance(error, BrokenPipeError):  # `| head` has read enough
@@ -134,6 +141,28 @@ _WANT_HUGE_PAGES = ('train', 'sweep', 'benchmark', 'lr-find')
 _ONLY_PRINT = frozenset({'-h', '--help', '--help-config', '--version'})
 
 
+_GRACE_SECONDS = 2.0  # for the other processes of a run to tell of an error, too
+
+
+def _of_several() -> bool:
+  """Returns whether this process is one of several; imports nothing."""
+  processes = sys.modules.get('jaxvision.training.processes')
+  return processes is not None and processes.joined()
+
+
+def _end_of_several(code: int) -> None:
+  """Ends a process that failed at once: JAX would wait for the others, and they for it."""
+  if not _of_several() or code in (0, signals.STOPPED):
+    return
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError, ValueError):
+      stream.flush()
+  if sys.modules['jaxvision.training.processes'].is_writer():
+    # With the first ends the service through which the others hear why.
+    time.sleep(_GRACE_SECONDS)
+  os._exit(code)
+
+
 def cli() -> int:
   """Runs the command line of this process: what `jaxvision` and `python -m` call."""
   arguments = sys.argv[1:]
@@ -148,7 +177,13 @@ def cli() -> int:
     code = main()
   except KeyboardInterrupt:
     code = _interrupted()
+  except Exception:
+    if not _of_several():
+      raise
+    traceback.print_exc()
+    code = 1
   signals.finish(code)
+  _end_of_several(code)
   return code
 
 

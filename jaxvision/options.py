@@ -25,6 +25,23 @@ def _train(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _launch(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--processes', type=int, required=True, metavar='N', help='how many'
+  )
+  parser.add_argument(
+    '--devices-per-process',
+    type=int,
+    default=0,
+    metavar='M',
+    help='GPUs of each, or with JAX_PLATFORMS=cpu simulated devices (default: all that '
+    'it sees)',
+  )
+  parser.add_argument(
+    'rest', nargs=argparse.REMAINDER, metavar='-- COMMAND', help='what each runs'
+  )
+
+
 def _average(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--average',
@@ -316,6 +333,7 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
 # Of the commands that have some: what adds them to the parser.
 OPTIONS = {
   'train': _train,
+  'launch': _launch,
   'eval': _eval,
   'predict': _predict,
   'sample': _sample,

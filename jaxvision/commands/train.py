@@ -21,7 +21,7 @@ from jaxvision.models import own
 from jaxvision.signals import STOPPED, stop_on_signal
 from jaxvision.tasks.base import Parts, PyTree
 from jaxvision.training import parts as parts_lib
-from jaxvision.training import pretrained, runtime, segments
+from jaxvision.training import pretrained, processes, runtime, segments
 from jaxvision.training.callbacks import Callback, CallbackList, TrainContext
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.evaluation import (
@@ -40,7 +40,7 @@ from jaxvision.training.logging import (
 from jaxvision.training.loop import RunTimer, TrainLoop
 from jaxvision.training.profiling import traced
 from jaxvision.training.run import Run
-from jaxvision.training.run_directory import RunDirectory, write_json
+from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.step import Compiler
 from jaxvision.training.summary import (
   describe_data,
@@ -91,50 +91,57 @@ def train(
   config, parts = with_parts(config, parts, data)
   runtime.start(config, say)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
-  resolved = parts_lib.resolve_parts(config, {**parts, 'data': data})
-  changed: segments.Changes = {}
-  if extend and overwrite:
-    raise UserError('train: --extend goes on with a run, and --overwrite replaces it')
-  if extend:
-    changed = segments.changes_of(directory, config)
-  else:
-    directory.check(config, overwrite)
-  if not overwrite:
-    parts_lib.check_unchanged(directory, config, resolved)
-  adopted, start = pretrained.begin(config, None if overwrite else directory)
-  known = None if overwrite else directory.data_info()
-  dataset = data_lib.load(
-    adopted.data,
-    source=resolved.data,
-    split_rule=known.split_rule if known else None,
-  )
-  if not overwrite:
-    check_same_data(directory, dataset)
-  info = DatasetInfo.of(dataset)
-  run = Run.build(
-    adopted, info, parts=resolved, compiler=compiler or Compiler(), directory=directory
-  )
-  run.task.prepare_evaluation()
-  to_train = overwrite or bool(changed) or directory.summary() is None
-  if to_train:
-    run.task.prepare_training(None if overwrite else directory)
-  named = parts_lib.make_callbacks(config, run.task.best)
-  say(describe_data(dataset, info))
-  loaded = None
-  if start and start.weights:
-    loaded = pretrained.match(start.weights, run)
-    say(pretrained.describe(start, loaded, run))
+  with processes.together('reading the config, the data and the workdir'):
+    resolved = parts_lib.resolve_parts(config, {**parts, 'data': data})
+    changed: segments.Changes = {}
+    if extend and overwrite:
+      raise UserError('train: --extend goes on with a run, and --overwrite replaces it')
+    if extend:
+      changed = segments.changes_of(directory, config)
+    else:
+      directory.check(config, overwrite)
+    if not overwrite:
+      parts_lib.check_unchanged(directory, config, resolved)
+    adopted, start = pretrained.begin(config, None if overwrite else directory)
+    known = None if overwrite else directory.data_info()
+    dataset = data_lib.load(
+      adopted.data,
+      source=resolved.data,
+      split_rule=known.split_rule if known else None,
+    )
+    if not overwrite:
+      check_same_data(directory, dataset)
+    info = DatasetInfo.of(dataset)
+    run = Run.build(
+      adopted,
+      info,
+      parts=resolved,
+      compiler=compiler or Compiler(),
+      directory=directory,
+    )
+    run.task.prepare_evaluation()
+    to_train = overwrite or bool(changed) or directory.summary() is None
+    if to_train:
+      run.task.prepare_training(None if overwrite else directory)
+    named = parts_lib.make_callbacks(config, run.task.best)
+    say(describe_data(dataset, info))
+    loaded = None
+    if start and start.weights:
+      loaded = pretrained.match(start.weights, run)
+      say(pretrained.describe(start, loaded, run))
   terminal = Terminal(run.plan.images_per_step, quiet)
   listeners = CallbackList([JsonLinesLogger(), terminal, *named, *callbacks])
-  with directory.locked():
-    if not changed:  # else when its state is there
-      directory.open(config, overwrite)
-    parts_lib.record(directory, config, resolved)
-    if start:
-      write_json(directory.pretrained_file, dataclasses.asdict(start.origin))
-    directory.record_data(dataset)
-    if to_train and (found := run.task.sources()):
-      write_json(directory.sources_file, found)
+  with contextlib.ExitStack() as held:
+    with processes.together('opening the workdir'):
+      held.enter_context(directory.locked())
+      if not changed:  # else when its state is there
+        directory.open(config, overwrite)
+      parts_lib.record(directory, config, resolved)
+      if start:
+        directory.write(directory.pretrained_file, dataclasses.asdict(start.origin))
+      directory.record_data(dataset)
+      if to_train and (found := run.task.sources()):
+        directory.write(directory.sources_file, found)
     with _checkpoints(run) as checkpoints:
       timer = RunTimer(begun)
       session = _Session(
@@ -323,7 +330,7 @@ class _Session:
       with traced(trainer, run, self.say), stop_on_signal() as stop:
         state, step = loop.run(state, metrics, step, stop)
       where = f'at step {step} of {plan.total_steps}'
-      if stop.is_set():
+      if loop.stopped:
         self.say(
           f'stopped by a signal {where}; saved: the same command goes on from here'
         )
@@ -438,12 +445,12 @@ class _Session:
         pretrained=self.start.origin.short() if self.start else None,
         stopped_by=stopped_by,
       )
-      write_json(run.directory.summary_file, summary)
+      run.directory.write(run.directory.summary_file, summary)
     else:
       summary = evaluator.updated_summary(known, final)
     self.say(final.line)
     page = None
-    if run.config.report:
+    if run.config.report and processes.is_writer():
       early = summary.get('stopped_by')
       notes = [ended_early(step, run.plan.total_steps, early)] if early else []
       notes += segments.notes(run.directory)

@@ -371,5 +371,31 @@ FIELDS: dict[str, Any] = {
       free=True,
       **at_least(1, 100_000),
     ),
+    'coordinator': Field(
+      '',
+      'HOST:PORT at which the processes of one run meet, that of process 0; empty: as the '
+      "environment says: JAX's variables, Slurm, Open MPI.",
+      free=True,
+    ),
+    'processes': Field(
+      0,
+      'Number of processes that meet at parallel.coordinator.',
+      free=True,
+      **at_least(0, 100_000),
+    ),
+    'process_id': Field(
+      -1,
+      'Which of them this process is, from 0.',
+      valid=lambda v: -1 <= v < 100_000,
+      limits='-1 or from 0 to 99,999',
+      free=True,
+    ),
+    'timeout': Field(
+      300.0,
+      'Seconds in which all processes have to come.',
+      valid=lambda v: 0 < v <= 86_400,
+      limits='above 0, up to 86,400',
+      free=True,
+    ),
   },
 }

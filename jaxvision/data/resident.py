@@ -14,6 +14,7 @@ from jaxvision.data.augment import apply_resized_crop
 from jaxvision.data.augment.resized_crop import Crop, draw_crops, fit_boxes
 from jaxvision.data.dataset import ArraySource
 from jaxvision.data.order import balanced_index, class_members, example_index
+from jaxvision.placement import place
 
 Batch = dict[str, jax.Array]
 
@@ -37,7 +38,7 @@ def put(
   if balanced_classes:
     members, starts = class_members(np.asarray(source.labels), balanced_classes)
     split |= {'members': members, 'starts': starts}
-  return {name: jax.device_put(array, sharding) for name, array in split.items()}
+  return place(split, sharding)
 
 
 def train_indices(

@@ -16,6 +16,7 @@ from jaxvision.inference.extractors import find_classifier, find_extractor
 from jaxvision.metrics import generative
 from jaxvision.metrics.feature_extractors import FeatureExtractor
 from jaxvision.reports import image_grid
+from jaxvision.training import processes
 from jaxvision.training.evaluation import (
   FinalEvaluation,
   SplitEvaluator,
@@ -23,7 +24,6 @@ from jaxvision.training.evaluation import (
   data_notes,
 )
 from jaxvision.training.logging import describe, warn
-from jaxvision.training.run_directory import write_json
 from jaxvision.training.sampler import Sampler
 
 _GRID = 64  # samples of the same noise, drawn at every evaluation
@@ -147,9 +147,10 @@ class SampleEvaluator:
     samples = self._grid(state)
     step = int(state.step)
     folder = self._run.directory.samples
-    folder.mkdir(exist_ok=True)
     self._drawn = image_grid.grid(samples)
-    image_grid.save_png(folder / image_grid.frame_name(step), self._drawn)
+    if processes.is_writer():
+      folder.mkdir(exist_ok=True)
+      image_grid.save_png(folder / image_grid.frame_name(step), self._drawn)
     values = {'diversity': generative.diversity(samples) / self._real_diversity}
     self._warn(step, values['diversity'])
     if self._held_out:
@@ -254,12 +255,18 @@ class SampleEvaluator:
     scores: generative.Scores | None,
     seen: generative.FeatureStatistics | None,
   ) -> Callable[..., Path]:
-    """Returns what writes the report, see `FinalEvaluation`."""
+    """Returns what writes the report, see `FinalEvaluation`.
+
+    All that the devices compute for it is computed here: of several processes, one writes.
+    """
+    samples = self._grid(state)
+    interpolation = self._sampler.interpolation(
+      state.eval_variables, _ROWS, _COLUMNS, self._config.seed
+    )
 
     def write(summary: dict[str, Any], directory: Path | None = None) -> Path:
       from jaxvision.reports.samples import report  # matplotlib: once there is a result
 
-      samples = self._grid(state)
       train = self._dataset.splits['train']
       few = samples[:_EXAMINED]
       where, distances = generative.nearest(few, train, _NEIGHBOURS)
@@ -289,9 +296,7 @@ class SampleEvaluator:
         training=self._run.task.training_report(summary, self._run.directory.history()),
         samples=samples,
         frames=image_grid.read_frames(self._run.directory.samples),
-        interpolation=self._sampler.interpolation(
-          state.eval_variables, _ROWS, _COLUMNS, self._config.seed
-        ),
+        interpolation=interpolation,
         neighbours=neighbours,
         sample_classes=opinion,
         scores=scores.as_json() if scores else None,
@@ -314,7 +319,7 @@ class SampleEvaluator:
     """
     if self._extractors.features or self._extractors.classifier:
       summary = summary | final.values | {'measure': self._run.task.measure}
-      write_json(self._run.directory.summary_file, summary)
+      self._run.directory.write(self._run.directory.summary_file, summary)
     return summary
 
 

@@ -6,12 +6,13 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError, closest
+from jaxvision.training import processes
 
 
 @dataclasses.dataclass
@@ -52,6 +53,8 @@ class Callback:
 
   Attributes:
     context: The run, from `on_train_begin` on.
+    every_process: Whether each process of a run calls it, or only the first. Of what may
+      stop a run, all have to be called; what writes or prints is for one.
 
   Example:
     >>> class PrintLoss(Callback):
@@ -62,6 +65,7 @@ class Callback:
   """
 
   context: TrainContext
+  every_process: ClassVar[bool] = True
 
   def on_train_begin(self, context: TrainContext) -> None:
     """Called once, before the first step and after `restore`."""
@@ -115,6 +119,8 @@ class Logger(Callback):
     >>> Printer().on_evaluation(100, 'test', {'accuracy': 0.5})
     100 {'test/accuracy': 0.5}
   """
+
+  every_process = False
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """Records numbers at an optimiser step, named 'train/loss' or 'test/accuracy'."""
@@ -244,7 +250,11 @@ class CallbackList(Callback):
           f'callbacks: {callback!r} is no jaxvision Callback: give instances of its '
           'subclasses'
         )
-    self.callbacks = list(callbacks)
+    self.callbacks = [
+      callback
+      for callback in callbacks
+      if callback.every_process or processes.is_writer()
+    ]
     self._begun: list[Callback] = []
 
   def on_train_begin(self, context: TrainContext) -> None:

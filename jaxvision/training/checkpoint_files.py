@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxvision.errors import UserError
+from jaxvision.placement import place
 
 PyTree = Any
 
@@ -264,7 +265,7 @@ def _place(value: np.ndarray, wanted: jax.ShapeDtypeStruct) -> jax.Array:
     keys = jax.random.wrap_key_data(
       value, impl=jax.random.key_impl(jnp.empty(0, wanted.dtype))
     )
-    return jax.device_put(keys, wanted.sharding)
+    return place(keys, wanted.sharding) if wanted.sharding else keys
   if value.dtype != wanted.dtype:
     value = value.view(wanted.dtype)  # stored as bits
   if wanted.sharding is None:

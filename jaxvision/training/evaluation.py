@@ -13,6 +13,7 @@ from jaxvision.config import base_config
 from jaxvision.data import resident, streaming
 from jaxvision.data.dataset import Dataset, Source
 from jaxvision.errors import UserError, printable
+from jaxvision.placement import fetch, place
 from jaxvision.tasks.base import PyTree
 from jaxvision.training.logging import describe
 from jaxvision.training.mesh import over_batch, replicated
@@ -155,21 +156,25 @@ class SplitEvaluator:
       )
 
   def _empty(self) -> Any:
-    return jax.device_put(self._run.task.metrics.empty(), self._everywhere)
+    return place(self._run.task.metrics.empty(), self._everywhere)
 
   def _batches(self):
     """Yields (arguments of the compiled step, labels on the host) for each batch."""
+    labels = np.asarray(self._source.labels)
+    parts = [
+      (start, labels[start : start + self._batch_size])
+      for start in range(0, len(labels), self._batch_size)
+    ]
     if self._resident:
-      labels = np.asarray(self._source.labels)
-      for start in range(0, len(self._source), self._batch_size):
-        yield (self._split, np.int32(start)), labels[start : start + self._batch_size]
+      for start, part in parts:
+        yield (self._split, np.int32(start)), part
       return
     process = (jax.process_index(), jax.process_count())
     workers = self._run.config.data.workers
     stream = streaming.eval_stream(self._source, self._batch_size, workers, process)
     try:
-      for batch in stream:
-        yield (from_host(batch, self._to_batch),), batch['label'][batch['mask']]
+      for batch, (_, part) in zip(stream, parts, strict=True):
+        yield (from_host(batch, self._to_batch),), part
     finally:
       stream.close()
 
@@ -195,7 +200,7 @@ class SplitEvaluator:
       if rows:
         chosen.append((outputs, rows))
       first += len(labels)
-    found = [np.asarray(outputs)[rows] for outputs, rows in chosen]
+    found = [fetch(outputs)[rows] for outputs, rows in chosen]
     return as_floats(metrics), np.concatenate(found) if found else np.zeros(0)
 
   def outputs(self, state: PyTree) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
@@ -203,7 +208,7 @@ class SplitEvaluator:
     metrics, outputs, labels = self._empty(), [], []
     for args, batch_labels in self._batches():
       metrics, output = self._step(state, metrics, *args)
-      outputs.append(np.asarray(output)[: len(batch_labels)])
+      outputs.append(fetch(output)[: len(batch_labels)])
       labels.append(batch_labels)
     return as_floats(metrics), np.concatenate(outputs), np.concatenate(labels)
 
@@ -296,8 +301,7 @@ class SupervisedEvaluator:
     self.split = 'validation' if 'validation' in dataset.splits else 'test'
     self.final_split = 'test'
     self._evaluators: dict[str, SplitEvaluator] = {}
-    # One host of several has no more than its own part of the outputs.
-    count = len(dataset.splits[self.split]) if jax.process_count() == 1 else 0
+    count = len(dataset.splits[self.split])
     places = np.linspace(0, count - 1, min(_PICTURED, count)).astype(int)
     self._pictured = places.tolist()
     self._outputs = np.zeros(0)

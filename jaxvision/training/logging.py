@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jaxvision.io import write_whole
 from jaxvision.signals import output_lost
+from jaxvision.training import processes
 from jaxvision.training.callbacks import Callback, TrainContext
 from jaxvision.training.run_directory import read_history
 
@@ -23,8 +24,13 @@ def warn(text: str) -> None:
 
 
 def speaker(quiet: bool) -> Callable[[str], None]:
-  """Returns a function that prints a line, or does nothing."""
-  return (lambda text: None) if quiet else _say
+  """Returns a function that prints a line, in the first process, or does nothing."""
+
+  def say(text: str) -> None:
+    if processes.is_writer():
+      _say(text)
+
+  return (lambda text: None) if quiet else say
 
 
 def _say(text: str) -> None:
@@ -42,6 +48,8 @@ class JsonLinesLogger(Callback):
   A resumed run drops the points behind the checkpoint that it goes on from: a process
   that was killed wrote them, and they come again.
   """
+
+  every_process = False
 
   def on_train_begin(self, context: TrainContext) -> None:
     """Opens the file and drops what comes again."""
@@ -135,6 +143,8 @@ class Terminal(Callback):
     images_per_step: of the run.
     quiet: print nothing.
   """
+
+  every_process = False
 
   def __init__(self, images_per_step: int, quiet: bool = False):
     self._images, self._quiet = images_per_step, quiet

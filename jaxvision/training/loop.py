@@ -1,6 +1,7 @@
 """The training loop: dispatch steps; at their times log, evaluate and save."""
 
 import collections
+import contextlib
 import dataclasses
 import threading
 import time
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxvision.errors import TrainingDiverged, UserError
 from jaxvision.tasks.base import PyTree, saved_fields
+from jaxvision.training import processes
 from jaxvision.training.callbacks import CallbackList
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.evaluation import RunEvaluator, as_floats
@@ -68,6 +70,9 @@ class TrainLoop:
     checkpoints: where it is saved.
     callbacks: called at log points, evaluations and checkpoints.
     timer: counts the seconds of training.
+
+  Attributes:
+    stopped: whether a signal has ended it.
   """
 
   def __init__(
@@ -84,7 +89,7 @@ class TrainLoop:
     self._checkpoints, self._callbacks, self._timer = checkpoints, callbacks, timer
     self._directory = checkpoints.directory.parent
     self._last_good: int | None = None
-    self._stopped_by = ''
+    self._stopped_by, self.stopped = '', False
 
   def run(
     self, state: PyTree, metrics: Any, step: int, stop: threading.Event
@@ -104,37 +109,47 @@ class TrainLoop:
     saved = self._checkpoints.steps()
     self._last_good = saved[-1] if saved else None
     place = self._place()
-    # Steps and seconds since the last log point, for its images per second.
-    steps, seconds = 0, 0.0
-    while step < plan.total_steps and not (stop.is_set() or self._stopped_by):
-      first, begun = step, time.perf_counter()
-      state, metrics, step = self._train_until(
-        state, metrics, step, plan.next_stop(step), stop
-      )
-      spent = time.perf_counter() - begun
-      self._timer.train += spent
-      steps, seconds = steps + step - first, seconds + spent
-      self._check_place(place)
-      at_end = step == plan.total_steps
-      if step % plan.log_every == 0 or at_end:
-        self._log(step, metrics, steps * plan.images_per_step / seconds, state)
-        metrics, steps, seconds = self._trainer.empty_metrics(), 0, 0.0
-      measured = None
-      if step % plan.eval_every == 0 or at_end:
-        measured = self._evaluate(step, state)
-      self._stopped_by = self._callbacks.context.stop_reason or ''
-      ends = at_end or stop.is_set() or bool(self._stopped_by)
-      if step % plan.save_every == 0 or ends:
-        self._save(step, state, metrics, measured)
+    with contextlib.closing(processes.SharedStop(stop)) as stopping:
+      # Steps and seconds since the last log point, for its images per second.
+      steps, seconds = 0, 0.0
+      self.stopped = stopping()
+      ends = self.stopped or step == plan.total_steps
+      while not ends:
+        first, begun = step, time.perf_counter()
+        state, metrics, step = self._train_until(
+          state, metrics, step, plan.next_stop(step), stopping
+        )
+        spent = time.perf_counter() - begun
+        self._timer.train += spent
+        steps, seconds = steps + step - first, seconds + spent
+        self._check_place(place)
+        at_end = step == plan.total_steps
+        # A signal that came while the last point was saved leaves nothing to tell.
+        if step > first and (step % plan.log_every == 0 or at_end):
+          self._log(step, metrics, steps * plan.images_per_step / seconds, state)
+          metrics, steps, seconds = self._trainer.empty_metrics(), 0, 0.0
+        measured = None
+        if step > first and (step % plan.eval_every == 0 or at_end):
+          measured = self._evaluate(step, state)
+        self._stopped_by = self._callbacks.context.stop_reason or ''
+        self.stopped = stopping()
+        ends = at_end or self.stopped or bool(self._stopped_by)
+        if step % plan.save_every == 0 or ends:
+          self._save(step, state, metrics, measured)
     self._checkpoints.wait()
     return state, step
 
   def _train_until(
-    self, state: PyTree, metrics: Any, step: int, until: int, stop: threading.Event
+    self,
+    state: PyTree,
+    metrics: Any,
+    step: int,
+    until: int,
+    stopping: processes.SharedStop,
   ) -> tuple[PyTree, Any, int]:
     """Dispatches steps up to a step, and waits for the last of them."""
     under_way: collections.deque = collections.deque()
-    while step < until and not stop.is_set():
+    while step < until and not stopping():
       state, metrics, loss, taken = self._trainer.run(state, metrics, until - step)
       step += taken
       under_way.append((step, loss))

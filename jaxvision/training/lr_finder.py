@@ -13,7 +13,6 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -22,6 +21,7 @@ from jaxvision import data as data_lib
 from jaxvision.config.hparams import group_rates
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import TrainingDiverged, UserError
+from jaxvision.placement import place
 from jaxvision.tasks.base import PyTree
 from jaxvision.training import pretrained, runtime
 from jaxvision.training.features import precompute
@@ -202,14 +202,12 @@ def _check_rates(config: ConfigDict) -> None:
 
 def _at_rate(run: Run, state: PyTree, rate: float) -> PyTree:
   """Returns a state with a learning rate; those of groups keep their ratios to it."""
-  section, place = run.config.optimizer, replicated(run.mesh)
+  section, everywhere = run.config.optimizer, replicated(run.mesh)
   rates = {'optimizer.learning_rate': rate}
   for name, path in group_rates(run.config).items():
     share = section.groups[name].learning_rate / section.learning_rate
     rates[path] = share * rate
-  placed = {
-    path: jax.device_put(np.float32(value), place) for path, value in rates.items()
-  }
+  placed = {path: place(np.float32(value), everywhere) for path, value in rates.items()}
   return state.replace(hparams={**state.hparams, **placed})
 
 

@@ -28,6 +28,12 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
       f'config: parallel.data={wanted} x parallel.fsdp={fsdp} asks for more than '
       f'the {len(devices)} {devices[0].platform} device(s) at hand'
     )
+  if data * fsdp != len(devices) and jax.process_count() > 1:
+    raise UserError(
+      f'config: parallel.data={wanted} x parallel.fsdp={fsdp} leaves out some of the '
+      f'{len(devices)} devices of {jax.process_count()} processes: take all with '
+      'parallel.data=-1, or start fewer processes'
+    )
   grid = np.array(devices[: data * fsdp]).reshape(data, fsdp)
   # Auto: the compiler propagates shardings, so the model needs no annotations.
   return Mesh(grid, ('data', 'fsdp'), axis_types=(AxisType.Auto, AxisType.Auto))

@@ -18,9 +18,10 @@ from jaxvision.config import parts as parts_lib
 from jaxvision.config.parts import PartSource, is_own, source_of
 from jaxvision.errors import UserError, closest
 from jaxvision.tasks.base import Parts
+from jaxvision.training import processes
 from jaxvision.training.callbacks import Callback, EarlyStopping
 from jaxvision.training.loggers import LOGGERS
-from jaxvision.training.run_directory import RunDirectory, write_json
+from jaxvision.training.run_directory import RunDirectory
 
 # Field of the config -> field of `Parts`, of one part each.
 _SINGLE = {
@@ -164,13 +165,13 @@ def record(directory: RunDirectory, config: ConfigDict, parts: Parts) -> None:
   entries = {}
   for path, source in found.items():
     entries[path] = {'name': source.name, 'sha256': source.sha256, 'file': None}
-    if source.file and not source.installed:
+    if source.file and not source.installed and processes.is_writer():
       file = Path(source.file)
       copy = directory.parts / f'{source.sha256[:12]}-{file.name}'
       directory.parts.mkdir(exist_ok=True)
       shutil.copyfile(file, copy)
       entries[path]['file'] = copy.name
-  write_json(directory.parts_file, entries)
+  directory.write(directory.parts_file, entries)
 
 
 def check_unchanged(directory: RunDirectory, config: ConfigDict, parts: Parts) -> None:

@@ -13,6 +13,7 @@ from jaxvision import config as config_lib
 from jaxvision import weights as weights_lib
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError, short
+from jaxvision.placement import place
 from jaxvision.training.opening import open_run
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
@@ -187,7 +188,7 @@ def insert(state: Any, loaded_weights: LoadedWeights) -> Any:
   def replace(old: jax.Array, new: Any) -> jax.Array:
     if isinstance(new, jax.ShapeDtypeStruct):
       return old
-    return jax.device_put(np.asarray(new, old.dtype), old.sharding)
+    return place(np.asarray(new, old.dtype), old.sharding)
 
   values = loaded_weights.variables
   new = {'params': values['params'], 'batch_stats': values.get('batch_stats', {})}

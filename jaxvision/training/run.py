@@ -32,6 +32,7 @@ from jaxvision.data.dataset import Dataset, Source
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.optim.averaging import mean
+from jaxvision.placement import place
 from jaxvision.tasks.base import (
   Parts,
   PyTree,
@@ -162,10 +163,10 @@ class Run:
         on data; None: no weights do.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state())
-    key = jax.device_put(jax.random.key(self.config.seed), replicated(self.mesh))
+    key = place(jax.random.key(self.config.seed), replicated(self.mesh))
     state = self.compile(self.task.init, key, out_shardings=shardings)(key)
     if source is not None and self.task.needs_data_to_init:
-      images = jax.device_put(first_images(source), replicated(self.mesh))
+      images = place(first_images(source), replicated(self.mesh))
       state = self.compile(
         self.task.init_from_data,
         state,
@@ -178,16 +179,12 @@ class Run:
   def with_numbers(self, state: PyTree) -> PyTree:
     """Returns the state with the seed and the numbers of this run's config."""
     everywhere = replicated(self.mesh)
-    return with_numbers(
-      state, self.config, lambda value: jax.device_put(value, everywhere)
-    )
+    return with_numbers(state, self.config, lambda value: place(value, everywhere))
 
   def for_training(self, state: PyTree) -> PyTree:
     """Returns the state with what the task's `train_step` needs and no checkpoint has."""
     everywhere = replicated(self.mesh)
-    return self.task.for_training(
-      state, lambda value: jax.device_put(value, everywhere)
-    )
+    return self.task.for_training(state, lambda value: place(value, everywhere))
 
   def checkpoint_tree(self) -> dict[str, Any]:
     """Returns the abstract contents of a checkpoint: state, and metrics under way."""

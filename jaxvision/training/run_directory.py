@@ -20,6 +20,7 @@ from jaxvision.data.identity import ImageTable, difference, table_of
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.io import local_path, write_whole
+from jaxvision.training import processes
 
 _REMEDY = 'delete it, and the train command writes it anew'
 # Written anew, it would be that of whatever the data are now.
@@ -81,7 +82,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class RunDirectory:
-  """Paths and files of one run; the layout is part of the public contract."""
+  """Paths and files of one run; the layout is part of the public contract.
+
+  Of several processes that train one run, the first writes: what the others would write is
+  left out, and all read.
+  """
 
   def __init__(self, path: str | Path):
     self.path = local_path(path, 'workdir')
@@ -136,9 +141,14 @@ class RunDirectory:
 
   def open(self, config: ConfigDict, overwrite: bool = False) -> None:
     """Makes the directory this config's; call `check` first and hold `locked`."""
-    if overwrite:
+    if overwrite and processes.is_writer():
       self._clear()
-    write_json(self.config_file, config_lib.thaw(config).to_dict())
+    self.write(self.config_file, config_lib.thaw(config).to_dict())
+
+  def write(self, path: Path, value: Any) -> None:
+    """Writes JSON to a file of the run, in the first process."""
+    if processes.is_writer():
+      write_json(path, value)
 
   def _clear(self) -> None:
     """Removes what a run writes, and nothing else."""
@@ -232,7 +242,7 @@ class RunDirectory:
 
   def record_data(self, dataset: Dataset) -> None:
     """Stores the facts of a run's data, once: what is there already stays."""
-    if self.dataset_file.exists():
+    if self.dataset_file.exists() or not processes.is_writer():
       return
     if table := table_of(dataset):
       write_whole(self.images_file, table.to_bytes())
@@ -280,7 +290,7 @@ class RunDirectory:
   def write_segments(self, segments: Sequence[dict[str, Any]]) -> None:
     """Stores the same."""
     if segments or self.segments_file.exists():
-      write_json(self.segments_file, {'segments': list(segments)})
+      self.write(self.segments_file, {'segments': list(segments)})
 
   def history(self) -> list[dict[str, Any]]:
     """Returns the log points of metrics.jsonl, as `read_history` does."""
@@ -317,7 +327,13 @@ class RunDirectory:
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
-    """Makes and holds the directory for one process; the system frees it on any exit."""
+    """Makes and holds the directory for one run; the system frees it on any exit.
+
+    Of several processes of the run, the first holds it.
+    """
+    if not processes.is_writer():
+      yield
+      return
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       lock = (self.path / '.lock').open('w')

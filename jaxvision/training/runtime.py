@@ -17,7 +17,7 @@ import jaxlib
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError
-from jaxvision.training import self_check
+from jaxvision.training import processes, self_check
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain')
 
@@ -33,7 +33,10 @@ def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) ->
     UserError: JAX cannot use the backend that the environment names, or is set up as
       no run can use it; or XLA computes wrong numbers on this CPU, whatever its options.
   """
+  met = processes.join(config)  # before the backend starts
   configure(config.deterministic)
+  if met:
+    say(met)
   for warning in (missing_accelerator(), reductions_off()):
     if warning:
       _warn_once(warning)

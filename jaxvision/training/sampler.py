@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxvision.models.generative import GenerativeModel
+from jaxvision.placement import fetch, place
 from jaxvision.training.mesh import over_batch, replicated
 from jaxvision.training.step import Compiler
 
@@ -91,7 +92,7 @@ class Sampler:
     def noise(key: jax.Array, first: jax.Array) -> jax.Array:
       return noise_of(key, first, size, generator.latent)
 
-    key = jax.device_put(jax.random.key(0), self._everywhere)
+    key = place(jax.random.key(0), self._everywhere)
     self._noise = compiler(noise, key, np.uint32(0), **jit)
     shapes = [
       jax.ShapeDtypeStruct(shape, dtype, sharding=self._to_batch)
@@ -101,9 +102,9 @@ class Sampler:
 
   def noise(self, count: int, seed: int, first: int = 0) -> np.ndarray:
     """Returns the noise of samples `first` to `first + count`: float32 [count, latent]."""
-    key = jax.device_put(jax.random.key(seed), self._everywhere)
+    key = place(jax.random.key(seed), self._everywhere)
     parts = [
-      np.asarray(self._noise(key, np.uint32(start)))
+      fetch(self._noise(key, np.uint32(start)))
       for start in range(first, first + count, self._size)
     ]
     return np.concatenate(parts)[:count]
@@ -127,9 +128,9 @@ class Sampler:
     for start in range(0, len(noise), self._size):
       z, y = noise[start : start + self._size], labels[start : start + self._size]
       missing = self._size - len(z)
-      z = jax.device_put(np.pad(z, ((0, missing), (0, 0))), self._to_batch)
-      y = jax.device_put(np.pad(y, (0, missing)).astype(np.int32), self._to_batch)
-      parts.append(np.asarray(self._draw(variables, z, y))[: self._size - missing])
+      z = place(np.pad(z, ((0, missing), (0, 0))), self._to_batch)
+      y = place(np.pad(y, (0, missing)).astype(np.int32), self._to_batch)
+      parts.append(fetch(self._draw(variables, z, y))[: self._size - missing])
     return np.concatenate(parts)
 
   def batches(self, variables: PyTree, count: int, seed: int) -> Iterator[np.ndarray]:

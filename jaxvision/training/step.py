@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxvision.data import resident, streaming
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import ArraySource
+from jaxvision.placement import place
 from jaxvision.tasks.base import Batch, PyTree
 from jaxvision.training import runtime
 from jaxvision.training.mesh import over_batch, replicated
@@ -146,7 +147,7 @@ class _Trainer:
   def __init__(self, run: Any, state: PyTree, step: int):
     self._run = run
     everywhere = replicated(run.mesh)
-    self._empty = jax.device_put(run.task.metrics.empty(), everywhere)
+    self._empty = place(run.task.metrics.empty(), everywhere)
     # The numbers are passed through, each where it came from.
     self._outputs = (
       jax.tree.map(lambda leaf: leaf.sharding, state),

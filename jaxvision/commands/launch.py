@@ -1,0 +1,177 @@
+"""`jaxvision launch`: the processes of one run on this machine."""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+from ml_collections import ConfigDict
+
+from jaxvision import signals
+from jaxvision.errors import UserError
+
+_GRACE_SECONDS = 30.0  # that the others have to end, once one has
+
+
+def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
+  """Runs a command in several processes; returns the code of the first that failed."""
+  del config
+  count, devices = options.processes, options.devices_per_process
+  if count < 1:
+    raise UserError(f'launch: --processes must be at least 1, not {count}')
+  if devices < 0:
+    raise UserError(f'launch: --devices-per-process must be at least 0, not {devices}')
+  if not options.rest:
+    raise UserError(
+      'launch: name the command to run: jaxvision launch --processes=2 -- '
+      'train --config=configs/digits_cnn.py'
+    )
+  return launch(program_of(options.rest, options.is_ours), count, devices)
+
+
+def program_of(arguments: Sequence[str], is_ours: bool) -> list[str]:
+  """Returns the command line of a process.
+
+  Args:
+    arguments: a command of `jaxvision`; or a Python file, or a program, with its own.
+    is_ours: whether they begin with the name of a command.
+  """
+  if is_ours or arguments[0].startswith('--'):
+    return [sys.executable, '-m', 'jaxvision.main', *arguments]
+  if arguments[0].endswith('.py'):
+    return [sys.executable, *arguments]
+  return list(arguments)
+
+
+def environment(
+  environ: Mapping[str, str], index: int, count: int, port: int, devices: int
+) -> dict[str, str]:
+  """Returns the variables of one process.
+
+  Args:
+    environ: those of the launcher.
+    index: of the process.
+    count: of processes.
+    port: at which they meet.
+    devices: that each has: GPUs of those that the launcher sees, or simulated ones where
+      it computes on the CPU; 0: it is not said.
+  """
+  own = {
+    **environ,
+    'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+    'JAX_NUM_PROCESSES': str(count),
+    'JAX_PROCESS_ID': str(index),
+  }
+  if not devices:
+    return own
+  if environ.get('JAX_PLATFORMS') == 'cpu':
+    return {**own, 'JAX_NUM_CPU_DEVICES': str(devices)}
+  seen = environ.get('CUDA_VISIBLE_DEVICES')
+  names = seen.split(',') if seen else [str(i) for i in range(count * devices)]
+  if len(names) < count * devices:
+    raise UserError(
+      f'launch: {count} processes of {devices} devices want more than the {len(names)} of '
+      f'CUDA_VISIBLE_DEVICES={seen}'
+    )
+  mine = names[index * devices : (index + 1) * devices]
+  return {**own, 'CUDA_VISIBLE_DEVICES': ','.join(mine)}
+
+
+def launch(program: Sequence[str], count: int, devices: int) -> int:
+  """Runs a program in processes that meet on this machine.
+
+  Each line that they print begins with the number of its process. A signal is passed on
+  to all. Once one has ended with an error, the others are ended.
+
+  Returns:
+    0, or the exit code of the first that failed.
+  """
+  port = _free_port()
+  children: list[subprocess.Popen] = []
+  readers: list[threading.Thread] = []
+  with signals.stop_on_signal('it is passed on to every process') as stop:
+    try:
+      for index in range(count):
+        child = subprocess.Popen(
+          program,
+          env=environment(os.environ, index, count, port, devices),
+          stdin=subprocess.DEVNULL,
+          stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE,
+          text=True,
+          errors='replace',
+          # A terminal sends Ctrl-C to all in it: each would hear it twice.
+          start_new_session=True,
+        )
+        children.append(child)
+        for source, target in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
+          reader = threading.Thread(
+            target=_copy, args=(source, target, f'[{index}] '), daemon=True
+          )
+          reader.start()
+          readers.append(reader)
+      code = _wait(children, stop)
+    except OSError as error:
+      raise UserError(
+        f'launch: {program[0]} cannot be run: {error.strerror}'
+      ) from error
+    finally:
+      _end(children)
+  for reader in readers:
+    reader.join(5.0)
+  return code
+
+
+def _wait(children: Sequence[subprocess.Popen], stop: threading.Event) -> int:
+  """Waits until all have ended, or one has failed; returns its code, or 0."""
+  passed, deadline = False, float('inf')
+  while True:
+    codes = [child.poll() for child in children]
+    failed = [code for code in codes if code]
+    if failed and deadline == float('inf'):
+      first = failed[0]
+      # Others may be about to end as it did, each with its own line.
+      deadline = time.monotonic() + _GRACE_SECONDS
+    if None not in codes or time.monotonic() > deadline:
+      return _shell_code(first) if failed else 0
+    if stop.is_set() and not passed:
+      passed = True
+      for child in children:
+        if child.poll() is None:
+          child.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+
+
+def _end(children: Sequence[subprocess.Popen]) -> None:
+  """Kills what still runs."""
+  for child in children:
+    if child.poll() is None:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+      child.wait()
+
+
+def _shell_code(code: int) -> int:
+  return 128 - code if code < 0 else code
+
+
+def _copy(source: IO[str] | None, target: Any, prefix: str) -> None:
+  """Copies lines, each behind a prefix."""
+  assert source
+  with source, contextlib.suppress(OSError, ValueError):
+    for line in source:
+      target.write(prefix + line.removesuffix('\n') + '\n')
+      target.flush()
+
+
+def _free_port() -> int:
+  with socket.socket() as found:
+    found.bind(('127.0.0.1', 0))
+    return found.getsockname()[1]

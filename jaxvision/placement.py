@@ -1,0 +1,43 @@
+"""Arrays on devices of which some may be those of other processes, and back."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def place(values: Any, sharding: jax.sharding.Sharding) -> Any:
+  """Puts the same values, which every process has whole, where a sharding wants them.
+
+  As `jax.device_put`, also where some of the devices are those of other processes.
+
+  Args:
+    values: a tree of arrays, or of keys of `jax.random`.
+    sharding: of every leaf.
+  """
+
+  def placed(value: Any) -> jax.Array:
+    if sharding.is_fully_addressable:
+      return jax.device_put(value, sharding)
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(
+      value.dtype, jax.dtypes.prng_key
+    ):
+      data = placed(np.asarray(jax.random.key_data(value)))
+      impl = jax.random.key_impl(value)
+      wrap = functools.partial(jax.random.wrap_key_data, impl=impl)
+      return jax.jit(wrap, out_shardings=sharding)(data)
+    array = np.asarray(value)
+    return jax.make_array_from_callback(
+      array.shape, sharding, lambda index: array[index]
+    )
+
+  return jax.tree.map(placed, values)
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+  """Returns a whole array on the host, in every process; each has to call it."""
+  if array.is_fully_addressable or array.is_fully_replicated:
+    return np.asarray(array)
+  return multihost_utils.process_allgather(array, tiled=True)
