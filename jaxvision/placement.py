@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 
 def place(values: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -40,4 +39,6 @@ def fetch(array: jax.Array) -> np.ndarray:
   """Returns a whole array on the host, in every process; each has to call it."""
   if array.is_fully_addressable or array.is_fully_replicated:
     return np.asarray(array)
+  from jax.experimental import multihost_utils  # of use to few
+
   return multihost_utils.process_allgather(array, tiled=True)
