@@ -34,8 +34,8 @@ def _launch(parser: argparse.ArgumentParser) -> None:
     type=int,
     default=0,
     metavar='M',
-    help='GPUs of each, or with JAX_PLATFORMS=cpu simulated devices (default: all that '
-    'it sees)',
+    help='GPUs of each, or with JAX_PLATFORMS=cpu simulated devices (default: an equal '
+    'share of the GPUs)',
   )
   parser.add_argument(
     'rest', nargs=argparse.REMAINDER, metavar='-- COMMAND', help='what each runs'

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from ml_collections import ConfigDict
@@ -61,7 +62,10 @@ def environment(
     count: of processes.
     port: at which they meet.
     devices: that each has: GPUs of those that the launcher sees, or simulated ones where
-      it computes on the CPU; 0: it is not said.
+      it computes on the CPU; 0: an equal share of the GPUs.
+
+  Raises:
+    UserError: there are not so many GPUs.
   """
   own = {
     **environ,
@@ -69,19 +73,25 @@ def environment(
     'JAX_NUM_PROCESSES': str(count),
     'JAX_PROCESS_ID': str(index),
   }
-  if not devices:
-    return own
   if environ.get('JAX_PLATFORMS') == 'cpu':
-    return {**own, 'JAX_NUM_CPU_DEVICES': str(devices)}
+    return {**own, 'JAX_NUM_CPU_DEVICES': str(devices)} if devices else own
   seen = environ.get('CUDA_VISIBLE_DEVICES')
-  names = seen.split(',') if seen else [str(i) for i in range(count * devices)]
-  if len(names) < count * devices:
+  names = seen.split(',') if seen else [str(i) for i in range(_gpus())]
+  if not names and not devices:
+    return own
+  share = devices or len(names) // count
+  if not share or len(names) < count * share:
     raise UserError(
-      f'launch: {count} processes of {devices} devices want more than the {len(names)} of '
-      f'CUDA_VISIBLE_DEVICES={seen}'
+      f'launch: {count} processes of {share or 1} devices want more than the {len(names)} '
+      'GPU(s) here (CUDA_VISIBLE_DEVICES); JAX_PLATFORMS=cpu simulates devices'
     )
-  mine = names[index * devices : (index + 1) * devices]
+  mine = names[index * share : (index + 1) * share]
   return {**own, 'CUDA_VISIBLE_DEVICES': ','.join(mine)}
+
+
+def _gpus() -> int:
+  """Returns the number of GPUs of this machine, without starting a backend."""
+  return len(list(Path('/proc/driver/nvidia/gpus').glob('*')))
 
 
 def launch(program: Sequence[str], count: int, devices: int) -> int:

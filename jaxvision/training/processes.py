@@ -499,7 +499,8 @@ def together(phase: str, seconds: float = 600.0) -> Iterator[None]:
     yield
   except BaseException as error:
     line = str(error) if isinstance(error, UserError) else repr(error)
-    state.client.key_value_set(f'{key}/{state.process_id}', line or 'failed')
+    with contextlib.suppress(Exception):  # of XLA: the processes part already
+      state.client.key_value_set(f'{key}/{state.process_id}', line or 'failed')
     raise
   state.client.key_value_set(f'{key}/{state.process_id}', '')
   deadline = time.monotonic() + seconds

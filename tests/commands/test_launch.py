@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import assert_refused
 
+from jaxvision.commands import launch
 from jaxvision.commands.launch import environment, program_of
 from jaxvision.errors import UserError
 
@@ -26,7 +27,8 @@ def launched(*arguments, **options):
   )
 
 
-def test_each_process_has_its_number_and_its_devices():
+def test_each_process_has_its_number_and_its_devices(monkeypatch):
+  monkeypatch.setattr(launch, '_gpus', lambda: 8)
   environ = {'HOME': '/home', 'CUDA_VISIBLE_DEVICES': '3,5,6,7'}
   own = environment(environ, 1, 2, 1234, 2)
   assert own['JAX_PROCESS_ID'] == '1'
@@ -35,11 +37,16 @@ def test_each_process_has_its_number_and_its_devices():
   assert own['CUDA_VISIBLE_DEVICES'] == '6,7'
   assert own['HOME'] == '/home'
   assert environment({}, 1, 2, 1234, 1)['CUDA_VISIBLE_DEVICES'] == '1'
-  assert 'CUDA_VISIBLE_DEVICES' not in environment({}, 1, 2, 1234, 0)
+  assert environment({}, 1, 2, 1234, 0)['CUDA_VISIBLE_DEVICES'] == '4,5,6,7'
+  assert environment(environ, 1, 4, 1234, 0)['CUDA_VISIBLE_DEVICES'] == '5'
   on_cpu = environment({'JAX_PLATFORMS': 'cpu'}, 0, 2, 1234, 4)
   assert on_cpu['JAX_NUM_CPU_DEVICES'] == '4'
   with pytest.raises(UserError, match='want more than the 4'):
     environment(environ, 0, 3, 1234, 2)
+  with pytest.raises(UserError, match='9 processes of 1 devices want more than the 8'):
+    environment({}, 0, 9, 1234, 0)
+  monkeypatch.setattr(launch, '_gpus', lambda: 0)
+  assert 'CUDA_VISIBLE_DEVICES' not in environment({}, 1, 2, 1234, 0)
 
 
 def test_a_command_a_file_or_a_program():
