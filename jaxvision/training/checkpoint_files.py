@@ -91,6 +91,13 @@ def to_host(leaf: Any) -> np.ndarray:
   return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
+def is_whole(leaf: Any) -> bool:
+  """Returns whether this process has all of an array, so that `to_host` can copy it."""
+  if not isinstance(leaf, jax.Array):
+    return True
+  return leaf.is_fully_addressable or leaf.is_fully_replicated
+
+
 def diverged(name: str, leaf: np.ndarray) -> bool:
   """Whether a leaf of a state, of any dtype, shows that training has diverged.
 

@@ -205,7 +205,8 @@ class Checkpoints:
       return True
     assert self._writer, 'these checkpoints are for reading only'
     record = {**record, 'step': step, 'metrics': metrics}
-    if jax.process_count() == 1:
+    # Of a state that is sharded over processes, none has the whole.
+    if all(map(files.is_whole, jax.tree.leaves(state))):
       host = jax.tree.map(files.to_host, state)
       if any(files.diverged(*named) for named in files.named_leaves(host).items()):
         return False
