@@ -104,7 +104,7 @@ def main() -> int:
   cells, worst = [], 0.0
   for name in options.models.split(','):
     assert name in models.MODELS, name
-    program = random_program(name, 10)
+    program = random_program(name, 10, scaled=True)
     reference = jax.jit(program.function)
     with portable_operators():
       parts = [

@@ -24,10 +24,16 @@ _SHAPE = (32, 32, 3)
 _CALIBRATED = 64
 
 
-def random_program(name: str, classes: int) -> Program:
+def random_program(name: str, classes: int, scaled: bool = False) -> Program:
   """Returns a network of the table, of uint8 images, with random weights.
 
   Every weight and statistic is drawn, so that no layer is the identity and no bias zero.
+
+  Args:
+    name: of the network.
+    classes: that it tells apart.
+    scaled: divide the logits by their deviation: those of a deep network at random are so
+      large that one class has all of the probability.
   """
   model = models.create(name, classes)
   variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, *_SHAPE), np.float32))
@@ -42,8 +48,16 @@ def random_program(name: str, classes: int) -> Program:
 
   variables = jax.tree_util.tree_map_with_path(moved, variables)
 
+  def logits_of(variables: Any, images: jax.Array) -> jax.Array:
+    return model.apply(variables, normalize(images, (0.5,) * 3, (0.25,) * 3))
+
+  scale = 1.0
+  if scaled:
+    images = rng.integers(0, 256, (16, *_SHAPE), np.uint8)
+    scale = float(jax.jit(logits_of)(variables, images).std())
+
   def function(variables: Any, images: jax.Array) -> tuple:
-    logits = model.apply(variables, normalize(images, (0.5,) * 3, (0.25,) * 3))
+    logits = logits_of(variables, images) / scale
     return jax.nn.softmax(logits), logits
 
   outputs = tuple((n, (classes,), np.float32) for n in ('probabilities', 'logits'))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -357,7 +358,7 @@ def started(runs, name, *options):
   printed = []
   for line in launcher.stdout:
     printed.append(line)
-    if ' step ' in line:
+    if re.match(r'\[0\] step +\d+/', line):
       break
   children = {}
   for path in Path('/proc').glob('[0-9]*'):
