@@ -174,6 +174,7 @@ def _int8(
   lost = _lost(logits(small), expected, labels, signature)
   if lost <= how.max_loss:
     return small, kept
+  best = lost, small, list(kept)
   ranked = quantizer.sensitivities(logits, expected)
   for layer in ranked[: len(ranked) // 2]:
     kept.append(layer.node)
@@ -184,9 +185,11 @@ def _int8(
       *(layer.node, layer.error, now, lost),
     )
     lost = now
+    if lost < best[0]:
+      best = lost, small, list(kept)
     if lost <= how.max_loss:
       break
-  return small, kept
+  return best[1:]  # not the last: layers that stay in float32 may help nothing
 
 
 def _lost(
