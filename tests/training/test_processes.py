@@ -334,9 +334,13 @@ def test_two_processes_train_as_one_does_otherwise(runs, options):
     assert code == 0, printed
   found, wanted = runs.points(f'{name}-two'), runs.points(f'{name}-one')
   if 'dcgan' in options[0]:
-    # Adam makes much of the rounding of a GAN's first gradients, more with every step.
+    # Biases before a batch norm have gradients of rounding alone, which Adam makes steps of
+    # full length of: norms of gradients tell, losses hardly, more with every step.
     assert [p.keys() for p in found] == [p.keys() for p in wanted]
-    check_same(found[:1], wanted[:1], 1e-3)
+    first = [
+      {k: p[0][k] for k in p[0] if 'grad_norm' not in k} for p in (found, wanted)
+    ]
+    check_same(first[:1], first[1:], 1e-3)
   else:
     check_same(found, wanted)
 
