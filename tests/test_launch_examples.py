@@ -1,4 +1,4 @@
-"""The files in examples/launch say to each process what `processes.find` reads."""
+"""The files in examples/launch say to each process what `process_group.find` reads."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxvision.training.processes import Group, find
+from jaxvision.training.process_group import Group, find
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / 'examples' / 'launch'

@@ -21,7 +21,7 @@ from jaxvision.errors import UserError
 from jaxvision.placement import fetch, place
 from jaxvision.training import processes
 from jaxvision.training.mesh import make_mesh, over_batch, replicated
-from jaxvision.training.processes import Group, find, first_host
+from jaxvision.training.process_group import Group, find, first_host
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = {'coordinator': '', 'processes': 0, 'process_id': -1}
