@@ -113,10 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if signals.ending():  # as a library has reworded it
       return _interrupted()
     if _of_several() and type(error).__name__ == 'JaxRuntimeError':
-      from jaxvision.training.processes import lost_peer
-
-      _tell(f'error: {lost_peer(error)}')
-      return 1
+      sys.modules['jaxvision.training.processes'].await_verdict()
     if error is output.error:
       signals.discard_output()
       if isinstance(error, BrokenPipeError):  # `| head` has read enough
@@ -141,7 +138,7 @@ _WANT_HUGE_PAGES = ('train', 'sweep', 'benchmark', 'lr-find')
 _ONLY_PRINT = frozenset({'-h', '--help', '--help-config', '--version'})
 
 
-_GRACE_SECONDS = 2.0  # for the other processes of a run to tell of an error, too
+_GRACE_SECONDS = 3.0  # for the other processes of a run to tell of an error, too
 
 
 def _of_several() -> bool:
@@ -152,12 +149,16 @@ def _of_several() -> bool:
 
 def _end_of_several(code: int) -> None:
   """Ends a process that failed at once: JAX would wait for the others, and they for it."""
-  if not _of_several() or code in (0, signals.STOPPED):
+  if not _of_several():
+    return
+  processes = sys.modules['jaxvision.training.processes']
+  processes.leave(0 if code == signals.STOPPED else code)
+  if code in (0, signals.STOPPED):
     return
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):
       stream.flush()
-  if sys.modules['jaxvision.training.processes'].is_writer():
+  if processes.is_writer():
     # With the first ends the service through which the others hear why.
     time.sleep(_GRACE_SECONDS)
   os._exit(code)

@@ -38,6 +38,14 @@ def _launch(parser: argparse.ArgumentParser) -> None:
     'share of the GPUs)',
   )
   parser.add_argument(
+    '--restarts',
+    type=int,
+    default=0,
+    metavar='N',
+    help='how often all are started again after one has failed or was killed (default: 0); '
+    'training goes on from its last checkpoint',
+  )
+  parser.add_argument(
     'rest', nargs=argparse.REMAINDER, metavar='-- COMMAND', help='what each runs'
   )
 

@@ -154,6 +154,18 @@ def finish(code: int) -> None:
   _state.code = code
 
 
+def end(line: str, code: int) -> None:
+  """Tells why and ends the process at once, from any thread.
+
+  Args:
+    line: to be told.
+    code: exit code.
+  """
+  _state.code = code
+  _tell(line)
+  _exit()
+
+
 def hold() -> None:
   """Keeps signals waiting until `release`, also over a start of the program anew."""
   signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)

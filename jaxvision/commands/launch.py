@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,7 +19,11 @@ from ml_collections import ConfigDict
 from jaxvision import signals
 from jaxvision.errors import UserError
 
-_GRACE_SECONDS = 30.0  # that the others have to end, once one has
+_log = logging.getLogger('jaxvision')
+
+_GRACE_SECONDS = 10.0  # that the others have to end, once one has failed
+# Exit codes after which the same would happen again: usage, divergence; or that was meant.
+_FINAL = (0, 2, 3, signals.STOPPED, signals.INTERRUPTED)
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -29,12 +34,31 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
     raise UserError(f'launch: --processes must be at least 1, not {count}')
   if devices < 0:
     raise UserError(f'launch: --devices-per-process must be at least 0, not {devices}')
+  if options.restarts < 0:
+    raise UserError(f'launch: --restarts must be at least 0, not {options.restarts}')
+  if options.restarts and options.is_ours and '--overwrite' in options.rest:
+    raise UserError(
+      'launch: with --overwrite each of the --restarts would begin the run anew: leave one '
+      'of the two out'
+    )
   if not options.rest:
     raise UserError(
       'launch: name the command to run: jaxvision launch --processes=2 -- '
       'train --config=configs/digits_cnn.py'
     )
-  return launch(program_of(options.rest, options.is_ours), count, devices)
+  program = program_of(options.rest, options.is_ours)
+  with signals.stop_on_signal('it is passed on to every process') as stop:
+    for left in reversed(range(options.restarts + 1)):
+      code = launch(program, count, devices, stop)
+      if code in _FINAL or stop.is_set() or not left:
+        break
+      _log.warning(
+        'launch: a process ended with exit code %d; all are started again, and %d time(s) '
+        'more if need be',
+        code,
+        left - 1,
+      )
+  return code
 
 
 def program_of(arguments: Sequence[str], is_ours: bool) -> list[str]:
@@ -94,46 +118,51 @@ def _gpus() -> int:
   return len(list(Path('/proc/driver/nvidia/gpus').glob('*')))
 
 
-def launch(program: Sequence[str], count: int, devices: int) -> int:
+def launch(
+  program: Sequence[str], count: int, devices: int, stop: threading.Event
+) -> int:
   """Runs a program in processes that meet on this machine.
 
-  Each line that they print begins with the number of its process. A signal is passed on
-  to all. Once one has ended with an error, the others are ended.
+  Each line that they print begins with the number of its process. Once one has ended with
+  an error, the others are ended.
+
+  Args:
+    program: the command line.
+    count: of processes.
+    devices: of each, see `environment`.
+    stop: set by a signal, which is then passed on to all.
 
   Returns:
-    0, or the exit code of the first that failed.
+    0, or the exit code of the first that failed; 4 where a signal has stopped a training.
   """
   port = _free_port()
   children: list[subprocess.Popen] = []
   readers: list[threading.Thread] = []
-  with signals.stop_on_signal('it is passed on to every process') as stop:
-    try:
-      for index in range(count):
-        child = subprocess.Popen(
-          program,
-          env=environment(os.environ, index, count, port, devices),
-          stdin=subprocess.DEVNULL,
-          stdout=subprocess.PIPE,
-          stderr=subprocess.PIPE,
-          text=True,
-          errors='replace',
-          # A terminal sends Ctrl-C to all in it: each would hear it twice.
-          start_new_session=True,
+  try:
+    for index in range(count):
+      child = subprocess.Popen(
+        program,
+        env=environment(os.environ, index, count, port, devices),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors='replace',
+        # A terminal sends Ctrl-C to all in it: each would hear it twice.
+        start_new_session=True,
+      )
+      children.append(child)
+      for source, target in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
+        reader = threading.Thread(
+          target=_copy, args=(source, target, f'[{index}] '), daemon=True
         )
-        children.append(child)
-        for source, target in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
-          reader = threading.Thread(
-            target=_copy, args=(source, target, f'[{index}] '), daemon=True
-          )
-          reader.start()
-          readers.append(reader)
-      code = _wait(children, stop)
-    except OSError as error:
-      raise UserError(
-        f'launch: {program[0]} cannot be run: {error.strerror}'
-      ) from error
-    finally:
-      _end(children)
+        reader.start()
+        readers.append(reader)
+    code = _wait(children, stop)
+  except OSError as error:
+    raise UserError(f'launch: {program[0]} cannot be run: {error.strerror}') from error
+  finally:
+    _end(children)
   for reader in readers:
     reader.join(5.0)
   return code
@@ -141,16 +170,17 @@ def launch(program: Sequence[str], count: int, devices: int) -> int:
 
 def _wait(children: Sequence[subprocess.Popen], stop: threading.Event) -> int:
   """Waits until all have ended, or one has failed; returns its code, or 0."""
-  passed, deadline = False, float('inf')
+  passed, deadline, first = False, float('inf'), 0
   while True:
     codes = [child.poll() for child in children]
-    failed = [code for code in codes if code]
-    if failed and deadline == float('inf'):
+    # One that a signal has stopped leaves the others time to save as it did.
+    failed = [code for code in codes if code not in (None, 0, signals.STOPPED)]
+    if failed and not first:
       first = failed[0]
       # Others may be about to end as it did, each with its own line.
       deadline = time.monotonic() + _GRACE_SECONDS
     if None not in codes or time.monotonic() > deadline:
-      return _shell_code(first) if failed else 0
+      return _shell_code(first) if failed else max(codes)
     if stop.is_set() and not passed:
       passed = True
       for child in children:

@@ -397,5 +397,13 @@ FIELDS: dict[str, Any] = {
       limits='above 0, up to 86,400',
       free=True,
     ),
+    'heartbeat_timeout': Field(
+      30.0,
+      'Seconds without a sign of life, after which the others end without a process; one '
+      'that lives and takes no step, while the others wait, has 20 times as long.',
+      valid=lambda v: 1 <= v <= 86_400,
+      limits='from 1 to 86,400',
+      free=True,
+    ),
   },
 }

@@ -1,19 +1,17 @@
-"""The processes of one run: how they find each other, agree, and which of them writes.
+"""The processes of one run: how they join, agree, and which of them writes.
 
 Each runs the same program with the same config. `process_group` says which number a process
-has and where they meet; then JAX's runtime connects their devices to one mesh.
-
-Before it does, they meet over a plain socket at the coordinator's address. JAX ends a
-process with a trace of its own where a peer does not come; here that, another config or
-another version of the package is one line in every process that came.
+has, in `rendezvous` they meet, then JAX's runtime connects their devices to one mesh, and
+`lifeline` watches over them.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
+import math
 import os
-import re
-import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,17 +20,21 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from jaxvision import __version__
+from jaxvision import __version__, signals
 from jaxvision.config.comparing import decisive
-from jaxvision.errors import UserError, short
+from jaxvision.errors import UserError
+from jaxvision.training import coordination
+from jaxvision.training.lifeline import Lifeline
 from jaxvision.training.process_group import Group, find
+from jaxvision.training.rendezvous import meet
 
-_RETRY_SECONDS = 0.2
-_ANSWER_SECONDS = 5.0
-_HEARTBEAT_SECONDS = (
-  30  # without a sign of life, after which a process is taken for lost
-)
-_LINE_BYTES = 4096
+# JAX's own watch over the processes would end this one with a trace: it comes second.
+_RUNTIME_HEARTBEATS = 4
+_SHUTDOWN_SECONDS = 3600  # in which the first to end waits for the others
+_OUTLIVES_SECONDS = 5.0  # of the coordination service, when process 0 is killed
+_VERDICT_SECONDS = 5.0  # in which a lost process is noticed after an error of JAX
+
+_lifeline: Lifeline | None = None
 
 
 def join(config: ConfigDict) -> str | None:
@@ -52,33 +54,69 @@ def join(config: ConfigDict) -> str | None:
   group = find(config.parallel, os.environ)
   if group is None:
     return None
-  _meet(group, _facts(group, config), config.parallel.timeout)
-  local = None if group.local is None else [group.local]
+  seconds = config.parallel.heartbeat_timeout
+  met = meet(group, _facts(group, config), config.parallel.timeout)
+  _watch(group, met, seconds)
+  heartbeat = math.ceil(_RUNTIME_HEARTBEATS * seconds)
+  if group.index == 0:
+    port = int(group.coordinator.rpartition(':')[2])
+    atexit.register(
+      coordination.start(
+        port, group.count, heartbeat, _SHUTDOWN_SECONDS, _OUTLIVES_SECONDS
+      )
+    )
   # It would take SIGTERM away from `jaxvision.signals`; see `SharedStop`.
   jax.config.update('jax_enable_preemption_service', False)
   jax.distributed.initialize(
     group.coordinator,
     group.count,
     group.index,
-    local_device_ids=local,
+    local_device_ids=None if group.local is None else [group.local],
     cluster_detection_method='deactivate',
     initialization_timeout=max(1, int(config.parallel.timeout)),
-    heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+    heartbeat_timeout_seconds=heartbeat,
+    shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+    coordinator_bind_address='127.0.0.1:0',  # of the service of process 0, which none uses
   )
+  # Called before JAX's own, in which the first to end waits for the others.
+  atexit.register(lambda: leave(int(hasattr(sys, 'last_value'))))
   return (
     f'process {group.index} of {group.count}, which meet at {group.coordinator} '
     f'({group.origin})'
   )
 
 
-def lost_peer(error: object) -> str:
-  """Returns what to say of an error of JAX where another process may have ended."""
-  told = re.search(r'task:(\d+)', str(error))
-  which = f'process {told[1]}' if told else 'another process'
-  return (
-    f'{which} has ended or cannot be reached ({short(str(error), 160)}): the same command '
-    'goes on from the last checkpoint'
-  )
+def _watch(group: Group, met: dict[int, Any], seconds: float) -> None:
+  """Has this process end, with one line, once another is lost."""
+  global _lifeline
+
+  def end(line: str) -> None:
+    # The main thread may wait in a collective for ever.
+    remedy = 'start all again: training goes on from the last checkpoint'
+    signals.end(f'error: {line}; {remedy}', 1)
+
+  _lifeline = Lifeline(group.index, group.count, met, seconds, end)
+
+
+def leave(code: int) -> None:
+  """Tells the other processes that this one ends by itself; once, the first time.
+
+  Args:
+    code: its exit code.
+  """
+  global _lifeline
+  if _lifeline is not None:
+    lifeline, _lifeline = _lifeline, None
+    lifeline.leave(code)
+
+
+def await_verdict() -> None:
+  """Waits a moment, after an error of JAX, for the line about a process that was lost.
+
+  Where one was, this process ends meanwhile.
+  """
+  if _lifeline is not None:
+    time.sleep(_VERDICT_SECONDS)
 
 
 def _facts(group: Group, config: ConfigDict) -> dict[str, Any]:
@@ -91,117 +129,6 @@ def _facts(group: Group, config: ConfigDict) -> dict[str, Any]:
     'version of jax': jax.__version__,
     'config': hashlib.sha256(decided.encode()).hexdigest()[:12],
   }
-
-
-def _meet(group: Group, facts: dict[str, Any], seconds: float) -> None:
-  """Returns once all processes of a group have come, with the same facts.
-
-  Raises:
-    UserError: they have not, in time; or one of them is another than the first.
-  """
-  deadline = time.monotonic() + seconds
-  host, _, port = group.coordinator.rpartition(':')
-  host = host.strip('[]')
-  problem = (_receive if group.index == 0 else _report)(
-    group, facts, (host, int(port)), deadline
-  )
-  if problem:
-    raise UserError(problem)
-
-
-def _receive(
-  group: Group, facts: dict[str, Any], address: tuple[str, int], deadline: float
-) -> str:
-  """Waits for all others as process 0; returns what is wrong, '' if nothing."""
-  came: dict[int, socket.socket] = {}
-  problem = ''
-  with contextlib.ExitStack() as opened:
-    listener = opened.enter_context(socket.socket(_family(address), socket.SOCK_STREAM))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      listener.bind(('', address[1]))
-      listener.listen(group.count)
-    except OSError as error:
-      return (
-        f'process 0 cannot listen at port {address[1]} ({error.strerror}): choose another '
-        'port for the coordinator'
-      )
-    while len(came) < group.count - 1 and not problem:
-      listener.settimeout(max(0.01, deadline - time.monotonic()))
-      try:
-        connection, _ = listener.accept()
-      except TimeoutError:
-        absent = [str(i) for i in range(1, group.count) if i not in came]
-        problem = (
-          f'{len(absent)} of {group.count} processes did not come to '
-          f'{group.coordinator} in time (parallel.timeout): number {", ".join(absent)}'
-        )
-        break
-      opened.enter_context(connection)
-      theirs = _read(connection)
-      if theirs is None:  # no process of ours
-        continue
-      index = theirs.get('index')
-      if not isinstance(index, int) or index in came or not 0 < index < group.count:
-        problem = f'two processes have number {index} of {group.count}'
-      came[index] = connection
-      for name, mine in facts.items():
-        if name != 'index' and theirs.get(name) != mine:
-          problem = (
-            f'the {name} of process {index} is {short(str(theirs.get(name)))}, and that '
-            f'of process 0 {mine}: all processes run the same command'
-          )
-          break
-    for connection in came.values():
-      with contextlib.suppress(OSError):  # it will see that nobody answers
-        connection.sendall(json.dumps(problem).encode() + b'\n')
-  return problem
-
-
-def _report(
-  group: Group, facts: dict[str, Any], address: tuple[str, int], deadline: float
-) -> str:
-  """Tells process 0 that this one came; returns what is wrong, '' if nothing."""
-  reason = 'nobody listens there'
-  while (left := deadline - time.monotonic()) > 0:
-    try:
-      with socket.create_connection(address, timeout=left) as connection:
-        connection.sendall(json.dumps(facts).encode() + b'\n')
-        # Process 0 says at the end of its own time who is missing.
-        connection.settimeout(left + _ANSWER_SECONDS)
-        answer = _read(connection)
-        if isinstance(answer, str):
-          return answer
-        reason = 'process 0 has ended'
-    except TimeoutError:
-      reason = 'it does not answer'
-    except OSError as error:
-      reason = error.strerror or str(error)
-    time.sleep(_RETRY_SECONDS)
-  return (
-    f'process {group.index} of {group.count} did not reach process 0 at '
-    f'{group.coordinator} in time ({reason}): is it running there, and is the port open?'
-  )
-
-
-def _family(address: tuple[str, int]) -> socket.AddressFamily:
-  try:
-    return socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
-  except (OSError, UnicodeError) as error:
-    raise UserError(f'the coordinator {address[0]} is no name of a machine') from error
-
-
-def _read(connection: socket.socket) -> Any:
-  """Returns the line of JSON that a peer sends, None where it sends none."""
-  data = b''
-  with contextlib.suppress(OSError, ValueError):
-    connection.settimeout(connection.gettimeout() or 10.0)
-    while not data.endswith(b'\n') and len(data) < _LINE_BYTES:
-      if not (more := connection.recv(_LINE_BYTES)):
-        return None
-      data += more
-    return json.loads(data)
-  return None
 
 
 def index() -> int:
@@ -264,6 +191,8 @@ class SharedStop:
     if self._event.is_set() and not self._told:
       self._told = True
       self._state.client.key_value_set(self._key, _STOP, allow_overwrite=True)
+    if _lifeline is not None:
+      _lifeline.sign()
     with self._changed:
       self._asked += 1
       while self._noticed and self._last == float('inf') and not self._closed:

@@ -82,6 +82,32 @@ def test_the_code_is_that_of_the_first_that_failed(tmp_path):
   assert launched('--processes=2', '--', str(script)).returncode == 7
 
 
+@pytest.mark.parametrize(
+  ('code', 'restarts', 'begun', 'returned'),
+  [(7, 3, 3, 0), (7, 1, 2, 7), (2, 3, 1, 2), (3, 3, 1, 3), (4, 3, 1, 4)],
+)
+def test_all_are_started_again_where_it_helps(
+  tmp_path, code, restarts, begun, returned
+):
+  # Process 1 fails in the first two attempts.
+  script = tmp_path / 'mine.py'
+  script.write_text(
+    'import os, pathlib, sys\n'
+    'number = os.environ["JAX_PROCESS_ID"]\n'
+    'attempts = len(list(pathlib.Path().glob(f"{number}-*")))\n'
+    'pathlib.Path(f"{number}-{attempts}").touch()\n'
+    f'sys.exit({code} if number == "1" and attempts < 2 else 0)\n'
+  )
+  found = launched(
+    '--processes=2', f'--restarts={restarts}', '--', str(script), cwd=tmp_path
+  )
+  assert found.returncode == returned, found.stderr
+  assert len(list(tmp_path.glob('1-*'))) == begun
+  assert found.stderr.count(f'ended with exit code {code}; all are started again') == (
+    begun - 1
+  )
+
+
 def test_a_signal_reaches_every_process(tmp_path):
   script = tmp_path / 'mine.py'
   script.write_text(
@@ -118,6 +144,14 @@ def test_a_signal_reaches_every_process(tmp_path):
 def test_mistakes_are_one_line(call):
   assert_refused(call('launch', '--processes=0', '--', 'train'), '--processes must be')
   assert_refused(call('launch', '--processes=2'), 'name the command to run')
+  assert_refused(
+    call('launch', '--processes=2', '--restarts=-1', '--', 'train'),
+    '--restarts must be',
+  )
+  assert_refused(
+    call('launch', '--processes=2', '--restarts=1', '--', 'train', '--overwrite'),
+    'begin the run anew',
+  )
   assert_refused(
     call('launch', '--processes=2', '--devices-per-process=-1', '--', 'train'),
     '--devices-per-process must be',

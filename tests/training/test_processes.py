@@ -22,6 +22,7 @@ from jaxvision.placement import fetch, place
 from jaxvision.training import processes
 from jaxvision.training.mesh import make_mesh, over_batch, replicated
 from jaxvision.training.process_group import Group, find, first_host
+from jaxvision.training.rendezvous import meet as meet_others
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = {'coordinator': '', 'processes': 0, 'process_id': -1}
@@ -137,7 +138,8 @@ def meet(address, indices, count, seconds=5.0, **different):
     facts = processes._facts(group, base_config())
     facts |= different if index == max(indices) else {}
     try:
-      processes._meet(group, facts, seconds)
+      for connection in meet_others(group, facts, seconds).values():
+        connection.close()
     except UserError as error:
       return str(error)
     return None
@@ -398,19 +400,39 @@ def test_a_signal_at_one_process_saves_in_all_at_the_same_step(runs, which):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(runs):
+@pytest.mark.parametrize(
+  ('which', 'number', 'said'),
+  [
+    (0, signal.SIGKILL, 'process 0 of 2 has ended'),
+    (1, signal.SIGKILL, 'process 1 of 2 has ended'),
+    (0, signal.SIGSTOP, 'process 0 of 2 has given no sign of life for 5 s'),
+    (1, signal.SIGSTOP, 'process 1 of 2 has given no sign of life for 5 s'),
+  ],
+)
+def test_a_process_that_is_lost_ends_the_others_and_the_run_goes_on(
+  runs, which, number, said
+):
+  name = f'lost{which}{number.name}'
   launcher, children, printed = started(
-    runs, 'killed', '--config.checkpoint.every_steps=4'
+    runs,
+    name,
+    '--config.checkpoint.every_steps=4',
+    '--config.parallel.heartbeat_timeout=5',
   )
-  while not runs.saved('killed'):
+  while not runs.saved(name):
     time.sleep(0.05)
-  os.kill(children[1], signal.SIGKILL)
+  os.kill(children[which], number)
   rest, _ = launcher.communicate(timeout=120)
   assert launcher.returncode in (1, 137), ''.join(printed) + rest
-  assert 'another process has ended or cannot be reached' in rest
+  assert [line for line in rest.splitlines() if 'error: ' in line] == [
+    f'[{1 - which}] error: {said}'
+    + ' (parallel.heartbeat_timeout)' * (number == signal.SIGSTOP)
+    + '; start all again: training goes on from the last checkpoint'
+  ]
   assert 'Traceback' not in rest
-  steps = max(runs.saved('killed')) + 4
-  code, again = runs.train('killed', 2, f'--config.steps={steps}', '--extend')
+  assert 'Terminating process' not in rest  # by JAX, with a trace of its own
+  steps = max(runs.saved(name)) + 4
+  code, again = runs.train(name, 2, f'--config.steps={steps}', '--extend')
   assert code == 0, again
 
 
