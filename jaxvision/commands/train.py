@@ -24,6 +24,7 @@ from jaxvision.training import parts as parts_lib
 from jaxvision.training import pretrained, processes, runtime, segments
 from jaxvision.training.callbacks import Callback, CallbackList, TrainContext
 from jaxvision.training.checkpoints import Checkpoints
+from jaxvision.training.clock import RunClock
 from jaxvision.training.evaluation import (
   RunEvaluator,
   ended_early,
@@ -37,7 +38,7 @@ from jaxvision.training.logging import (
   speaker,
   warn,
 )
-from jaxvision.training.loop import RunTimer, TrainLoop
+from jaxvision.training.loop import TrainLoop
 from jaxvision.training.profiling import traced
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
@@ -143,9 +144,9 @@ def train(
       if to_train and (found := run.task.sources()):
         directory.write(directory.sources_file, found)
     with _checkpoints(run) as checkpoints:
-      timer = RunTimer(begun)
+      clock = RunClock(begun)
       session = _Session(
-        run, dataset, checkpoints, listeners, timer, start, changed, say
+        run, dataset, checkpoints, listeners, clock, start, changed, say
       )
       return session.run(loaded)
 
@@ -264,7 +265,7 @@ class _Session:
   dataset: Dataset
   checkpoints: Checkpoints
   callbacks: CallbackList
-  timer: RunTimer
+  clock: RunClock
   start: pretrained.PretrainedStart | None
   changed: segments.Changes
   say: Callable[[str], None]
@@ -325,8 +326,9 @@ class _Session:
       self.callbacks.restore(record.get('callbacks') or {})
       self.callbacks.on_train_begin(context)
       loop = TrainLoop(
-        run, trainer, evaluator, self.checkpoints, self.callbacks, self.timer
+        run, trainer, evaluator, self.checkpoints, self.callbacks, self.clock
       )
+      self.clock.started(run.compiler.seconds - self._compiled[1])
       with traced(trainer, run, self.say), stop_on_signal() as stop:
         state, step = loop.run(state, metrics, step, stop)
       where = f'at step {step} of {plan.total_steps}'
@@ -350,9 +352,10 @@ class _Session:
       warn(warning)
     if restored:
       tree, record = restored
-      self.timer.resume(record['clock'])
+      self.clock.resume(record['clock'], record['step'], run.directory.clock())
       self._extend(record['step'])
       return run.from_checkpoint(tree), tree['metrics'], record
+    self.clock.resume({}, 0, run.directory.clock())
     self._extend(0)
     state = run.init(self.dataset.splits['train'])
     if self.start:
@@ -394,7 +397,7 @@ class _Session:
   def _count_compilation(self) -> None:
     programs, seconds = self._compiled
     compiler = self.context.compiler
-    self.timer.compile += compiler.seconds - seconds
+    self.clock.add('compile', compiler.seconds - seconds)
     self.say(
       f'compiled {compiler.programs - programs} programs in '
       f'{duration(compiler.seconds - seconds)}'
@@ -431,13 +434,14 @@ class _Session:
       stopped_by: why a callback ended it early, or None.
     """
     run = self.context
-    final = evaluator.final(state)
+    with self.clock.spent_for('evaluation'):
+      final = evaluator.final(state)
     if known is None:
       summary = summarize(
         run,
         step=step,
         params=run.task.count_parameters(state.params),
-        timer=self.timer,
+        clock=self.clock,
         values=final.values,
         training_values=evaluator.training_values,
         best_step=self.checkpoints.best_step(),

@@ -125,6 +125,7 @@ def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
   return [
     ('training time', elapsed_time(summary.get('seconds_train'))),
     ('compile time', elapsed_time(summary.get('seconds_compile'))),
+    ('where the time went', time_shares(summary)),
     ('images/s', number(summary.get('images_per_second'), ',.0f')),
     ('device', device + (f' ({backend})' if backend and backend != kind else '')),
     ('compute dtype', text(summary.get('dtype'))),
@@ -132,6 +133,33 @@ def circumstances(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ('seed', text(summary.get('seed'))),
     ('commit', text(commit[:10] if commit else None)),
   ]
+
+
+_SPENT = {
+  'start': 'starting',
+  'compile': 'compiling',
+  'data': 'waiting for data',
+  'evaluation': 'evaluation',
+  'checkpoints': 'checkpoints',
+  'repeated': 'repeated steps',
+}
+
+
+def time_shares(summary: Mapping[str, Any]) -> str:
+  """Returns the shares of a run's seconds, the steps first, each of 1 % or more.
+
+  >>> time_shares({'seconds_total': 100.0, 'goodput': 0.9, 'seconds_compile': 7.0})
+  'steps 90 %, compiling 7 %'
+  """
+  total, goodput = summary.get('seconds_total'), summary.get('goodput')
+  if not total or goodput is None:
+    return MISSING
+  shares = {'steps': goodput} | {
+    words: (summary.get(f'seconds_{kind}') or 0.0) / total
+    for kind, words in _SPENT.items()
+  }
+  shown = [f'{words} {share:.0%}' for words, share in shares.items() if share >= 0.01]
+  return ', '.join(shown).replace('%', ' %')
 
 
 def evaluated(

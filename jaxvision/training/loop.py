@@ -2,7 +2,7 @@
 
 import collections
 import contextlib
-import dataclasses
+import math
 import threading
 import time
 from typing import Any
@@ -15,8 +15,10 @@ from jaxvision.tasks.base import PyTree, saved_fields
 from jaxvision.training import processes
 from jaxvision.training.callbacks import CallbackList
 from jaxvision.training.checkpoints import Checkpoints
+from jaxvision.training.clock import RunClock
 from jaxvision.training.evaluation import RunEvaluator, as_floats
 from jaxvision.training.run import Run
+from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.step import (
   ResidentTrainer,
   StreamingTrainer,
@@ -26,38 +28,7 @@ from jaxvision.training.step import (
 # Dispatches that may be under way: enough to hide Python, few enough that a signal or
 # a diverged loss is noticed within a step or two.
 IN_FLIGHT = 2
-
-
-@dataclasses.dataclass
-class RunTimer:
-  """Seconds spent so far, over all the parts of a run that was interrupted.
-
-  Attributes:
-    begun: `time.perf_counter()` when this process's part began.
-    train: seconds in training steps.
-    compile: seconds compiling.
-    earlier: seconds in all of earlier parts, up to the checkpoint that this one goes on
-      from.
-  """
-
-  begun: float
-  train: float = 0.0
-  compile: float = 0.0
-  earlier: float = 0.0
-
-  def total(self) -> float:
-    """Returns the seconds in all, up to now."""
-    return self.earlier + time.perf_counter() - self.begun
-
-  def record(self) -> dict[str, float]:
-    """Returns the seconds for a checkpoint; `resume` reads them."""
-    return {'train': self.train, 'compile': self.compile, 'total': self.total()}
-
-  def resume(self, record: dict[str, float]) -> None:
-    """Adds the seconds of the earlier parts."""
-    self.train += record['train']
-    self.compile += record['compile']
-    self.earlier = record['total']
+_NOTE_SECONDS = 10.0
 
 
 class TrainLoop:
@@ -69,7 +40,7 @@ class TrainLoop:
     evaluator: measures the state while it trains.
     checkpoints: where it is saved.
     callbacks: called at log points, evaluations and checkpoints.
-    timer: counts the seconds of training.
+    clock: of the run.
 
   Attributes:
     stopped: whether a signal has ended it.
@@ -82,12 +53,13 @@ class TrainLoop:
     evaluator: RunEvaluator,
     checkpoints: Checkpoints,
     callbacks: CallbackList,
-    timer: RunTimer,
+    clock: RunClock,
   ):
     self._task, self._plan, self._compile = run.task, run.plan, run.compile
     self._trainer, self._evaluator = trainer, evaluator
-    self._checkpoints, self._callbacks, self._timer = checkpoints, callbacks, timer
-    self._directory = checkpoints.directory.parent
+    self._checkpoints, self._callbacks, self._clock = checkpoints, callbacks, clock
+    self._directory = RunDirectory(checkpoints.directory.parent)
+    self._noted = -math.inf  # when the clock was written last
     self._last_good: int | None = None
     self._stopped_by, self.stopped = '', False
 
@@ -109,18 +81,20 @@ class TrainLoop:
     saved = self._checkpoints.steps()
     self._last_good = saved[-1] if saved else None
     place = self._place()
+    self._note(step)
     with contextlib.closing(processes.SharedStop(stop)) as stopping:
       # Steps and seconds since the last log point, for its images per second.
       steps, seconds = 0, 0.0
       self.stopped = stopping()
       ends = self.stopped or step == plan.total_steps
       while not ends:
-        first, begun = step, time.perf_counter()
+        first, begun, waited = step, time.perf_counter(), self._trainer.waited
         state, metrics, step = self._train_until(
           state, metrics, step, plan.next_stop(step), stopping
         )
         spent = time.perf_counter() - begun
-        self._timer.train += spent
+        self._clock.add('train', spent)
+        self._clock.add('data', self._trainer.waited - waited)
         steps, seconds = steps + step - first, seconds + spent
         self._check_place(place)
         at_end = step == plan.total_steps
@@ -128,16 +102,27 @@ class TrainLoop:
         if step > first and (step % plan.log_every == 0 or at_end):
           self._log(step, metrics, steps * plan.images_per_step / seconds, state)
           metrics, steps, seconds = self._trainer.empty_metrics(), 0, 0.0
+          if time.perf_counter() - self._noted > _NOTE_SECONDS:
+            self._note(step)
         measured = None
         if step > first and (step % plan.eval_every == 0 or at_end):
-          measured = self._evaluate(step, state)
+          with self._clock.spent_for('evaluation'):
+            measured = self._evaluate(step, state)
         self._stopped_by = self._callbacks.context.stop_reason or ''
         self.stopped = stopping()
         ends = at_end or self.stopped or bool(self._stopped_by)
         if step % plan.save_every == 0 or ends:
-          self._save(step, state, metrics, measured)
-    self._checkpoints.wait()
+          with self._clock.spent_for('checkpoints'):
+            self._save(step, state, metrics, measured)
+    with self._clock.spent_for('checkpoints'):
+      self._checkpoints.wait()
     return state, step
+
+  def _note(self, step: int) -> None:
+    """Writes down how far the run is, for whoever goes on with it if it is killed."""
+    self._noted = time.perf_counter()
+    noted = {'step': step, **self._clock.record()}
+    self._directory.write(self._directory.clock_file, noted)
 
   def _train_until(
     self,
@@ -182,7 +167,7 @@ class TrainLoop:
   def _place(self) -> tuple[int, int] | None:
     """Returns what tells the workdir from another of its name, None where it is gone."""
     try:
-      found = self._directory.stat()
+      found = self._directory.path.stat()
     except OSError:
       return None
     return found.st_dev, found.st_ino
@@ -191,7 +176,7 @@ class TrainLoop:
     """Raises UserError where another directory, or none, has the name of the workdir."""
     if self._place() != before:
       raise UserError(
-        f'workdir {self._directory} was moved or deleted while it trained: move it back, '
+        f'workdir {self._directory.path} was moved or deleted while it trained: move it back, '
         'and the same command goes on from its last checkpoint'
       )
 
@@ -223,7 +208,7 @@ class TrainLoop:
   ) -> None:
     record = {
       'position': self._trainer.position(),
-      'clock': self._timer.record(),
+      'clock': self._clock.record(),
       'callbacks': self._callbacks.state(),
     }
     if self._stopped_by:

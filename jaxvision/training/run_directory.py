@@ -25,6 +25,7 @@ from jaxvision.training import processes
 _REMEDY = 'delete it, and the train command writes it anew'
 # Written anew, it would be that of whatever the data are now.
 _RESTORE = 'restore it, or replace the run with --overwrite'
+_DELETE = 'delete it: no more than the seconds of repeated steps are lost with it'
 # What `lr-find` may have written before there is a run.
 _BEFORE_A_RUN = ('lr_find.json', 'lr_find.png')
 
@@ -97,6 +98,7 @@ class RunDirectory:
     self.sources_file = self.path / 'sources.json'
     self.segments_file = self.path / 'segments.json'
     self.summary_file = self.path / 'summary.json'
+    self.clock_file = self.path / 'clock.json'
     self.metrics_file = self.path / 'metrics.jsonl'
     self.checkpoints = self.path / 'checkpoints'
     self.report = self.path / 'report'
@@ -169,6 +171,7 @@ class RunDirectory:
       self.parts_file,
       self.segments_file,
       self.summary_file,
+      self.clock_file,
       self.metrics_file,
     ):
       file.unlink(missing_ok=True)
@@ -291,6 +294,16 @@ class RunDirectory:
     """Stores the same."""
     if segments or self.segments_file.exists():
       self.write(self.segments_file, {'segments': list(segments)})
+
+  def clock(self) -> dict[str, Any] | None:
+    """Returns how far the run was when it was last seen alive, None where it was never."""
+    found = self._read(
+      self.clock_file, ('step', 'total', 'repeated_steps', 'starts'), _DELETE
+    )
+    for name, value in (found or {}).items():
+      if not _is_number(value):
+        raise UserError(_damaged(self.clock_file, f'"{name}" is no number', _DELETE))
+    return found
 
   def history(self) -> list[dict[str, Any]]:
     """Returns the log points of metrics.jsonl, as `read_history` does."""

@@ -140,9 +140,14 @@ def resident_steps(
 
 
 class _Trainer:
-  """What both trainers share: the phases of a run and the empty metrics."""
+  """What both trainers share: the phases of a run and the empty metrics.
+
+  Attributes:
+    waited: seconds in which no step was under way for want of images.
+  """
 
   steps_per_dispatch = 1
+  waited = 0.0
 
   def __init__(self, run: Any, state: PyTree, step: int):
     self._run = run
@@ -272,7 +277,10 @@ class StreamingTrainer(_Trainer):
     batch, self._position = self._queue.popleft()
     result = self._phases[0][1](state, metrics, batch)
     self._advance(1)
+    begun = time.perf_counter()
     self._fill()  # while the device computes
+    if result[-1].is_ready():  # it has ended before the images came
+      self.waited += time.perf_counter() - begun
     return *result, 1
 
   def position(self) -> dict[str, Any]:

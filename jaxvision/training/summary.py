@@ -12,7 +12,7 @@ import jax
 from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.training import runtime, segments
-from jaxvision.training.loop import RunTimer
+from jaxvision.training.clock import RunClock
 from jaxvision.training.run import Run
 
 # Names that every summary has; null where the task measures nothing of the kind.
@@ -30,7 +30,7 @@ def summarize(
   *,
   step: int,
   params: dict[str, int],
-  timer: RunTimer,
+  clock: RunClock,
   values: dict[str, Any],
   training_values: Callable[[dict[str, float | None]], dict[str, Any]],
   best_step: int | None,
@@ -44,7 +44,7 @@ def summarize(
     run: that has ended.
     step: its last.
     params: from `Task.count_parameters`.
-    timer: the seconds that it took.
+    clock: the seconds that it took.
     values: of the final evaluation.
     training_values: means of the last epoch -> what the summary holds of them.
     best_step: of the best checkpoint, None where there is none.
@@ -80,10 +80,10 @@ def summarize(
     'best_step': best_step,
     f'best_{measure}': evaluations.get(best_step, {}).get(measure),
     'measure': run.task.measure,
-    'seconds_train': timer.train,
-    'seconds_compile': timer.compile,
-    'seconds_total': timer.total(),
-    'images_per_second': images / timer.train if timer.train else None,
+    **clock.summary(),
+    'images_per_second': images / seconds
+    if (seconds := clock.seconds['train'])
+    else None,
     'peak_memory_bytes': runtime.peak_memory_bytes(),
     'dtype': config.dtype,
     **provenance,

@@ -257,6 +257,12 @@ def test_run_writes_its_files_and_its_summary(digits_config, tmp_path):
     'process_count dtype versions git_commit command'
   )
   assert set(wanted.split()) <= summary.keys()
+  kinds = ('start', 'compile', 'train', 'evaluation', 'checkpoints')
+  spent = sum(summary[f'seconds_{kind}'] for kind in kinds)
+  assert all(summary[f'seconds_{kind}'] > 0 for kind in kinds)
+  assert spent <= summary['seconds_total']
+  assert summary['goodput'] == summary['seconds_train'] / summary['seconds_total']
+  assert (summary['starts'], summary['repeated_steps']) == (1, 0)
   run = jaxvision.load_run(tmp_path / 'run')
   assert summary['params'] == sum(p.size for p in jax.tree.leaves(run.state.params))
   history = read_history(tmp_path / 'run' / 'metrics.jsonl')

@@ -19,7 +19,8 @@ from jaxvision import data
 from jaxvision.config.plan import RunPlan
 from jaxvision.data.info import DatasetInfo
 from jaxvision.training.callbacks import CallbackList, TrainContext
-from jaxvision.training.loop import RunTimer, TrainLoop
+from jaxvision.training.clock import RunClock
+from jaxvision.training.loop import TrainLoop
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run import Run
 from jaxvision.training.step import Compiler
@@ -144,7 +145,7 @@ def train(digits_config, tmp_path, monkeypatch):
     callbacks.on_train_begin(
       TrainContext(tmp_path, config, run.info, 0, STEPS, plan.steps_per_epoch, {})
     )
-    timer = RunTimer(time.perf_counter())
+    timer = RunClock(time.perf_counter())
     loop = GuardedLoop(run, trainer, NoEvaluator(), NoCheckpoints(), callbacks, timer)
     metrics = trainer.empty_metrics()
     # What a log point computes is compiled at the first one: not a matter of the steps.
