@@ -49,6 +49,8 @@ from jaxvision.training.summary import (
   summarize,
 )
 
+_DECODING_SECONDS = 86_400.0  # that processes wait for the data of the slowest machine
+
 
 def train(
   config: ConfigDict,
@@ -92,7 +94,9 @@ def train(
   config, parts = with_parts(config, parts, data)
   runtime.start(config, say)
   directory = RunDirectory(workdir or Path('runs') / (config.name or 'run'))
-  with processes.together('reading the config, the data and the workdir'):
+  with processes.together(
+    'reading the config, the data and the workdir', _DECODING_SECONDS
+  ):
     resolved = parts_lib.resolve_parts(config, {**parts, 'data': data})
     changed: segments.Changes = {}
     if extend and overwrite:

@@ -15,6 +15,7 @@ A folder appears whole or not at all: it is written beside its place and renamed
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import logging
@@ -118,7 +119,12 @@ def drop(root: Path, folder: str) -> None:
 
 
 def read(
-  folder: Path, name: str, fingerprint: str | None, *, with_images: bool
+  folder: Path,
+  name: str,
+  fingerprint: str | None,
+  *,
+  with_images: bool,
+  tell: bool = True,
 ) -> CachedSet | None:
   """Returns the set cached in `folder`; None where it must be written (again).
 
@@ -127,13 +133,22 @@ def read(
     name: the set that it must hold.
     fingerprint: identifies the files that it must be decoded from; None: any.
     with_images: whether the images have to be there, or the labels do.
+    tell: whether to say why a set that is there must be written again.
   """
   try:
     return _read(folder, name, fingerprint, with_images)
+  except _Changed as error:
+    if tell:
+      _log.info('%s', error)
   except _DAMAGE as error:
     reason = ' '.join(str(error).split())
-    _log.warning('cached set %s is damaged and is rebuilt: %s', folder, reason)
-    return None
+    if tell:
+      _log.warning('cached set %s is damaged and is rebuilt: %s', folder, reason)
+  return None
+
+
+class _Changed(ValueError):
+  """The files of a set are not those that were decoded."""
 
 
 # EOFError, ValueError: a truncated .npy; the rest: an index that is not one.
@@ -149,8 +164,7 @@ def _read(
   if index['format_version'] != FORMAT_VERSION or index['name'] != name:
     return None
   if fingerprint is not None and index['fingerprint'] != fingerprint:
-    _log.info('%s has changed since it was cached in %s', name, folder)
-    return None
+    raise _Changed(f'{name} has changed since it was cached in {folder}')
   cached = _mapped(folder, index)
   return cached if cached.images or not with_images else None
 
@@ -193,6 +207,38 @@ def _array(
   if array.dtype != dtype or array.shape != shape:
     raise ValueError(f'{path.name} is {array.dtype}{array.shape}, not {shape}')
   return array
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+  """Holds the right to write a set: of several processes one decodes it, and others wait.
+
+  The system takes it from a process that dies. Where it gives none (no locks on a file
+  system of another machine, a cache that cannot be written) nothing is held: `write` is
+  safe without, and all decode.
+
+  Args:
+    folder: its place in the cache.
+  """
+  path = folder.parent / f'.{folder.name}.lock'
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.open('w')
+  except OSError:
+    yield
+    return
+  with lock:
+    with contextlib.suppress(OSError):
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        _log.info('waiting for another process, which decodes into %s', folder)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+      yield
+    finally:
+      # Who waits has it open and finds the set written; who comes later needs none.
+      path.unlink(missing_ok=True)
 
 
 def write(

@@ -266,31 +266,12 @@ def _decoded_once(
 ) -> Dataset:
   """Loads a set through the cache, which is written where it does not hold the set."""
   root = cache.directory(fields.cache_dir)
-  full_path, labels_path = root / source.key, root / f'{source.key}-labels'
-  stamp = source.fingerprint
-  cached = cache.read(full_path, source.name, stamp, with_images=True)
-  if cached is None and fields.pipeline != 'resident':
-    cached = cache.read(labels_path, source.name, stamp, with_images=False)
-  if cached:
-    opened, size = None, cached.decoded_bytes
-  else:
-    opened = source.open()
-    size = opened.decoded_bytes
-  pipeline = statistics.pipeline(size, fields)
-
-  if pipeline == 'resident':
-    if cached is None or not cached.images:
-      cached = _write(full_path, opened or source.open(), fields, with_images=True)
-    pools = _cached_pools(cached)
-  elif cached and cached.images and stamp is None:  # a copy, without the originals
-    pools = _cached_pools(cached)
-  else:
-    # The labels alone may have been cached under another limit.
-    if cached is None or (
-      cached.moments is None and statistics.measures_all(size, fields)
-    ):
-      cached = _write(labels_path, opened or source.open(), fields, with_images=False)
-    pools = _opened_pools(source, cached)
+  found = _through_cache(source, fields, root, write=False)
+  if found is None:
+    with cache.held(root / source.key):
+      found = _through_cache(source, fields, root, write=True)
+  assert found
+  cached, pools, size, pipeline = found
   skipped = _report_skipped(cached)
   files = {
     pool: found.take(cached.kept[pool]) if pool in cached.kept else found
@@ -321,6 +302,41 @@ def _decoded_once(
     pipeline=pipeline,
     skipped=skipped,
   )
+
+
+def _through_cache(
+  source: DatasetSource, fields: ConfigDict, root: Path, write: bool
+) -> tuple[cache.CachedSet, dict[str, Source], int, str] | None:
+  """Returns (what is cached, its pools, its bytes, the pipeline).
+
+  Returns None instead where that wants to be written and `write` is False.
+  """
+  full_path, labels_path = root / source.key, root / f'{source.key}-labels'
+  stamp = source.fingerprint
+  cached = cache.read(full_path, source.name, stamp, with_images=True, tell=write)
+  if cached is None and fields.pipeline != 'resident':
+    cached = cache.read(labels_path, source.name, stamp, with_images=False, tell=write)
+  if cached is None and not write:
+    return None
+  opened = None if cached else source.open()
+  size = (cached or opened).decoded_bytes
+  pipeline = statistics.pipeline(size, fields)
+  if pipeline == 'resident':
+    if cached is None or not cached.images:
+      if not write:
+        return None
+      cached = _write(full_path, opened or source.open(), fields, with_images=True)
+    return cached, _cached_pools(cached), size, pipeline
+  if cached and cached.images and stamp is None:  # a copy, without the originals
+    return cached, _cached_pools(cached), size, pipeline
+  # The labels alone may have been cached under another limit.
+  if cached is None or (
+    cached.moments is None and statistics.measures_all(size, fields)
+  ):
+    if not write:
+      return None
+    cached = _write(labels_path, opened or source.open(), fields, with_images=False)
+  return cached, _opened_pools(source, cached), size, pipeline
 
 
 def _write(

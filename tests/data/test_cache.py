@@ -197,19 +197,29 @@ def test_copies_are_listed_and_dropped_by_name(root, fresh_cache, call):
   assert len(load('folder', root=root).splits['train']) == 8
 
 
-def test_concurrent_writers_agree(root, fresh_cache):
+def test_of_concurrent_writers_one_decodes_and_all_agree(root, fresh_cache):
   program = (
-    'import sys; from jaxvision.data import load; '
+    'import logging, sys; from jaxvision.data import cache, load; '
+    'logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s"); '
+    'fill, input_ = cache._fill, sys.stdin.readline; '
+    'cache._fill = lambda *args: (input_(), fill(*args)); '  # until it is told to go on
     'print(int(load("folder", root=sys.argv[1]).splits["train"].images.sum()))'
   )
+  pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
   children = [
-    subprocess.Popen(
-      [sys.executable, '-c', program, str(root)], stdout=subprocess.PIPE, text=True
-    )
-    for _ in '12'
+    subprocess.Popen([sys.executable, '-c', program, str(root)], text=True, **pipes)
+    for _ in '123'
   ]
-  sums = {float(child.communicate(timeout=60)[0]) for child in children}
+  heard = [child.stderr.readline() for child in children]
+  assert sum(line.startswith('decoding') for line in heard) == 1
+  assert sum(line.startswith('waiting for another process') for line in heard) == 2
+  for child in children:  # whichever decodes
+    child.stdin.write('\n')
+    child.stdin.flush()
+  found = [child.communicate(timeout=60) for child in children]
+  sums = {float(printed) for printed, _ in found}
   assert sums == {float(np.sum(load('folder', root=root).splits['train'].images))}
+  assert 'decoding' not in ''.join(errors for _, errors in found)
   assert len(list(fresh_cache.iterdir())) == 1
 
 
