@@ -24,6 +24,7 @@ class Command:
       be no --config file.
     reads: the fields of the config that it reads, or how their paths begin: any other
       is refused as an override.
+    several: whether several processes can share its work.
   """
 
   module: str
@@ -32,6 +33,7 @@ class Command:
   workdir: bool = False
   overrides: bool = False
   reads: tuple[str, ...] = ('',)
+  several: bool = False
 
 
 # Options that are paths, and the commands whose arguments are.

@@ -60,6 +60,7 @@ COMMANDS = {
     'Train, or go on with a run that was stopped.',
     workdir=True,
     overrides=True,
+    several=True,
   ),
   'launch': Command(
     'launch',
@@ -74,6 +75,7 @@ COMMANDS = {
     workdir=True,
     overrides=True,
     reads=(*_RUN, 'data.', 'eval_batch_size', 'evaluation.', *_DRAWING),
+    several=True,
   ),
   'predict': Command(
     'predict',
@@ -155,6 +157,7 @@ COMMANDS = {
         'parallel.',
       ),
     ),
+    several=True,
   ),
   'lr-find': Command(
     'lr_find',

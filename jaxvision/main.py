@@ -83,6 +83,10 @@ def run(arguments: Sequence[str]) -> int:
     config = config_lib.load(options.config, overrides)
   elif overrides and not command.overrides:
     raise UserError(f'{options.command}: --config.{overrides[0]} needs --config=FILE')
+  if not command.several and options.command != 'launch':
+    from jaxvision.training.process_group import check_alone
+
+    check_alone(options.command, os.environ)
   module = importlib.import_module(f'jaxvision.commands.{command.module}')
   return module.command(options, config)
 

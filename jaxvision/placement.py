@@ -1,6 +1,8 @@
 """Arrays on devices of which some may be those of other processes, and back."""
 
 import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -42,3 +44,41 @@ def fetch(array: jax.Array) -> np.ndarray:
   from jax.experimental import multihost_utils  # of use to few
 
   return multihost_utils.process_allgather(array, tiled=True)
+
+
+def everywhere(flag: bool) -> bool:
+  """Returns whether a flag is true in every process; each has to call it."""
+  if jax.process_count() == 1:
+    return flag
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.process_allgather(np.array(flag)).all())
+
+
+def shared_map(
+  function: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+  batches: Iterable[np.ndarray],
+  size: int,
+) -> Iterator[tuple[np.ndarray, ...]]:
+  """Yields what a function makes of batches, which the processes share out.
+
+  Every process has all the batches and gets all the results, in order, as of one process.
+
+  Args:
+    function: [n, ...] -> arrays [n, ...], of the same shapes but for n.
+    batches: [n, ...] each, n at most `size`.
+    size: see `batches`.
+  """
+  index, count = jax.process_index(), jax.process_count()
+  if count == 1:
+    yield from map(function, batches)
+    return
+  from jax.experimental import multihost_utils
+
+  left = iter(batches)
+  while turn := list(itertools.islice(left, count)):
+    mine = function(turn[index if index < len(turn) else 0])
+    padded = [np.pad(a, [(0, size - len(a)), *[(0, 0)] * (a.ndim - 1)]) for a in mine]
+    gathered = multihost_utils.process_allgather(padded)
+    for number, batch in enumerate(turn):
+      yield tuple(array[number, : len(batch)] for array in gathered)

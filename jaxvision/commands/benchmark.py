@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from jaxvision import config as config_lib
 from jaxvision import data
 from jaxvision.errors import UserError
-from jaxvision.training import pretrained, runtime
+from jaxvision.training import pretrained, processes, runtime
 from jaxvision.training.parts import resolve_parts
 
 
@@ -21,6 +21,8 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
   if options.steps < 1:
     raise UserError(f'benchmark: --steps must be at least 1, not {options.steps}')
   result = benchmark(config, options.steps)
+  if not processes.is_writer():
+    return 0
   if options.json:
     print(json.dumps(result, indent=2, allow_nan=False))
   else:

@@ -18,7 +18,7 @@ from jaxvision.data.identity import table_of
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
 from jaxvision.inference.loading import mean_of
-from jaxvision.training import pretrained, runtime, segments
+from jaxvision.training import pretrained, processes, runtime, segments
 from jaxvision.training.evaluation import (
   SplitEvaluator,
   check_split,
@@ -157,10 +157,10 @@ def evaluate(
   )
   elsewhere = (directory.evaluations / unlike.name,) if unlike.name else ()
   shown = _summary_at(run, summary, step) | {'evaluated': evaluated}
-  page = final.write_report(shown, *elsewhere)
   for note in evaluated['notes']:
     say(note)
-  say(f'report: {page}')
+  if processes.is_writer():
+    say(f'report: {final.write_report(shown, *elsewhere)}')
   result = {**final.result, 'step': step}
   return {**result, 'averaged': list(averaged)} if averaged else result
 

@@ -21,7 +21,7 @@ from jaxvision.reports.dataset.duplicates import Signatures
 from jaxvision.reports.dataset.exploration import Exploration
 from jaxvision.training import runtime
 from jaxvision.training.evaluation import data_notes
-from jaxvision.training.mesh import make_mesh
+from jaxvision.training.mesh import local_mesh
 from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run import Run
 
@@ -73,7 +73,7 @@ def explore(
   # How much a step takes has no bearing on what is in the data.
   single = config_lib.thaw(config)
   single.batch_size = single.grad_accumulation = single.gan.d_steps = 1
-  run = Run.build(single, DatasetInfo.of(dataset), parts=parts, mesh=make_mesh(data=1))
+  run = Run.build(single, DatasetInfo.of(dataset), parts=parts, mesh=local_mesh())
   explored = _explored(run, dataset, images)
   with writing(target, 'explore: --output'):
     return explored, write_exploration(target, explored)

@@ -199,7 +199,8 @@ def train_seeds(
   if not run_trials(trials, overwrite=overwrite, extend=extend):
     return STOPPED
   summaries = [trial.directory.summary() for trial in trials]
-  if None not in summaries:  # another process may train some of them
+  # Another process may train some of them.
+  if None not in summaries and processes.is_writer():
     print(spread(summaries))
   return 0
 

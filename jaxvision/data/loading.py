@@ -318,8 +318,12 @@ def _through_cache(
     cached = cache.read(labels_path, source.name, stamp, with_images=False, tell=write)
   if cached is None and not write:
     return None
-  opened = None if cached else source.open()
-  size = (cached or opened).decoded_bytes
+  opened = None
+  if cached:
+    size = cached.decoded_bytes
+  else:
+    opened = source.open()
+    size = opened.decoded_bytes
   pipeline = statistics.pipeline(size, fields)
   if pipeline == 'resident':
     if cached is None or not cached.images:

@@ -16,7 +16,7 @@ from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError, closest
 from jaxvision.inference.signature import GeneratorSignature
 from jaxvision.training import runtime
-from jaxvision.training.mesh import make_mesh
+from jaxvision.training.mesh import local_mesh
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.sampler import Drawing, Generator, Sampler, make_generator
 from jaxvision.training.step import Compiler
@@ -154,7 +154,7 @@ class GeneratorRun:
   def _sampler(self, batch_size: int) -> Sampler:
     """Returns what draws so many at a time, compiled the first time."""
     if batch_size not in self._samplers:
-      drawing = Drawing(self.generator, make_mesh(data=1), Compiler())
+      drawing = Drawing(self.generator, local_mesh(), Compiler())
       self._samplers[batch_size] = Sampler(drawing, self.variables, batch_size)
     return self._samplers[batch_size]
 

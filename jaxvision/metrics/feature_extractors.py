@@ -12,6 +12,7 @@ from jaxvision.data.augment import normalize
 from jaxvision.data.resizing import resize
 from jaxvision.models.features_and_logits import features_and_logits
 from jaxvision.models.inception import InceptionV3
+from jaxvision.placement import shared_map
 from jaxvision.training import runtime
 from jaxvision.weights.inception import SHA256
 
@@ -49,10 +50,16 @@ class FeatureExtractor:
   def batches(
     self, batches: Iterable[np.ndarray]
   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields features and probabilities of images that come in batches of any size."""
-    for batch in batches:
-      for start in range(0, len(batch), self.batch_size):
-        yield self.extract(batch[start : start + self.batch_size])
+    """Yields features and probabilities of images that come in batches of any size.
+
+    Of several processes that call it with the same images, each extracts a share.
+    """
+    parts = (
+      batch[start : start + self.batch_size]
+      for batch in batches
+      for start in range(0, len(batch), self.batch_size)
+    )
+    yield from shared_map(self.extract, parts, self.batch_size)
 
 
 def _padded(program: Callable, variables: object, size: int) -> Callable:

@@ -28,6 +28,7 @@ from jaxvision.metrics.distances import (
   precision_recall,
 )
 from jaxvision.metrics.feature_extractors import FeatureExtractor
+from jaxvision.placement import everywhere
 
 KEPT = 10_000
 _SUBSET = 1000  # images in a subset of KID, as its authors have it
@@ -111,7 +112,8 @@ def split_statistics(
       digest.update(np.ascontiguousarray(batch))
     file = cache / f'{digest.hexdigest()[:32]}.npz'
     known = _read(file)
-    if known:
+    if everywhere(known is not None):
+      assert known
       return dataclasses.replace(known, name=name)
   statistics = compute_statistics(extractor, images_of(source), len(source), name)
   statistics = dataclasses.replace(statistics, probabilities=None)

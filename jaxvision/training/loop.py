@@ -108,7 +108,10 @@ class TrainLoop:
         if step > first and (step % plan.eval_every == 0 or at_end):
           with self._clock.spent_for('evaluation'):
             measured = self._evaluate(step, state)
-        self._stopped_by = self._callbacks.context.stop_reason or ''
+        context = self._callbacks.context
+        if reason := processes.agreed(context.stop_reason or ''):
+          context.stop(reason)
+        self._stopped_by = context.stop_reason or ''
         self.stopped = stopping()
         ends = at_end or self.stopped or bool(self._stopped_by)
         if step % plan.save_every == 0 or ends:

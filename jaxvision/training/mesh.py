@@ -39,6 +39,12 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
   return Mesh(grid, ('data', 'fsdp'), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
+def local_mesh() -> Mesh:
+  """Returns the mesh of one device of this process, which others take no part in."""
+  grid = np.array(jax.local_devices()[:1]).reshape(1, 1)
+  return Mesh(grid, ('data', 'fsdp'), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of a value that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())

@@ -4,7 +4,7 @@ from jax.sharding import Mesh
 
 from jaxvision import config as config_lib
 from jaxvision.training import runtime
-from jaxvision.training.mesh import make_mesh
+from jaxvision.training.mesh import local_mesh
 from jaxvision.training.parts import resolve_recorded
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
@@ -37,7 +37,7 @@ def open_run(
     config,
     trained_on,
     parts=resolve_recorded(directory, config),
-    mesh=mesh or make_mesh(data=1),
+    mesh=mesh or local_mesh(),
     compiler=compiler,
     directory=directory,
   )

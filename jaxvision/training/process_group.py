@@ -16,6 +16,8 @@ _NAME = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 _JAXJOB = ('COORDINATOR_ADDRESS', 'COORDINATOR_PORT', 'NUM_PROCESSES', 'PROCESS_ID')
 # The number of a process where JAX_PROCESS_ID is not set: one manifest or script for all.
 _NUMBERS = ('JOB_COMPLETION_INDEX', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+# The fields of the config as they are by default.
+_UNSET = {'coordinator': '', 'processes': 0, 'process_id': -1}
 _FIRST_PORT, _PORTS = 61440, 4096  # as JAX chooses them by the number of a job
 
 
@@ -36,6 +38,9 @@ class Group(NamedTuple):
   index: int
   local: int | None
   origin: str
+
+
+_ALONE = Group('', 1, 0, None, '')  # whatever else the environment says
 
 
 def find(parallel: Mapping[str, Any], environ: Mapping[str, str]) -> Group | None:
@@ -69,13 +74,30 @@ def find(parallel: Mapping[str, Any], environ: Mapping[str, str]) -> Group | Non
   return found
 
 
+def check_alone(command: str, environ: Mapping[str, str]) -> None:
+  """Raises UserError where a command that one process does is started in several.
+
+  Args:
+    command: its name.
+    environ: the variables of the process.
+  """
+  try:
+    found = find(_UNSET, environ)
+  except UserError:  # what is not whole names no process
+    return
+  if found:
+    raise UserError(
+      f'{command} runs in one process, and by its environment ({found.origin}) this is '
+      f'number {found.index} of {found.count}: start it once, without them'
+    )
+
+
 def _by_config(parallel: Mapping[str, Any]) -> Group | None:
-  names = ('coordinator', 'processes', 'process_id')
-  given = dict(zip(names, (parallel[name] for name in names)))
-  if given == {'coordinator': '', 'processes': 0, 'process_id': -1}:
+  given = {name: parallel[name] for name in _UNSET}
+  if given == _UNSET:
     return None
   if given['processes'] == 1:
-    return None
+    return _ALONE
   if not given['coordinator'] or not given['processes'] or given['process_id'] < 0:
     raise UserError(
       'config: parallel.coordinator, parallel.processes and parallel.process_id go '
@@ -99,7 +121,7 @@ def _by_variables(environ: Mapping[str, str]) -> Group | None:
   if address is None and count is None and index is None:
     return None
   if count is not None and _whole(environ, _NAME[1]) == 1:
-    return None
+    return _ALONE
   number = next((name for name in (_NAME[2], *_NUMBERS) if environ.get(name)), None)
   if not address or count is None or number is None:
     missing = [n for n, v in zip(_NAME, (address, count, number)) if not v]

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision import __version__, signals
@@ -233,6 +234,33 @@ class SharedStop:
     with self._changed:
       self._last = last
       self._changed.notify_all()
+
+
+_agreements = 0
+
+
+def agreed(reason: str) -> str:
+  """Returns the reason of the first process that has one, '' where none has.
+
+  In several processes all call it, at the same point of their program: what stops a run
+  may depend on the clock of one.
+
+  Args:
+    reason: of this process to stop; '' for none.
+  """
+  global _agreements
+  if not joined():
+    return reason
+  from jax.experimental import multihost_utils  # of use to few
+
+  _agreements += 1
+  state, key = _state(), f'jaxvision/reason/{_agreements}'
+  if reason:
+    state.client.key_value_set(f'{key}/{state.process_id}', reason)
+  have = multihost_utils.process_allgather(np.array(bool(reason)))
+  if not have.any():
+    return ''
+  return state.client.blocking_key_value_get(f'{key}/{have.argmax()}', 60_000)
 
 
 @contextlib.contextmanager

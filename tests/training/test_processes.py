@@ -21,7 +21,7 @@ from jaxvision.errors import UserError
 from jaxvision.placement import fetch, place
 from jaxvision.training import processes
 from jaxvision.training.mesh import make_mesh, over_batch, replicated
-from jaxvision.training.process_group import Group, find, first_host
+from jaxvision.training.process_group import Group, check_alone, find, first_host
 from jaxvision.training.rendezvous import meet as meet_others
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +54,7 @@ MPI = {
     ({}, None),
     (JAX, ('a:1234', 4, 3, None)),
     ({**JAX, 'JAX_NUM_PROCESSES': '1'}, None),
+    ({**SLURM, 'JAX_NUM_PROCESSES': '1'}, None),
     (
       # An indexed job of Kubernetes: one manifest, numbers from its controller.
       {**JAX, 'JAX_PROCESS_ID': '', 'JOB_COMPLETION_INDEX': '2'},
@@ -96,7 +97,7 @@ def test_a_group_is_found_in_the_environment(environ, wanted):
 def test_a_group_is_found_in_the_config_first():
   config = {'coordinator': 'b:1', 'processes': 2, 'process_id': 1}
   assert find(config, JAX) == Group('b:1', 2, 1, None, 'config')
-  assert find({**ALONE, 'processes': 1}, {}) is None
+  assert find({**ALONE, 'processes': 1}, JAX) is None
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,13 @@ def test_a_group_that_is_not_whole_is_one_line(parallel, environ, message):
   with pytest.raises(UserError, match=message) as caught:
     find({**ALONE, **parallel}, environ)
   assert '\n' not in str(caught.value)
+
+
+def test_a_command_of_one_process_is_refused_in_several():
+  with pytest.raises(UserError, match='predict runs in one process.*number 3 of 4'):
+    check_alone('predict', JAX)
+  check_alone('predict', {})
+  check_alone('predict', {'JAX_COORDINATOR_ADDRESS': 'a:1'})  # as a script exports it
 
 
 def test_first_hosts_of_nested_lists():
@@ -268,6 +276,23 @@ class Runs:
     )
     return found.returncode, found.stdout + found.stderr
 
+  def call(self, count, *arguments):
+    """Runs a command; returns its exit code and what it printed, without prefixes."""
+    launch = ['launch', f'--processes={count}', '--devices-per-process=1', '--']
+    found = subprocess.run(
+      [
+        *(sys.executable, '-m', 'jaxvision.main'),
+        *(launch if count > 1 else []),
+        *arguments,
+      ],
+      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+      capture_output=True,
+      text=True,
+      timeout=300,
+    )
+    lines = (found.stdout + found.stderr).splitlines()
+    return found.returncode, [re.sub(r'^\[\d\] ', '', line) for line in lines]
+
   def saved(self, name):
     """Returns the steps that have a whole checkpoint."""
     names = [path.name for path in (self.folder / name / 'checkpoints').glob('*')]
@@ -345,6 +370,41 @@ def test_two_processes_train_as_one_does_otherwise(runs, options):
     check_same(first[:1], first[1:], 1e-3)
   else:
     check_same(found, wanted)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(runs, one):
+  found = []
+  for count in (1, 2):
+    code, lines = runs.call(count, 'eval', f'--workdir={runs.folder / "one"}')
+    assert code == 0, lines
+    found.append([line for line in lines if line.startswith(('test: ', 'report: '))])
+  assert len(found[0]) == 2
+  assert found[1] == found[0]
+  # What one process does says so.
+  code, lines = runs.call(2, 'predict', f'--workdir={runs.folder / "one"}', 'x.png')
+  assert code == 2
+  assert sum('predict runs in one process' in line for line in lines) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_measure_samples_as_one_does(runs):
+  code, printed = runs.train('judge', 1, '--config.data.image_size=16')
+  assert code == 0, printed
+  options = (
+    f'--config={ROOT / "configs" / "digits_dcgan.py"}',
+    f'--config.evaluation.features={runs.folder / "judge"}',
+    '--config.evaluation.samples=250',  # not of one size in all batches
+    '--config.steps=2',
+  )
+  measured = []
+  for kind, count, devices in (('one', 1, 2), ('two', 2, 1)):
+    code, printed = runs.train(f'samples-{kind}', count, *options, devices=devices)
+    assert code == 0, printed
+    summary = json.loads((runs.folder / f'samples-{kind}' / 'summary.json').read_text())
+    assert summary['fd'] > 0
+    measured.append({k: summary[k] for k in ('fd', 'fd_floor', 'class_confidence')})
+  assert measured[1] == pytest.approx(measured[0], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -60,7 +59,8 @@ class NoEvaluator:
 class NoCheckpoints:
   """Writes nothing."""
 
-  directory = Path('checkpoints')  # its parent is the workdir
+  def __init__(self, workdir):
+    self.directory = workdir / 'checkpoints'
 
   def steps(self):
     return []
@@ -145,8 +145,10 @@ def train(digits_config, tmp_path, monkeypatch):
     callbacks.on_train_begin(
       TrainContext(tmp_path, config, run.info, 0, STEPS, plan.steps_per_epoch, {})
     )
-    timer = RunClock(time.perf_counter())
-    loop = GuardedLoop(run, trainer, NoEvaluator(), NoCheckpoints(), callbacks, timer)
+    clock = RunClock(time.perf_counter())
+    loop = GuardedLoop(
+      run, trainer, NoEvaluator(), NoCheckpoints(tmp_path), callbacks, clock
+    )
     metrics = trainer.empty_metrics()
     # What a log point computes is compiled at the first one: not a matter of the steps.
     loop._log(1, trainer.empty_metrics(), 1.0, state)
