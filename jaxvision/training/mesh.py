@@ -1,6 +1,7 @@
 """Devices as a mesh, and where batches and parameters lie on it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,13 +15,19 @@ from jaxvision.errors import UserError
 _SMALLEST_SHARDED = 2**14
 
 
-def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(
+  data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """Returns the mesh of `data` x `fsdp` devices; data -1 takes all that there are.
+
+  Args:
+    data, fsdp: see the config's `parallel`.
+    devices: that there are; None: those of JAX.
 
   Raises:
     UserError: there are not so many devices.
   """
-  devices = jax.devices()
+  devices = jax.devices() if devices is None else devices
   wanted = data
   data = len(devices) // fsdp if data == -1 else data
   if data * fsdp > len(devices) or data == 0:

@@ -139,6 +139,40 @@ def resident_steps(
   return train_step, train_steps_scan
 
 
+def streaming_step(run: Any, step: Callable) -> Callable:
+  """Returns a train step on a batch that comes from the host.
+
+  Args:
+    run: the run.
+    step: as for `resident_steps`.
+
+  Returns:
+    (state, metrics, batch) -> (state, metrics, loss), to be compiled.
+  """
+  health = run.task.health
+
+  def train_step_on(state, metrics, batch):
+    state, new = step(state, batch, step_key(state))
+    return state, metrics.merge(new), health(new)
+
+  return train_step_on
+
+
+def step_options(run: Any, state: PyTree) -> dict[str, Any]:
+  """Returns the options of `jax.jit` for a train step: each number stays where it lies.
+
+  Args:
+    run: the run.
+    state: arrays or `jax.ShapeDtypeStruct` with their shardings.
+  """
+  everywhere = replicated(run.mesh)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+  return {
+    'donate_argnums': (0, 1),
+    'out_shardings': (shardings, everywhere, everywhere),
+  }
+
+
 class _Trainer:
   """What both trainers share: the phases of a run and the empty metrics.
 
@@ -151,14 +185,8 @@ class _Trainer:
 
   def __init__(self, run: Any, state: PyTree, step: int):
     self._run = run
-    everywhere = replicated(run.mesh)
-    self._empty = place(run.task.metrics.empty(), everywhere)
-    # The numbers are passed through, each where it came from.
-    self._outputs = (
-      jax.tree.map(lambda leaf: leaf.sharding, state),
-      everywhere,
-      everywhere,
-    )
+    self._empty = place(run.task.metrics.empty(), replicated(run.mesh))
+    self._jit = step_options(run, state)
     phases = run.task.phases()
     ends = [first for first, _ in phases[1:]] + [sys.maxsize]
     # Phases that are over are not compiled.
@@ -171,9 +199,6 @@ class _Trainer:
 
   def _compile(self, train_step: Callable, state: PyTree, phase: int) -> Any:
     raise NotImplementedError
-
-  def _jit(self) -> dict[str, Any]:
-    return {'donate_argnums': (0, 1), 'out_shardings': self._outputs}
 
   def _advance(self, steps: int) -> None:
     self._step += steps
@@ -214,10 +239,10 @@ class ResidentTrainer(_Trainer):
     steps = self.steps_per_dispatch
     one, scan = resident_steps(self._run, train_step, steps)
     args, key = (state, self._empty, self._split), (phase, steps)
-    single = self._run.compile(one, *args, key=key, **self._jit())
+    single = self._run.compile(one, *args, key=key, **self._jit)
     if steps == 1:
       return single, single
-    return single, self._run.compile(scan, *args, key=key, **self._jit())
+    return single, self._run.compile(scan, *args, key=key, **self._jit)
 
   def run(
     self, state: PyTree, metrics: Any, limit: int
@@ -251,14 +276,9 @@ class StreamingTrainer(_Trainer):
     super().__init__(run, state, step)
 
   def _compile(self, train_step: Callable, state: PyTree, phase: int) -> Any:
-    health = self._run.task.health
-
-    def train_step_on(state, metrics, batch):
-      state, new = train_step(state, batch, step_key(state))
-      return state, metrics.merge(new), health(new)
-
+    step = streaming_step(self._run, train_step)
     args = (state, self._empty, self._queue[0][0])
-    return self._run.compile(train_step_on, *args, key=(phase,), **self._jit())
+    return self._run.compile(step, *args, key=(phase,), **self._jit)
 
   def _fill(self) -> None:
     while len(self._queue) < _PREFETCHED_BATCHES:
