@@ -1,7 +1,7 @@
 """How time and memory of a training step grow with batch, width, depth and devices.
 
-    python benchmarks/scaling.py
-    python benchmarks/scaling.py --axes=devices,batch --json=scaling.json
+    python benchmarks/step_growth.py
+    python benchmarks/step_growth.py --axes=devices,batch --json=step_growth.json
 
 One thing changes at a time, from a CIFAR ResNet-20 on random images of 32x32x3:
 
@@ -115,7 +115,9 @@ def main() -> int:
   axes = {
     axis: rows for axis, rows in _AXES.items() if axis.partition(',')[0] in wanted
   }
-  result = Result('scaling', options.json, dtype=options.dtype, rounds=options.rounds)
+  result = Result(
+    'step_growth', options.json, dtype=options.dtype, rounds=options.rounds
+  )
   made = []
   for axis, changes in axes.items():
     rows = []
