@@ -2,7 +2,7 @@
 # make train CONFIG=configs/cifar100_smallcnn.py ARGS="--config.seed=1"
 # make test                                     the whole suite, in WORKERS=2 processes
 # make test-fast                                its parts that need little compilation
-# make results                                  tables and plots of the README from experiments/
+# make results                                  tables and plots of the README and docs/ from their files
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,6 +27,8 @@ test-fast: $(VENV)/.installed-test
 
 results: $(VENV)/.installed
 	$(VENV)/bin/python experiments/results.py
+	$(VENV)/bin/python benchmarks/scaling.py --results=benchmarks/results/scaling.json \
+	  --write=docs/scaling.md
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

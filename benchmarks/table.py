@@ -117,11 +117,13 @@ class Result:
   Args:
     name: of the benchmark.
     path: of the JSON; None: it is not written.
+    timed: whether the figures depend on how busy the machine is.
     facts: further entries, such as the settings.
   """
 
-  def __init__(self, name: str, path: Path | None, **facts: Any):
-    warn_if_busy()
+  def __init__(self, name: str, path: Path | None, *, timed: bool = True, **facts: Any):
+    if timed:
+      warn_if_busy()
     self._path = path
     self._content = {
       'benchmark': name,
@@ -133,6 +135,11 @@ class Result:
       **facts,
       'rows': [],
     }
+
+  @property
+  def content(self) -> dict[str, Any]:
+    """What is written: the rows, and all that is known beside them."""
+    return self._content
 
   @property
   def rows(self) -> list[dict[str, Any]]:

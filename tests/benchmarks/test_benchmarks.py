@@ -1,6 +1,5 @@
 """What the benchmarks share: turns, ratios, tables, processes; the twins' parameters."""
 
-import importlib
 import json
 import math
 import sys
@@ -9,20 +8,6 @@ import jax
 import pytest
 
 from jaxvision import models
-
-
-@pytest.fixture
-def module(monkeypatch, request):
-  """Imports a file of benchmarks/ by its name."""
-  monkeypatch.syspath_prepend(request.config.rootpath / 'benchmarks')
-  known = set(sys.modules)
-  yield importlib.import_module
-  for name in set(sys.modules) - known:
-    # Their names are plain, and another folder may have the same.
-    if getattr(sys.modules[name], '__file__', None) and 'benchmarks' in str(
-      sys.modules[name].__file__
-    ):
-      del sys.modules[name]
 
 
 def test_sides_take_turns_and_a_ratio_is_of_one_pair(module, monkeypatch):
