@@ -371,6 +371,12 @@ FIELDS: dict[str, Any] = {
       free=True,
       **at_least(1, 100_000),
     ),
+    'norm_scope': Field(
+      'global',
+      'What the statistics of batch norm are of in training: the global batch, or the '
+      'share of each device by itself, so that none waits for another in each layer.',
+      **one_of('global', 'device'),
+    ),
     'coordinator': Field(
       '',
       'HOST:PORT at which the processes of one run meet, that of process 0; empty: as the '

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from flax import linen as nn
+
+from jaxvision.models import norms
 
 
 def frozen_at(first_steps: Any, step: int) -> Any:
@@ -34,17 +35,7 @@ def frozen_norms(still: Any) -> contextlib.AbstractContextManager[None]:
     still: tree of bools in the shape of the parameters, from `frozen_at`.
   """
 
-  def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    module = context.module
-    if (
-      isinstance(module, nn.BatchNorm)
-      and context.method_name == '__call__'
-      and _all_frozen(still, module.path)
-    ):
-      kwargs = {**kwargs, 'use_running_average': True}
-    return call(*args, **kwargs)
-
-  return nn.intercept_methods(intercept)
+  return norms.frozen_norms(lambda path: _all_frozen(still, path))
 
 
 def _all_frozen(still: Any, path: Sequence[str]) -> bool:

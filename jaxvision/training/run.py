@@ -303,6 +303,11 @@ class Run:
     return min(wanted, self.plan.total_steps)
 
   @property
+  def norm_parts(self) -> int:
+    """The parts of a batch whose statistics a batch norm takes by themselves."""
+    return self.mesh.size if self.config.parallel.norm_scope == 'device' else 1
+
+  @property
   def balanced_classes(self) -> int:
     """The number of classes where training draws each equally often, else 0."""
     return len(self.info.class_names) if self.config.data.balanced else 0

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxvision.data import resident, streaming
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import ArraySource
+from jaxvision.models.norms import norms_of_parts
 from jaxvision.placement import place
 from jaxvision.tasks.base import Batch, PyTree
 from jaxvision.training import runtime
@@ -116,7 +117,8 @@ def resident_steps(
   def take_step(state, metrics, split, index):
     batch = resident.train_batch(split, index, state.step, state.order_seed, crop)
     batch = jax.lax.with_sharding_constraint(batch, to_batch)
-    state, new = step(state, batch, step_key(state))
+    with norms_of_parts(run.norm_parts):
+      state, new = step(state, batch, step_key(state))
     return state, metrics.merge(new), health(new)
 
   def train_step(state, metrics, split):
@@ -152,7 +154,8 @@ def streaming_step(run: Any, step: Callable) -> Callable:
   health = run.task.health
 
   def train_step_on(state, metrics, batch):
-    state, new = step(state, batch, step_key(state))
+    with norms_of_parts(run.norm_parts):
+      state, new = step(state, batch, step_key(state))
     return state, metrics.merge(new), health(new)
 
   return train_step_on
