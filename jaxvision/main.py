@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problem: str | None
     if signals.ending():  # as a library has reworded it
       return _interrupted()
-    if _of_several() and type(error).__name__ == 'JaxRuntimeError':
+    if _of_several():  # it may be for want of a process that has died
       sys.modules['jaxvision.training.processes'].await_verdict()
     if error is output.error:
       signals.discard_output()

@@ -33,7 +33,7 @@ from jaxvision.training.rendezvous import meet
 _RUNTIME_HEARTBEATS = 4
 _SHUTDOWN_SECONDS = 3600  # in which the first to end waits for the others
 _OUTLIVES_SECONDS = 5.0  # of the coordination service, when process 0 is killed
-_VERDICT_SECONDS = 5.0  # in which a lost process is noticed after an error of JAX
+_VERDICT_SECONDS = 5.0  # in which a lost process is noticed after an error
 
 _lifeline: Lifeline | None = None
 
@@ -112,7 +112,7 @@ def leave(code: int) -> None:
 
 
 def await_verdict() -> None:
-  """Waits a moment, after an error of JAX, for the line about a process that was lost.
+  """Waits a moment, after an error, for the line about a process that was lost.
 
   Where one was, this process ends meanwhile.
   """

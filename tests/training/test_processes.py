@@ -430,18 +430,22 @@ def started(runs, name, *options):
     printed.append(line)
     if re.match(r'\[0\] step +\d+/', line):
       break
+  return launcher, children_of(launcher), printed
+
+
+def children_of(launcher):
+  """Returns number -> process id of those that a launcher has started and that run."""
   children = {}
   for path in Path('/proc').glob('[0-9]*'):
     try:
       text = (path / 'environ').read_bytes()
-      parent = int((path / 'stat').read_text().rpartition(')')[2].split()[1])
+      state, parent = (path / 'stat').read_text().rpartition(')')[2].split()[:2]
     except OSError:
       continue
-    if parent == launcher.pid and b'JAX_PROCESS_ID=' in text:
-      children[int(text.partition(b'JAX_PROCESS_ID=')[2].split(b'\0')[0])] = int(
-        path.name
-      )
-  return launcher, children, printed
+    if int(parent) == launcher.pid and state != 'Z' and b'JAX_PROCESS_ID=' in text:
+      number = text.partition(b'JAX_PROCESS_ID=')[2].split(b'\0')[0]
+      children[int(number)] = int(path.name)
+  return children
 
 
 @pytest.mark.slow
@@ -494,6 +498,56 @@ def test_a_process_that_is_lost_ends_the_others_and_the_run_goes_on(
   steps = max(runs.saved(name)) + 4
   code, again = runs.train(name, 2, f'--config.steps={steps}', '--extend')
   assert code == 0, again
+
+
+def kill_at_random(runs, name, count, kills, seed, *options):
+  """Trains under `launch --restarts` and kills a process of those, at random, again and again.
+
+  Each time after at least one new checkpoint. Returns (exit code, kills, what was printed).
+  """
+  command = runs.command(name, count, *options)
+  command.insert(command.index('--'), f'--restarts={kills}')
+  random, printed = np.random.default_rng(seed), []
+  launcher = subprocess.Popen(
+    command,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  reader = threading.Thread(target=lambda: printed.extend(launcher.stdout))
+  reader.start()
+  killed, before = 0, -1
+  while launcher.poll() is None and killed < kills:
+    saved = max(runs.saved(name), default=-1)
+    if saved > before:
+      time.sleep(random.uniform(0, 0.3))
+      children = children_of(launcher)
+      if len(children) == count:
+        os.kill(children[int(random.integers(count))], signal.SIGKILL)
+        killed, before = killed + 1, saved
+    time.sleep(0.01)
+  code = launcher.wait(600)
+  reader.join()
+  return code, killed, ''.join(printed)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random_ends_as_one_that_is_not(runs):
+  options = ('--config.steps=60', '--config.checkpoint.every_steps=2')
+  code, printed = runs.train('whole', 2, *options)
+  assert code == 0, printed
+  code, killed, printed = kill_at_random(runs, 'often', 2, 3, 0, *options)
+  assert code == 0, printed
+  assert killed == 3
+  assert 'Traceback' not in printed
+  assert runs.points('often') == runs.points('whole')
+  summaries = [
+    json.loads((runs.folder / name / 'summary.json').read_text())
+    for name in ('often', 'whole')
+  ]
+  assert summaries[0]['test_loss'] == summaries[1]['test_loss']
+  assert (summaries[0]['starts'], summaries[1]['starts']) == (4, 1)
 
 
 @pytest.mark.slow
