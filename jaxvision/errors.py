@@ -7,12 +7,16 @@ other exception is a fault of the library (1) and keeps its traceback.
 import difflib
 import errno
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 
 # Control characters, halves of surrogate pairs, ends of lines and of paragraphs.
 _UNPRINTABLE = ('Cc', 'Cs', 'Zl', 'Zp')
 _REORDERING = ('LRE', 'RLE', 'LRO', 'RLO', 'PDF', 'LRI', 'RLI', 'FSI', 'PDI')
+# scheme://USER:PASSWORD@HOST, where the password may hold an @ or else spaces, and
+# ?password=PASSWORD.
+_PASSWORD = re.compile(r'(://[^\s/:@]*:)(?:\S*|[^@]*)(?=@)|([?&]\w*password=)[^\s&]*')
 
 
 def printable(name: object) -> str:
@@ -45,11 +49,23 @@ def _shown(character: str) -> str:
   return character
 
 
+def without_passwords(text: str) -> str:
+  """Returns a text with the passwords of its URLs masked.
+
+  >>> without_passwords('--storage=postgresql://me:secret@host/sweeps')
+  '--storage=postgresql://me:***@host/sweeps'
+  """
+  return _PASSWORD.sub(lambda match: f'{match[1] or match[2]}***', text)
+
+
 class UserError(Exception):
-  """The user's mistake: one line that says what is wrong, where, how to mend it."""
+  """The user's mistake: one line that says what is wrong, where, how to mend it.
+
+  A mistyped command may hold the URL of a database; its password is not repeated.
+  """
 
   def __str__(self) -> str:
-    return printable(super().__str__())
+    return without_passwords(printable(super().__str__()))
 
 
 class TrainingDiverged(Exception):
@@ -74,7 +90,7 @@ def short(text: str, length: int = 60) -> str:
   >>> short('conv1.weight'), short('a' * 99, 20)
   ('conv1.weight', 'aaaaaaaaa...aaaaaaaa')
   """
-  text = printable(' '.join(text.split()))
+  text = without_passwords(printable(' '.join(text.split())))
   if len(text) <= length:
     return text
   kept = length - 3

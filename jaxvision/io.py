@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import stat
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -129,7 +130,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
       node.write(data)
     return
   target = Path(os.path.realpath(path))
-  temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+  # Not by the number of the process: those of two machines that share a disk may be equal.
+  temporary = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:12]}.tmp')
   try:
     temporary.write_bytes(data)
     os.replace(temporary, target)
