@@ -202,11 +202,6 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     help='database, which several machines may share, such as '
     'postgresql://USER@HOST/NAME (default: sweep.db in the workdir)',
   )
-  parser.add_argument(
-    '--take-over',
-    action='store_true',
-    help='go on with trials of other machines that have stopped',
-  )
 
 
 def _explore(parser: argparse.ArgumentParser) -> None:

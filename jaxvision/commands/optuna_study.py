@@ -1,43 +1,50 @@
 """The trials of a sweep in a database: which come next, what came of them."""
 
-import contextlib
+import functools
 import itertools
 import json
-import os
 import platform
-import warnings
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import uuid
+from collections.abc import Callable, Mapping
+from typing import IO, Any
 
 from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
+from jaxvision.commands import sweep_storage  # says what to install
+from jaxvision.commands.sweep_directory import SweepDirectory
+from jaxvision.commands.sweep_storage import Storage
+from jaxvision.commands.sweep_trial import StudyTrial, kernel, take
 from jaxvision.config.search_space import Choice, Range, Sweep
 from jaxvision.errors import UserError
 
-try:
-  import optuna
-  import sqlalchemy
-  from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-  )
-  from optuna.trial import FrozenTrial, TrialState
-except ModuleNotFoundError as error:
-  raise UserError(
-    "sweep needs the package optuna: pip install 'jaxvision[sweep]'"
-  ) from error
+# isort: split
+import optuna
+from optuna.distributions import (
+  BaseDistribution,
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
 
-_WORKDIR = 'workdir '  # before the identity of a directory, among a study's attributes
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 ENDED = {  # how a trial ended, in the words of the report
   TrialState.COMPLETE: 'done',
   TrialState.PRUNED: 'pruned',
   TrialState.FAIL: 'failed',
 }
+
+
+def _in_database(method: Callable[..., Any]) -> Callable[..., Any]:
+  """Has a method of `Study` raise `DatabaseError` where the database cannot be used."""
+
+  @functools.wraps(method)
+  def call(self: 'Study', *arguments: Any) -> Any:
+    with self.storage.usable():
+      return method(self, *arguments)
+
+  return call
 
 
 class Study:
@@ -47,30 +54,34 @@ class Study:
   given depends on the sweep's seed and the trial's number, so that a sweep that was
   stopped goes on as it would have.
 
+  Each trial under way has an owner: the process that works on it, and that tells the
+  database so every few seconds. Once the owner has left the trial, or was silent for
+  `sweep_storage.GRACE_SECONDS`, another process takes it over under its number, with its
+  values and its place in the directory. (Optuna's `fail_stale_trials` would begin a trial
+  of another number in its place.)
+
   Args:
     sweep: checked.
     config: that it varies.
-    url: of the database, as SQLAlchemy takes it.
+    storage: the database.
     measure: that trials are ranked by.
     mode: 'max' or 'min'.
 
   Raises:
-    UserError: the database cannot be reached, or holds another study of this name.
+    UserError: the database cannot be used, or holds another study of this name.
   """
 
   def __init__(
-    self, sweep: Sweep, config: ConfigDict, url: str, measure: str, mode: str
+    self, sweep: Sweep, config: ConfigDict, storage: Storage, measure: str, mode: str
   ):
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings('ignore', category=optuna.exceptions.ExperimentalWarning)
-    # Of a trial that goes on from a checkpoint behind its last report.
-    warnings.filterwarnings('ignore', message='The reported value is ignored')
     self.sweep, self.measure, self.mode = sweep, measure, mode
+    self.storage, self._owner = storage, uuid.uuid4().hex
     self.distributions = {path: _distribution(one) for path, one in sweep.space.items()}
-    with _usable(url):
+    database = storage.open()
+    with storage.usable():
       self._study = optuna.create_study(
         study_name=sweep.name,
-        storage=_storage(url),
+        storage=database,
         sampler=_PerTrial(sweep),
         pruner=_pruner(sweep, mode),
         direction={'max': 'maximize', 'min': 'minimize'}[mode],
@@ -114,39 +125,92 @@ class Study:
         'sweep another name, too'
       )
 
+  @_in_database
   def note_workdir(self, identity: str) -> None:
     """Notes a directory in which trials of the study are trained."""
-    self._study.set_user_attr(f'{_WORKDIR}{identity}', platform.node())
+    self._study.set_user_attr(f'{sweep_storage.WORKDIR}{identity}', platform.node())
 
+  @_in_database
   def workdirs(self) -> set[str]:
     """Returns the identities of the directories that were noted."""
-    return _workdirs(self._study.user_attrs)
+    return sweep_storage.workdirs(self._study.user_attrs)
 
+  @_in_database
   def enqueue_grid(self) -> None:
-    """Lines up every combination of a grid that is not there yet."""
+    """Lines up every combination of a grid that is not there yet.
+
+    Call it within `storage.exclusive`, or two processes would line up the same.
+    """
     axes = [map(_stored, one.values()) for one in self.sweep.space.values()]
     for point in itertools.islice(itertools.product(*axes), self.sweep.size):
       self._study.enqueue_trial(dict(zip(self.sweep.space, point)), skip_if_exists=True)
 
-  def next(self) -> 'StudyTrial | None':
-    """Begins a trial; None if there are as many as the sweep wants."""
-    begun = [t for t in self.trials() if t.state != TrialState.WAITING]
-    if len(begun) >= self.sweep.size:
-      return None
-    return StudyTrial(self._study.ask(self.distributions), self.sweep)
+  @_in_database
+  def begin(self, directory: SweepDirectory) -> StudyTrial | None:
+    """Takes a trial that nobody works on: one that was left, or else a new one.
 
-  def under_way(self) -> list['StudyTrial']:
-    """Returns the trials that a process of this or another machine began."""
-    found = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [
-      StudyTrial(optuna.trial.Trial(self._study, one._trial_id), self.sweep)
-      for one in found
-    ]
+    Args:
+      directory: that this process works in, and has claimed.
 
+    Returns:
+      The trial; None where there are as many as the sweep wants, each of them over or in
+      the hands of another process.
+    """
+    with self.storage.exclusive():
+      silent = set(self.storage.open()._get_stale_trial_ids(self._study._study_id))
+      for one in self.under_way():
+        lock = self._lock_of_free(one, directory, one._trial_id in silent)
+        if lock is not None:
+          handle = optuna.trial.Trial(self._study, one._trial_id)
+          return self._take(handle, directory, lock)
+      begun = [t for t in self.trials() if t.state != TrialState.WAITING]
+      if len(begun) >= self.sweep.size:
+        return None
+      handle = self._study.ask()
+      lock = directory.lock(handle.number)
+      if lock is None:
+        raise UserError(
+          f'sweep: another process works in {directory.trial(handle.number)}: choose '
+          'another directory with --workdir=DIR'
+        )
+      return self._take(handle, directory, lock)
+
+  def _lock_of_free(
+    self, trial: FrozenTrial, directory: SweepDirectory, silent: bool
+  ) -> IO[str] | None:
+    """Returns the lock of the directory of a trial that nobody works on any more.
+
+    Within one machine, the lock tells at once whether a process has ended; for others it
+    is only the heartbeat. Where a process was suspended for longer than that, the lock
+    keeps the trial for it, if the machines share the directory.
+    """
+    owned = trial.user_attrs
+    beside = owned.get('workdir') == directory.identity()
+    if not owned.get('owner') or silent or (beside and owned.get('kernel') == kernel()):
+      return directory.lock(trial.number)
+    return None
+
+  def _take(
+    self, handle: optuna.trial.Trial, directory: SweepDirectory, lock: IO[str]
+  ) -> StudyTrial:
+    before = handle.user_attrs.get('host')
+    take(handle, self.storage, self._owner, directory.identity())
+    for path, distribution in self.distributions.items():
+      _suggest(handle, path, distribution)
+    values = _values(handle.params, self.sweep)
+    return StudyTrial(handle, values, self.storage, self._owner, lock, before)
+
+  @_in_database
+  def under_way(self) -> list[FrozenTrial]:
+    """Returns the trials that are neither over nor waiting for their turn."""
+    return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+  @_in_database
   def trials(self) -> list[FrozenTrial]:
     """Returns all trials as they are now."""
     return self._study.get_trials(deepcopy=False)
 
+  @_in_database
   def over(self) -> list[FrozenTrial]:
     """Returns the trials that have ended, in the order of their numbers."""
     return self._study.get_trials(deepcopy=False, states=_OVER)
@@ -175,61 +239,6 @@ class Study:
       return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
     except (ValueError, RuntimeError):  # no field has two values among them
       return {}
-
-
-class StudyTrial:
-  """One trial, begun.
-
-  Attributes:
-    number: from 0, in the study.
-    values: path of the field -> value.
-  """
-
-  def __init__(self, handle: optuna.trial.Trial, sweep: Sweep):
-    self._handle = handle
-    self.number: int = handle.number
-    self.values = _values(handle.params, sweep)
-
-  @property
-  def host(self) -> str | None:
-    """The machine that works on it."""
-    return self._handle.user_attrs.get('host')
-
-  def is_of(self, workdir: str) -> bool:
-    """Whether it was begun in a directory, or before anybody had noted where."""
-    attributes = self._handle.user_attrs
-    if 'workdir' in attributes:
-      return attributes['workdir'] == workdir
-    return self.host in (None, platform.node())
-
-  def take(self, workdir: str) -> None:
-    """Notes that this machine works on it, in the directory of that identity."""
-    for key, value in (('host', platform.node()), ('workdir', workdir)):
-      if self._handle.user_attrs.get(key) != value:
-        self._handle.set_user_attr(key, value)
-
-  def report(self, value: float, step: int) -> bool:
-    """Notes the measure at a step; returns whether to give the trial up there."""
-    self._handle.report(value, step)
-    return self._handle.should_prune()
-
-  def note(self, **facts: Any) -> None:
-    """Keeps facts beside the result."""
-    for key, value in facts.items():
-      self._handle.set_user_attr(key, value)
-
-  def finish(self, value: float) -> None:
-    """Ends it with a result."""
-    self._handle.study.tell(self._handle, value)
-
-  def prune(self) -> None:
-    """Ends it as given up; its last report is its result."""
-    self._handle.study.tell(self._handle, state=TrialState.PRUNED)
-
-  def fail(self, reason: str, diverged: bool = False) -> None:
-    """Ends it without a result."""
-    self.note(error=' '.join(reason.split())[:500], diverged=diverged)
-    self._handle.study.tell(self._handle, state=TrialState.FAIL)
 
 
 class _PerTrial(optuna.samplers.BaseSampler):
@@ -265,53 +274,6 @@ class _PerTrial(optuna.samplers.BaseSampler):
     return self._of(trial).sample_independent(
       study, trial, param_name, param_distribution
     )
-
-
-def studies(url: str) -> dict[str, set[str]]:
-  """Returns the studies in a database: name -> identities of their directories.
-
-  Raises:
-    UserError: the database cannot be reached.
-  """
-  with _usable(url):
-    found = optuna.get_all_study_summaries(_storage(url), include_best_trial=False)
-  return {one.study_name: _workdirs(one.user_attrs) for one in found}
-
-
-def sqlite_url(path: Path) -> str:
-  """Returns the URL of a database in a file, whatever characters its path has.
-
-  >>> sqlite_url(Path('/runs/a?b/sweep.db'))
-  'sqlite:////runs/a%3Fb/sweep.db'
-  """
-  url = sqlalchemy.URL.create('sqlite', database=str(path.absolute()))
-  return url.render_as_string()
-
-
-def _workdirs(attributes: Mapping[str, Any]) -> set[str]:
-  return {key.removeprefix(_WORKDIR) for key in attributes if key.startswith(_WORKDIR)}
-
-
-@contextlib.contextmanager
-def _usable(url: str) -> Iterator[None]:
-  """Says in one line what keeps a database from being used."""
-  try:
-    yield
-  except Exception as error:  # SQLAlchemy's, the driver's, Optuna's
-    text = ' '.join(str(error).split()).split(' (Background on')[0]
-    raise UserError(
-      f'sweep: the database {_without_password(url)} cannot be used '
-      f'({type(error).__name__}: {text[:200]}): check the URL, that the server runs '
-      'and that its driver is installed'
-    ) from error
-
-
-def _storage(url: str) -> optuna.storages.BaseStorage:
-  prefix, _, path = url.partition('sqlite:///')
-  if path and not prefix:
-    url = f'sqlite:///{os.path.expanduser(path)}'
-  options = {'connect_args': {'timeout': 60}} if url.startswith('sqlite') else {}
-  return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
 
 def _pruner(sweep: Sweep, mode: str) -> optuna.pruners.BasePruner:
@@ -351,6 +313,21 @@ def _distribution(dimension: Range | Choice) -> BaseDistribution:
   )
 
 
+def _suggest(
+  handle: optuna.trial.Trial, path: str, distribution: BaseDistribution
+) -> None:
+  """Gives a trial a value of a field, unless it has one."""
+  if isinstance(distribution, CategoricalDistribution):
+    handle.suggest_categorical(path, distribution.choices)
+    return
+  assert isinstance(distribution, FloatDistribution | IntDistribution)
+  how = {'step': distribution.step, 'log': distribution.log}
+  if isinstance(distribution, IntDistribution):
+    handle.suggest_int(path, distribution.low, distribution.high, **how)
+  else:
+    handle.suggest_float(path, distribution.low, distribution.high, **how)
+
+
 def _stored(value: Any) -> Any:
   """Returns what the database keeps: it has no tuples."""
   return repr(value) if isinstance(value, tuple) else value
@@ -370,10 +347,3 @@ def _values(params: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
 
 def _flat(told: Mapping[str, Any]) -> dict[str, str]:
   return {path: str(value) for path, value in config_lib.walk(told)}
-
-
-def _without_password(url: str) -> str:
-  scheme, at, rest = url.rpartition('@')
-  if not at or url.startswith('sqlite'):
-    return url
-  return f'{scheme.split(":", 2)[0]}://...@{rest}'

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import math
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,21 @@ from ml_collections import ConfigDict
 
 from jaxvision import config as config_lib
 from jaxvision import data, tasks
-from jaxvision.commands.optuna_study import Study, StudyTrial, sqlite_url, studies
+from jaxvision.commands.optuna_study import Study
 from jaxvision.commands.runner import Programs
 from jaxvision.commands.sweep_directory import SweepDirectory
+from jaxvision.commands.sweep_storage import DatabaseError, Storage, sqlite_url
+from jaxvision.commands.sweep_trial import StudyTrial, TrialLost
 from jaxvision.commands.train import train
 from jaxvision.config import search_space
 from jaxvision.config.search_space import Sweep
 from jaxvision.data.info import DatasetInfo
-from jaxvision.errors import TrainingDiverged, UserError, disk_problem
+from jaxvision.errors import (
+  TrainingDiverged,
+  UserError,
+  disk_problem,
+  without_passwords,
+)
 from jaxvision.io import writing
 from jaxvision.reports.sweep.results import (
   Result,
@@ -37,6 +45,7 @@ from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
 
 _SMALLER_IS_BETTER = ('loss', 'fd', 'kid')
+_POLL_SECONDS = 5.0  # between two looks at trials in the hands of other processes
 
 
 def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
@@ -47,8 +56,10 @@ def command(options: argparse.Namespace, config: ConfigDict | None) -> int:
       'sweep: name the search space with --sweep=FILE, such as '
       'experiments/sweeps/digits.py'
     )
+  # The command line is written into the summary of each trial, and some loggers send it on.
+  sys.argv[:] = map(without_passwords, sys.argv)
   wanted = search_space.load(options.sweep, config)
-  result = sweep(config, wanted, options.workdir, options.storage, options.take_over)
+  result = sweep(config, wanted, options.workdir, options.storage)
   if not result.finished:
     return STOPPED
   _check_outcome(result.study)
@@ -96,22 +107,26 @@ def sweep(
   sweep: Sweep,
   workdir: str | Path | None = None,
   storage: str | None = None,
-  take_over: bool = False,
   quiet: bool = False,
 ) -> SweepResult:
-  """Runs a sweep, or goes on with one.
+  """Runs a sweep, or goes on with one, beside other processes that run the same one.
 
   Each trial is a run in `workdir`/trials/NUMBER that the other commands read; the
   checkpoints of the best one stay. Trials that differ in numbers only share their
-  compiled programs. A trial that was under way when its process ended goes on from its
-  checkpoint; one that fails is recorded, and the next one begins.
+  compiled programs. A trial that fails is recorded, and the next one begins.
+
+  Processes share a sweep that name the same storage, or the same workdir on one machine.
+  Each takes trials that no other has; the last ones wait for each other, and all return
+  when every trial is over. A trial whose process was stopped or killed is taken over by
+  another one, at once on the same machine and otherwise a minute later. It goes on from
+  its checkpoint if the two share the workdir, and begins anew in another.
 
   Args:
     config: that the sweep varies.
     sweep: the search space, and how it is searched.
     workdir: directory of the sweep; None: runs/<name of the sweep>.
-    storage: URL of the database; None: sweep.db in the workdir.
-    take_over: go on with trials that other machines began, too.
+    storage: URL of the database, postgresql://USER@HOST/NAME or sqlite:///FILE; None:
+      sweep.db in the workdir.
     quiet: print nothing.
 
   Raises:
@@ -124,15 +139,17 @@ def sweep(
     sweep = dataclasses.replace(sweep, name=f'{config.name or "run"}-sweep')
   sweep = search_space.validate(sweep, config)
   directory = SweepDirectory(workdir or Path('runs') / sweep.name)
+  database = Storage(storage or sqlite_url(directory.database))
+  database.probe()  # before the data are read
   runtime.start(config, say)
-  runner = _SweepRunner(config, sweep, directory, storage, say)
-  runner.check()
+  runner = _SweepRunner(config, sweep, directory, database, say)
+  runner.check(own_database=not storage)
   with stop_on_signal() as stop:
-    finished = runner.run(stop, take_over)
+    finished = runner.run(stop)
   page = runner.report()
   if not finished:
     say('stopped by a signal; saved: the same command goes on from here')
-  elif not runner.study.under_way():
+  else:
     say(runner.conclusion())
   if page:
     say(f'report: {page}')
@@ -149,6 +166,11 @@ class _Reporter(Callback):
   def __init__(self, trial: StudyTrial, measure: str):
     self._trial, self._measure = trial, measure
     self.last: float | None = None
+
+  def on_step(self, step: int) -> None:
+    """Ends the training of a trial that another process has taken over."""
+    if self._trial.lost:
+      raise TrialLost
 
   def on_evaluation(self, step: int, split: str, measures: dict[str, float]) -> None:
     """Reports the measure of the sweep."""
@@ -168,7 +190,7 @@ class _SweepRunner:
     config: ConfigDict,
     sweep: Sweep,
     directory: SweepDirectory,
-    storage: str | None,
+    storage: Storage,
     say: Callable[[str], None],
   ):
     self.config, self.sweep, self._say = config, sweep, say
@@ -208,8 +230,12 @@ class _SweepRunner:
     dataset = data.load(adopted.data, source=parts.data)
     return Run.build(adopted, DatasetInfo.of(dataset), parts=parts)
 
-  def check(self) -> None:
-    """Tries every end of the space, so that mistakes show before the first trial."""
+  def check(self, own_database: bool) -> None:
+    """Tries every end of the space, so that mistakes show before the first trial.
+
+    Args:
+      own_database: whether the database is the one in the workdir.
+    """
     for path, dimension in self.sweep.space.items():
       for value in dimension.ends():
         config = search_space.apply(self.config, {path: value})
@@ -217,59 +243,89 @@ class _SweepRunner:
           self._built(config)
         except UserError as error:
           raise UserError(f'sweep: {path} = {value!r}: {error}') from error
-    self._open()
-    if self.sweep.sampler == 'grid':
-      self.study.enqueue_grid()
+    self._open(own_database)
 
-  def _open(self) -> None:
+  def _open(self, own_database: bool) -> None:
     """Opens the study, unless its database or the directory is that of another."""
-    directory, database = self._directory, self._directory.database
-    url = self._storage or sqlite_url(database)
-    there = studies(url) if self._storage or database.exists() else {}
-    directory.check(self.sweep.name, there, own_database=not self._storage)
+    directory, storage = self._directory, self._storage
+    there = {}
+    if not own_database or directory.database.exists():
+      there = storage.studies()
+    directory.check(self.sweep.name, there, own_database)
     with writing(directory.path, 'sweep: workdir'):
       directory.path.mkdir(parents=True, exist_ok=True)
-      self.study = Study(self.sweep, self.config, url, self.measure, self.mode)
-      self._identity = directory.claim(self.study.note_workdir, self.study.workdirs)
+      storage.open()
+      with storage.exclusive():
+        self.study = Study(self.sweep, self.config, storage, self.measure, self.mode)
+        directory.claim(self.study.note_workdir, self.study.workdirs)
+        if self.sweep.sampler == 'grid':
+          self.study.enqueue_grid()
 
-  def run(self, stop: threading.Event, take_over: bool) -> bool:
-    """Runs trials until there are enough; returns False if a signal stopped it."""
-    queue = self._abandoned(take_over)
-    over = len(self.study.over())
-    if over or queue:
-      on_the_way = f', {len(queue)} under way' if queue else ''
+  def run(self, stop: threading.Event) -> bool:
+    """Runs trials until all are over; returns False if a signal stopped it."""
+    over, left = len(self.study.over()), len(self.study.under_way())
+    if over or left:
+      on_the_way = f', {left} under way' if left else ''
       self._say(f'{over} of {self.sweep.size} trials are there{on_the_way}: going on')
+    told = ''
     while not stop.is_set():
-      trial = queue.pop(0) if queue else self.study.next()
-      if trial is None:
+      trial = self.study.begin(self._directory)
+      if trial is not None:
+        if trial.before:
+          self._say(
+            f'trial {trial.number}: left by a process on {trial.before}, taken over'
+          )
+        if not self._run_trial(trial):
+          return False
+        continue
+      others = self.study.under_way()
+      if not others:
         return True
-      trial.take(self._identity)
-      if not self._run_trial(trial):
-        return False
+      # If their process is killed, somebody has to go on with them.
+      waiting = ', '.join(
+        f'trial {t.number} on {t.user_attrs.get("host") or "?"}' for t in others
+      )
+      if waiting != told:
+        self._say(f'waiting for {waiting}')
+        told = waiting
+      stop.wait(_POLL_SECONDS)
     return False
 
   def _run_trial(self, trial: StudyTrial) -> bool:
     """Trains a trial; returns False if a signal stopped it: it is to be gone on with."""
-    reporter = _Reporter(trial, self.measure)
+    with trial.held():
+      try:
+        return self._train(trial)
+      except TrialLost:
+        self._say(f'trial {trial.number}: another process has taken it over')
+        return True
+
+  def _train(self, trial: StudyTrial) -> bool:
+    """Does the same, but raises `TrialLost` where another process has the trial now."""
     try:
-      config = search_space.apply(self.config, trial.values)
-      config.report = False
-      summary = train(
-        config,
-        self._directory.trial(trial.number),
-        quiet=True,
-        callbacks=[reporter],
-        compiler=self._programs.compiler(config),
-      )
+      return self._train_to_end(trial)
     except _Pruned as pruned:
       trial.prune()
       self._ended(trial, str(pruned))
-      return True
+    except (TrialLost, DatabaseError):
+      raise
     except Exception as error:  # whatever a combination of values can bring about
       if disk_problem(error):  # all others would fail, too: it goes on with this one
         raise
       self._fail(trial, describe_failure(error), isinstance(error, TrainingDiverged))
-      return True
+    return True
+
+  def _train_to_end(self, trial: StudyTrial) -> bool:
+    reporter = _Reporter(trial, self.measure)
+    config = search_space.apply(self.config, trial.values)
+    config.report = False
+    summary = train(
+      config,
+      self._directory.trial(trial.number),
+      quiet=True,
+      callbacks=[reporter],
+      compiler=self._programs.compiler(config),
+    )
     if summary is None:
       return False
     value = reporter.last
@@ -277,39 +333,19 @@ class _SweepRunner:
       value = self._last_value(trial)
     if value is None:
       self._fail(trial, f'no evaluation of it has the measure {self.measure}')
-      return True
-    if not math.isfinite(value):
+    elif not math.isfinite(value):
       self._fail(trial, f'its {self.measure} is {value}')
-      return True
-    trial.note(steps=summary['steps'], seconds_train=summary['seconds_train'])
-    trial.finish(value)
-    self._ended(trial, 'done')
+    else:
+      trial.finish(
+        value, steps=summary['steps'], seconds_train=summary['seconds_train']
+      )
+      self._ended(trial, 'done')
     return True
 
   def _last_value(self, trial: StudyTrial) -> float | None:
     history = RunDirectory(self._directory.trial(trial.number)).history()
     values = [p.get(self.measure) for p in history if p['split'] != 'train']
     return next((value for value in reversed(values) if value is not None), None)
-
-  def _abandoned(self, take_over: bool) -> list[StudyTrial]:
-    """Returns the trials whose process is gone: they come first."""
-    found, elsewhere = [], []
-    for trial in self.study.under_way():
-      if trial.is_of(self._identity):
-        if RunDirectory(self._directory.trial(trial.number)).is_free():
-          found.append(trial)
-      elif take_over:
-        found.append(trial)
-      else:
-        elsewhere.append(trial)
-    if elsewhere:
-      numbers = ', '.join(str(trial.number) for trial in elsewhere)
-      hosts = ', '.join(sorted({trial.host or '' for trial in elsewhere}))
-      self._say(
-        f'under way on {hosts}: trial {numbers} (if that process is gone, --take-over '
-        'goes on with it here)'
-      )
-    return found
 
   def _fail(self, trial: StudyTrial, reason: str, diverged: bool = False) -> None:
     trial.fail(reason, diverged)

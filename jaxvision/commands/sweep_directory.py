@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import IO
 
 from jaxvision.errors import UserError
 from jaxvision.io import output_directory
@@ -44,6 +45,22 @@ class SweepDirectory:
     """Returns the run directory of a trial."""
     return self.path / 'trials' / f'{number:04d}'
 
+  def lock(self, number: int) -> IO[str] | None:
+    """Returns the open file whose lock is that of a trial; None if another process has it.
+
+    The lock ends with the file or with the process. It is held for as long as a process
+    has the trial, which begins before the training locks its run directory.
+    """
+    path = self.trial(number)
+    path.mkdir(parents=True, exist_ok=True)
+    file = (path / '.trial').open('w')
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      file.close()
+      return None
+    return file
+
   def identity(self) -> str:
     """Returns the identity, '' where no sweep has begun in the directory."""
     try:
@@ -74,8 +91,8 @@ class SweepDirectory:
     if written and not is_older:
       raise self._another()
 
-  def claim(self, note: Callable[[str], None], known: Callable[[], set[str]]) -> str:
-    """Makes the directory that of a study; returns its identity.
+  def claim(self, note: Callable[[str], None], known: Callable[[], set[str]]) -> None:
+    """Makes the directory that of a study.
 
     Args:
       note: writes the identity of a directory into the study.
@@ -95,7 +112,6 @@ class SweepDirectory:
         file.write(f'{identity}\n')
     if identity not in known():
       raise self._another()
-    return identity
 
   def _reported(self) -> str:
     """Returns the name of the study whose report is there, '' where there is none."""
