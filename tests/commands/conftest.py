@@ -1,5 +1,6 @@
 """A trained classifier and pictures, shared by the tests of the commands."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,35 @@ def pictures(tmp_path):
   for i in range(20):
     Image.fromarray(test.images[i, :, :, 0]).save(folder / f'{i:02}.png')
   return folder, test.labels[:20]
+
+
+@pytest.fixture(scope='session')
+def postgres():
+  """A server of PostgreSQL: the one that is named, or else one of our own."""
+  pytest.importorskip('psycopg', reason='psycopg comes with the extra "test"')
+  import postgres as server_lib
+
+  if url := os.environ.get('JAXVISION_TEST_POSTGRES'):
+    yield server_lib.Given(url)
+    return
+  binaries = server_lib.find_binaries()
+  if binaries is None:
+    pytest.skip(
+      'no server of PostgreSQL: install one, or name a URL in JAXVISION_TEST_POSTGRES'
+    )
+  try:
+    server = server_lib.Server(binaries)
+  except RuntimeError as error:
+    pytest.skip(f'the server of PostgreSQL does not start here: {error}')
+  yield server
+  server.close()
+
+
+@pytest.fixture
+def database(postgres):
+  """The URL of a database that is new, with its password."""
+  import postgres as server_lib
+
+  name = server_lib.create_database(postgres)
+  yield postgres.url(name)
+  server_lib.drop_database(postgres, name)

@@ -11,6 +11,8 @@ import pytest
 import jaxvision
 from jaxvision import config
 from jaxvision.commands.optuna_study import Study
+from jaxvision.commands.sweep_directory import SweepDirectory
+from jaxvision.commands.sweep_storage import Storage
 from jaxvision.config import search_space
 from jaxvision.config.search_space import Choice, Range, Sweep
 from jaxvision.errors import UserError
@@ -220,11 +222,11 @@ def test_trial_finished_but_not_recorded_is_not_trained_again(
 ):
   wanted = Sweep(numbers, trials=1)
 
-  def end(*_):
+  def end(*_, **__):
     raise SystemExit
 
   with monkeypatch.context() as patched:
-    patched.setattr('jaxvision.commands.optuna_study.StudyTrial.finish', end)
+    patched.setattr('jaxvision.commands.sweep_trial.StudyTrial.finish', end)
     with pytest.raises(SystemExit):
       jaxvision.sweep(digits_config, wanted, tmp_path, quiet=True)
   log = RunDirectory(tmp_path / 'trials' / '0000').metrics_file
@@ -248,14 +250,23 @@ def test_workdir_of_another_sweep_is_refused(
     jaxvision.sweep(digits_config, Sweep(numbers, trials=1), tmp_path, quiet=True)
 
 
+def _open(wanted, config, tmp_path, name):
+  """Opens a study and its directory, as a process does."""
+  storage = Storage(f'sqlite:///{tmp_path}/{name}.db')
+  study = Study(wanted, config, storage, 'accuracy', 'max')
+  directory = SweepDirectory(tmp_path)
+  directory.claim(study.note_workdir, study.workdirs)
+  return study, directory
+
+
 def test_two_processes_share_a_study(digits_config, numbers, tmp_path):
   wanted = search_space.validate(Sweep(numbers, trials=3, name='shared'), digits_config)
-  url = f'sqlite:///{tmp_path}/shared.db'
-  one, two = (Study(wanted, digits_config, url, 'accuracy', 'max') for _ in range(2))
-  trials = [one.next(), two.next(), one.next()]
+  one, directory = _open(wanted, digits_config, tmp_path, 'shared')
+  two, _ = _open(wanted, digits_config, tmp_path, 'shared')
+  trials = [study.begin(directory) for study in (one, two, one)]
   assert [trial.number for trial in trials] == [0, 1, 2]
   assert len({trial.values['model.dropout'] for trial in trials}) == 3
-  assert two.next() is None
+  assert two.begin(directory) is None
   assert len(two.under_way()) == 3
   trials[1].finish(0.5)
   trials[0].fail('no memory')
@@ -268,12 +279,12 @@ def test_random_draws_do_not_depend_on_the_process(digits_config, numbers, tmp_p
     Sweep(numbers, 'random', trials=4, name='a'), digits_config
   )
   drawn = []
-  for path in ('one.db', 'two.db'):
-    url = f'sqlite:///{tmp_path}/{path}'
+  for name in ('one', 'two'):
+    (tmp_path / name).mkdir()
     values = []
     for _ in range(4):  # a process for each trial
-      study = Study(wanted, digits_config, url, 'accuracy', 'max')
-      trial = study.next()
+      study, directory = _open(wanted, digits_config, tmp_path / name, 'sweep')
+      trial = study.begin(directory)
       values.append(tuple(trial.values.values()))
       trial.finish(0.0)
     assert len(set(values)) == 4

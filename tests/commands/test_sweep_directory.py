@@ -3,9 +3,9 @@
 import contextlib
 import errno
 import json
-import platform
 import shutil
 import sqlite3
+import time
 
 import optuna
 import pytest
@@ -14,7 +14,11 @@ import sqlalchemy
 import jaxvision
 from jaxvision import data
 from jaxvision.commands import sweep as sweep_command
+from jaxvision.commands import sweep_storage
 from jaxvision.commands.optuna_study import Study
+from jaxvision.commands.sweep_directory import SweepDirectory
+from jaxvision.commands.sweep_storage import Storage
+from jaxvision.commands.sweep_trial import TrialLost
 from jaxvision.config import search_space
 from jaxvision.config.search_space import Choice, Range, Sweep
 from jaxvision.data.info import DatasetInfo
@@ -158,23 +162,107 @@ def test_only_weights_of_own_trials_are_removed(run, tmp_path):
   assert left == {'notes', '0009', '00001', '0001'}
 
 
-def test_directories_of_one_machine_share_a_study(run, digits_config, tmp_path):
-  url = _url(tmp_path)
-  wanted = search_space.validate(
-    Sweep(RATES, 'grid', name='one', trials=1), digits_config
-  )
-  assert run(wanted, tmp_path / 'first', url) == [0]
-  # A process with another directory is at work on trial 1.
+@pytest.fixture
+def another(digits_config):
+  """Opens a study as a process does that works in a directory: (study, directory)."""
   digits_config.data.train_fraction = 0.9
-  study = Study(ONE, digits_config, url, 'accuracy', 'max')
-  study.note_workdir('second')
-  trial = study.next()
-  trial.take('second')
-  assert trial.host == platform.node()
-  assert run(ONE, tmp_path / 'third', url) == []
-  assert [t.number for t in study.under_way()] == [1]
-  assert run(ONE, tmp_path / 'third', url, take_over=True) == [1]
-  assert [t.number for t in study.over()] == [0, 1]
+
+  def process(wanted, workdir, url):
+    workdir.mkdir(exist_ok=True)
+    wanted = search_space.validate(wanted, digits_config)
+    study = Study(wanted, digits_config, Storage(url), 'accuracy', 'max')
+    directory = SweepDirectory(workdir)
+    directory.claim(study.note_workdir, study.workdirs)
+    return study, directory
+
+  return process
+
+
+def _impatient(monkeypatch):
+  """Makes processes that are silent for a second abandon their trials."""
+  monkeypatch.setattr(sweep_storage, 'GRACE_SECONDS', 1)
+  monkeypatch.setattr(sweep_command, '_POLL_SECONDS', 0.2)
+
+
+def test_trial_of_a_silent_process_is_taken_over(run, another, tmp_path, monkeypatch):
+  url = _url(tmp_path)
+  wanted = Sweep(RATES, 'grid', name='one', trials=1)
+  assert run(wanted, tmp_path / 'first', url) == [0]
+  study, directory = another(ONE, tmp_path / 'second', url)
+  trial = study.begin(directory)
+  # It has just given a sign of life: nobody else gets it.
+  assert another(ONE, tmp_path / 'third', url)[0].begin(directory) is None
+  _impatient(monkeypatch)
+  assert run(ONE, tmp_path / 'third', url) == [1]
+  assert [(t.number, t.value) for t in study.over()] == [(0, 0.1), (1, 0.3)]
+  # Its first process was not dead after all: what it finds is not written over.
+  for act in (lambda: trial.report(0.5, 6), lambda: trial.finish(0.5), trial.prune):
+    with pytest.raises(TrialLost):
+      act()
+  assert [t.value for t in study.over()] == [0.1, 0.3]
+
+
+def test_trial_is_free_once_its_process_has_left_it(another, tmp_path):
+  url = _url(tmp_path)
+  study, directory = another(ONE, tmp_path / 'first', url)
+  elsewhere, other_directory = another(ONE, tmp_path / 'second', url)
+  trial = study.begin(directory)
+  second = elsewhere.begin(other_directory)
+  assert second.number == 1
+
+  def train():
+    with trial.held():
+      assert elsewhere.begin(other_directory) is None
+      raise SystemExit
+
+  with pytest.raises(SystemExit):
+    train()
+  again = elsewhere.begin(other_directory)
+  assert (again.number, again.values) == (0, trial.values)
+
+
+def test_lock_of_a_directory_tells_more_than_silence(another, tmp_path, monkeypatch):
+  url = _url(tmp_path)
+  _impatient(monkeypatch)
+  study, directory = another(ONE, tmp_path / 'shared', url)
+  suspended = study.begin(directory)
+  time.sleep(2.5)
+  # It was silent, and still has its lock.
+  beside, _ = another(ONE, tmp_path / 'shared', url)
+  second = beside.begin(directory)
+  assert second.number == 1
+  assert beside.begin(directory) is None
+  suspended.report(0.5, 6)
+  # Of a process that was killed, the system takes the lock: there is nothing to wait for.
+  monkeypatch.setattr(sweep_storage, 'GRACE_SECONDS', 60)
+  late, _ = another(ONE, tmp_path / 'shared', url)
+  assert late.begin(directory) is None
+  second._lock.close()
+  assert late.begin(directory).number == 1
+
+
+def test_process_that_dies_as_it_begins_a_trial_loses_nothing(
+  another, tmp_path, monkeypatch
+):
+  url = _url(tmp_path)
+  space = {'optimizer.learning_rate': Range(0.1, 0.3), 'seed': Range(0, 9)}
+  wanted = Sweep(space, 'random', name='two', trials=2)
+
+  def die(*_, **__):
+    raise SystemExit
+
+  for method in ('suggest_float', 'set_user_attr', 'suggest_int'):
+    study, directory = another(wanted, tmp_path / 'shared', url)
+    with monkeypatch.context() as patched:
+      patched.setattr(optuna.Trial, method, die)
+      with pytest.raises(SystemExit):
+        study.begin(directory)
+    assert [t.number for t in study.under_way()] == [0]
+  study, directory = another(wanted, tmp_path / 'shared', url)
+  trials = [study.begin(directory), study.begin(directory)]
+  assert [trial.number for trial in trials] == [0, 1]
+  assert all(trial.values.keys() == space.keys() for trial in trials)
+  assert study.begin(directory) is None
 
 
 def test_names_of_directories_do_not_matter_to_the_database(run, tmp_path, monkeypatch):
@@ -183,7 +271,7 @@ def test_names_of_directories_do_not_matter_to_the_database(run, tmp_path, monke
     run(ONE, tmp_path / name)
     assert (tmp_path / name / 'sweep.db').is_file()
   run(ONE, tmp_path / 'last', 'sqlite:///~/a%20b')
-  names = {'a?b@c', 'a%20b', 'last', 'a b'}
+  names = {'a?b@c', 'a%20b', 'last', 'a b', '.a b.lock'}
   assert {p.name for p in tmp_path.iterdir()} == names
 
 
