@@ -319,7 +319,8 @@ class RunDirectory:
     """
     try:
       found = json.loads(path.read_bytes().decode())
-    except FileNotFoundError:
+    # Of a directory whose parent is a file `locked` tells.
+    except (FileNotFoundError, NotADirectoryError):
       return None
     except OSError as error:
       raise UserError(f'{path} cannot be read: {error.strerror}') from error

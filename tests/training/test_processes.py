@@ -500,6 +500,26 @@ def test_a_process_that_is_lost_ends_the_others_and_the_run_goes_on(
   assert code == 0, again
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_with_any_number_of_processes(runs):
+  """And with its parameters whole or in parts, as one that one process has trained."""
+  options = ('--config.schedule.name=constant', '--config.schedule.warmup_steps=0')
+  whole, parts = '--config.parallel.fsdp=1', '--config.parallel.fsdp=2'
+  stages = [(2, whole), (1, whole), (2, parts), (1, whole)]
+  for number, (count, fsdp) in enumerate(stages, 1):
+    more = (f'--config.steps={4 * number}', fsdp, *['--extend'] * (number > 1))
+    code, printed = runs.train('elastic', count, *options, *more)
+    assert code == 0, printed
+    assert number == 1 or f'at step {4 * (number - 1)}' in printed
+  code, printed = runs.train('steady', 1, *options, f'--config.steps={4 * len(stages)}')
+  assert code == 0, printed
+  found, wanted = (
+    [point for point in runs.points(name) if point['split'] == 'train']
+    for name in ('elastic', 'steady')
+  )
+  check_same(found, wanted, 1e-3)
+
+
 def kill_at_random(runs, name, count, kills, seed, *options):
   """Trains under `launch --restarts` and kills a process of those, at random, again and again.
 
@@ -548,6 +568,33 @@ def test_a_run_that_is_killed_at_random_ends_as_one_that_is_not(runs):
   ]
   assert summaries[0]['test_loss'] == summaries[1]['test_loss']
   assert (summaries[0]['starts'], summaries[1]['starts']) == (4, 1)
+
+
+@pytest.mark.slow
+def test_what_stops_one_process_stops_all_at_the_same_step(runs):
+  own = runs.folder / 'own.py'
+  own.write_text(
+    'import jax, jaxvision\n'
+    'class Impatient(jaxvision.Callback):\n'
+    '  def on_log(self, step, measures):\n'
+    '    if jax.process_index() == 1 and step == 8:\n'
+    '      self.context.stop("out of patience")\n'
+  )
+  code, printed = runs.train('own', 2, f'--config.callbacks=("{own}:Impatient",)')
+  assert code == 0, printed
+  assert '[0] stopped at step 8 of 12: out of patience' in printed
+  summary = json.loads((runs.folder / 'own' / 'summary.json').read_text())
+  assert summary['stopped_by'] == 'out of patience'
+
+
+@pytest.mark.slow
+def test_a_workdir_that_cannot_be_written_is_one_line_in_every_process(runs):
+  (runs.folder / 'file').touch()
+  code, printed = runs.train('file/run', 2)
+  assert code == 2
+  lines = [line for line in printed.splitlines() if 'error: ' in line]
+  assert len(lines) == 2
+  assert all('workdir' in line for line in lines)
 
 
 @pytest.mark.slow
