@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if signals.ending():  # as a library has reworded it
       return _interrupted()
     if _of_several():  # it may be for want of a process that has died
-      sys.modules['jaxvision.training.processes'].await_verdict()
+      sys.modules['jaxvision.training.processes'].await_verdict(error)
     if error is output.error:
       signals.discard_output()
       if isinstance(error, BrokenPipeError):  # `| head` has read enough

@@ -287,9 +287,12 @@ def _exit() -> None:
   """Ends the process at once, and its children with it."""
   if 'multiprocessing.util' in sys.modules:
     # Its semaphores outlive a process that does not return them.
-    returning = threading.Thread(
-      target=sys.modules['multiprocessing.util']._exit_function, daemon=True
-    )
+    returning = threading.Thread(target=_return_semaphores, daemon=True)
     returning.start()
     returning.join(1.0)
   os._exit(exit_code() if _state.code is None else _state.code)
+
+
+def _return_semaphores() -> None:
+  with contextlib.suppress(Exception):  # the main thread may be returning them, too
+    sys.modules['multiprocessing.util']._exit_function()

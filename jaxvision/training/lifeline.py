@@ -34,6 +34,9 @@ class Lifeline:
       messages and takes no step, while others have taken theirs, has 20 times as long.
     lost: called once, in the thread, with a line that names the process that was lost and
       says what is known of it.
+
+  Attributes:
+    seconds: see above.
   """
 
   def __init__(
@@ -44,7 +47,8 @@ class Lifeline:
     seconds: float,
     lost: Callable[[str], None],
   ):
-    self._index, self._count, self._seconds, self._lost = index, count, seconds, lost
+    self._index, self._count, self._lost = index, count, lost
+    self.seconds = seconds
     self._connections = dict(connections)
     now = time.monotonic()
     self._heard = dict.fromkeys(connections, now)
@@ -93,7 +97,7 @@ class Lifeline:
         connection.send(data)
 
   def _watch(self) -> None:
-    due, pause = 0.0, self._seconds / _MESSAGES
+    due, pause = 0.0, self.seconds / _MESSAGES
     while self._heard and not self._over.is_set():
       now = time.monotonic()
       if now >= due:
@@ -142,9 +146,9 @@ class Lifeline:
         continue
       if heard == -float('inf'):
         return f'{self._name(peer)} has ended'
-      if now - heard > self._seconds:
+      if now - heard > self.seconds:
         return (
-          f'{self._name(peer)} has given no sign of life for {self._seconds:g} s '
+          f'{self._name(peer)} has given no sign of life for {self.seconds:g} s '
           '(parallel.heartbeat_timeout)'
         )
     return self._hanging(now) if self._index == 0 else ''
@@ -152,7 +156,7 @@ class Lifeline:
   def _hanging(self, now: float) -> str:
     if self._signs_of.get(0) != self._signs:
       self._signs_of[0], self._went_on = self._signs, now
-    signs, limit = self._signs_of, _WITHOUT_PROGRESS * self._seconds
+    signs, limit = self._signs_of, _WITHOUT_PROGRESS * self.seconds
     behind = min(signs, key=lambda peer: signs[peer])
     if signs[behind] == max(signs.values()) or now - self._went_on < limit:
       return ''

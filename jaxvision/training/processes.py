@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -34,6 +35,11 @@ _RUNTIME_HEARTBEATS = 4
 _SHUTDOWN_SECONDS = 3600  # in which the first to end waits for the others
 _OUTLIVES_SECONDS = 5.0  # of the coordination service, when process 0 is killed
 _VERDICT_SECONDS = 5.0  # in which a lost process is noticed after an error
+
+# What JAX and the libraries below it say where another process does not answer.
+_COLLECTIVE = re.compile(
+  'gloo|nccl|connect|peer|timed? ?out|unavailable|deadline|heartbeat', re.IGNORECASE
+)
 
 _lifeline: Lifeline | None = None
 
@@ -111,13 +117,15 @@ def leave(code: int) -> None:
     lifeline.leave(code)
 
 
-def await_verdict() -> None:
-  """Waits a moment, after an error, for the line about a process that was lost.
+def await_verdict(error: Exception) -> None:
+  """Waits, after an error, for the line about a process that was lost.
 
-  Where one was, this process ends meanwhile.
+  Where one was, this process ends meanwhile. One that was cut off is noticed after a while;
+  an error of a collective tells of it before.
   """
   if _lifeline is not None:
-    time.sleep(_VERDICT_SECONDS)
+    silent = _lifeline.seconds if _COLLECTIVE.search(str(error)) else 0.0
+    time.sleep(silent + _VERDICT_SECONDS)
 
 
 def _facts(group: Group, config: ConfigDict) -> dict[str, Any]:

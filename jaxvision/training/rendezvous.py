@@ -5,6 +5,7 @@ config or another version of the package is one line in every process that came.
 """
 
 import contextlib
+import errno
 import json
 import socket
 import time
@@ -15,6 +16,7 @@ from jaxvision.training.process_group import Group
 
 _RETRY_SECONDS = 0.2
 _ANSWER_SECONDS = 5.0
+_PORT_SECONDS = 15.0  # for what is left of a run that was killed to leave the port
 _LINE_BYTES = 4096
 _STRANGER_SECONDS = 10.0  # for a line from whoever connects
 
@@ -66,14 +68,20 @@ def _receive(
   # JAX's service listens at the same port afterwards, beside connections that stay open.
   with socket.socket(_family(address), socket.SOCK_STREAM) as listener:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      listener.bind(('', address[1]))
-      listener.listen(group.count)
-    except OSError as error:
-      return {}, (
-        f'process 0 cannot listen at port {address[1]} ({error.strerror}): choose another '
-        'port for the coordinator'
-      )
+    taken_until = min(deadline, time.monotonic() + _PORT_SECONDS)
+    while True:
+      try:
+        listener.bind(('', address[1]))
+        listener.listen(group.count)
+        break
+      except OSError as error:
+        if error.errno == errno.EADDRINUSE and time.monotonic() < taken_until:
+          time.sleep(_RETRY_SECONDS)
+          continue
+        return {}, (
+          f'process 0 cannot listen at port {address[1]} ({error.strerror}): choose '
+          'another port for the coordinator'
+        )
     while len(came) < group.count - 1 and not problem:
       listener.settimeout(max(0.01, deadline - time.monotonic()))
       try:
