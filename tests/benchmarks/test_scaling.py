@@ -243,6 +243,29 @@ def test_a_compiled_step_adds_up_the_gradients_and_nothing_else(module, digits):
 
 
 @pytest.mark.usefixtures('quick_compile')
+def test_with_norms_of_each_device_a_compiled_step_waits_for_nothing(module, digits):
+  lower = module('ahead_of_time').lower
+  config, info = digits
+  config.model = {'name': 'digits_cnn', 'features': (4, 6)}
+  waits, sizes = {}, {}
+  for scope in ('global', 'device'):
+    config.parallel.norm_scope = scope
+    run = Run.build(config, info, mesh=make_mesh(data=2))
+    lowered = lower(run)
+    # What keeps GPUs from waiting for the sums of gradients.
+    assert ('optimization_barrier' in lowered.as_text()) == (scope == 'device')
+    found = module('collectives').collectives(lowered.compile().as_text())
+    waits[scope] = sum(c.waited for c in found)
+    sizes[scope] = sum(c.size * c.times for c in found)
+  assert waits['global'] >= 3
+  assert waits['device'] == 0
+  # Gradients, running statistics and three sums for the means that are logged.
+  state = run.abstract_state()
+  numbers = jax.tree.leaves((state.params, state.batch_stats))
+  assert sizes['device'] == 4 * (sum(leaf.size for leaf in numbers) + 3)
+
+
+@pytest.mark.usefixtures('quick_compile')
 def test_a_program_is_counted_whole(module):
   lib = module('ahead_of_time')
   fields = {'depth': 1, 'width': 96}
