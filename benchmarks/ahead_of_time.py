@@ -30,9 +30,6 @@ from jaxvision.training.mesh import make_mesh, over_batch, replicated
 from jaxvision.training.run import Run
 from jaxvision.training.step import step_options, streaming_step
 
-# Statistics of batch norms are smaller, and all but the smallest gradients are larger.
-SMALL_BYTES = 2**16
-
 _TRAINING_OVER_FORWARD = 3  # as `jaxvision.training.benchmark` counts
 
 # The data sheet of an H100 SXM5 in the words of XLA.
@@ -65,14 +62,19 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 
 def imagenet_config(
-  model: str, batch_size: int, data: int, fsdp: int, fields: dict[str, Any]
+  model: str,
+  batch_size: int,
+  data: int,
+  fsdp: int,
+  norm_scope: str,
+  fields: dict[str, Any],
 ) -> ConfigDict:
   """Returns the config: ResNets by SGD with momentum, transformers by AdamW.
 
   Args:
     model: see `jaxvision.models`.
     batch_size: of all devices.
-    data, fsdp: of `parallel`.
+    data, fsdp, norm_scope: of `parallel`.
     fields: of the model, where they are not the defaults.
   """
   config = base_config()
@@ -84,6 +86,7 @@ def imagenet_config(
     config.optimizer.name, config.optimizer.weight_decay = 'adamw', 0.1
   config.dtype, config.batch_size = 'bfloat16', batch_size
   config.parallel.data, config.parallel.fsdp = data, fsdp
+  config.parallel.norm_scope = norm_scope
   config.steps = 1000  # more than any program knows of
   return validate(config)
 
@@ -156,6 +159,7 @@ def count(
   fsdp: int,
   batch_size: int,
   backend: str,
+  norm_scope: str = 'global',
   fields: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Compiles a model's step and returns what it communicates and computes, as JSON.
@@ -166,11 +170,14 @@ def count(
     fsdp: that share the state.
     batch_size: of a device.
     backend: see `devices`.
+    norm_scope: of batch norms.
     fields: of the model, where they are not the defaults.
   """
   data = device_count // fsdp
   mesh = make_mesh(data, fsdp, devices(backend, device_count))
-  config = imagenet_config(model, batch_size * device_count, data, fsdp, fields or {})
+  config = imagenet_config(
+    model, batch_size * device_count, data, fsdp, norm_scope, fields or {}
+  )
   with portable_operators():
     run = Run.build(config, imagenet_info(), mesh=mesh)
     lowered = lower(run)
@@ -185,7 +192,7 @@ def count(
     'xla_flops': (compiled.cost_analysis() or {}).get('flops'),
     # The state and the metrics alone are given away and taken back.
     'state_bytes': compiled.memory_analysis().alias_size_in_bytes,
-    'collectives': totals(found, DEVICES_PER_NODE, SMALL_BYTES),
+    'collectives': totals(found, DEVICES_PER_NODE),
   }
 
 

@@ -9,6 +9,12 @@ value, which is what formulas of its time take:
   reduce-scatter      the value that every device has before
   all-to-all          what a device has, before and after
   collective-permute  what a device sends
+
+A collective is *waited for* where a product of matrices (or a convolution) needs its result
+and it needs that of another: a part of the model's computation has to end before it starts,
+and another part cannot start before it ends. The sum of a gradient is none, as the update
+that needs it multiplies nothing; nor is the gathering of parameters, which can start with
+the step. They become such where the backend fuses an update with what a product needs.
 """
 
 import dataclasses
@@ -35,6 +41,12 @@ _CALLS = re.compile(
   r'false_computation)=(\{[^}]*\}|%?[\w.$-]+)'
 )
 _TRIPS = re.compile(r'known_trip_count\D+(\d+)')
+_NAME = re.compile(r'[\w.$-]+')
+_PRODUCTS = ('dot', 'convolution')
+# Of libraries: `__cublas$gemm`, `__cudnn$convForward`, `__onednn$matmul`, and attention.
+_LIBRARY_PRODUCT = re.compile(
+  'custom_call_target="[^"]*(gemm|matmul|dot|fmha|conv(?!ert))'
+)
 # `replica_groups` of Shardy's meshes, of iotas and as lists.
 _MESH = re.compile(r'mesh\[([^\]]*)\] ?\{([^}]*)\}')
 _IOTA = re.compile(r'\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
@@ -51,6 +63,7 @@ class Collective:
     size: bytes of the whole value, see the module; of all arrays in it together.
     group: the devices of the first of its groups, which are all alike.
     times: that a run of the program takes it, more than once in a loop.
+    waited: whether it is waited for, see the module.
   """
 
   kind: str
@@ -58,12 +71,20 @@ class Collective:
   size: int
   group: tuple[int, ...]
   times: int = 1
+  waited: bool = False
 
 
 @dataclasses.dataclass
-class _Computation:
-  own: list[Collective]
+class _Instruction:
+  operation: str
+  operands: list[str]
   calls: list[tuple[str, int | None]]  # and how often, None where it is not known
+  product: bool
+  collective: Collective | None = None
+
+
+# By name, each behind its operands; the last is the result.
+_Computation = dict[str, _Instruction]
 
 
 def collectives(text: str) -> list[Collective]:
@@ -89,36 +110,96 @@ def collectives(text: str) -> list[Collective]:
   """
   partitions = re.search(r'num_partitions=(\d+)', text)
   computations, entry = _parse(text, int(partitions[1]) if partitions else 1)
-  known: dict[str, list[Collective]] = {}
+  return [c for c in _within(computations, entry) if len(c.group) > 1]
 
-  def within(name: str) -> list[Collective]:
-    if name in known:
-      return known[name]
-    computation = computations.get(name, _Computation([], []))
-    found = list(computation.own)
-    for callee, times in computation.calls:
-      inner = within(callee)
-      if inner and times is None:
-        raise ValueError(f'a loop over {callee} does not say how often it turns')
-      found += [dataclasses.replace(c, times=c.times * (times or 1)) for c in inner]
-    known[name] = found
-    return found
 
-  return [found for found in within(entry) if len(found.group) > 1]
+def _within(
+  computations: dict[str, _Computation],
+  name: str,
+  behind_product: bool = False,
+  before_product: bool = False,
+) -> Iterator[Collective]:
+  """Yields the collectives of a computation and of those that it calls.
+
+  Args:
+    computations: of the program, by name.
+    name: of the computation.
+    behind_product: whether its arguments need the result of a product.
+    before_product: whether a product needs its result.
+  """
+  computation = computations.get(name, {})
+  behind, before = _between_products(
+    computations, computation, behind_product, before_product
+  )
+  for own, instruction in computation.items():
+    waits = own in behind, own in before
+    if instruction.collective:
+      yield dataclasses.replace(instruction.collective, waited=all(waits))
+    if instruction.operation == 'while' and _multiplies(computations, instruction):
+      # A turn may need what another left to it.
+      waits = True, True
+    for callee, times in instruction.calls:
+      for found in _within(computations, callee, *waits):
+        if times is None:
+          raise ValueError(f'a loop over {callee} does not say how often it turns')
+        yield dataclasses.replace(found, times=found.times * times)
+
+
+def _between_products(
+  computations: dict[str, _Computation],
+  computation: _Computation,
+  behind_product: bool,
+  before_product: bool,
+) -> tuple[set[str], set[str]]:
+  """Returns the instructions that need a product, and those that a product needs."""
+  products = {
+    name for name, one in computation.items() if _multiplies(computations, one)
+  }
+  behind: set[str] = set()
+  for name, one in computation.items():
+    given = behind_product and one.operation == 'parameter'
+    if given or not (behind | products).isdisjoint(one.operands):
+      behind.add(name)
+  before = {*list(computation)[-1:]} if before_product else set()
+  for name, one in reversed(computation.items()):
+    if name in before or name in products:
+      before.update(one.operands)
+  return behind, before
+
+
+def _multiplies(
+  computations: dict[str, _Computation], instruction: _Instruction
+) -> bool:
+  """Returns whether an instruction is a product or calls one."""
+  return instruction.product or any(
+    _multiplies(computations, one)
+    for name, _ in instruction.calls
+    for one in computations.get(name, {}).values()
+  )
 
 
 def _parse(text: str, partitions: int) -> tuple[dict[str, _Computation], str]:
   """Returns the computations by name, and the name of the first to run."""
   computations: dict[str, _Computation] = {}
-  current, entry = _Computation([], []), ''
+  current: _Computation = {}
+  entry = ''
   started: dict[str, str] = {}
   for line in text.splitlines():
     if header := _COMPUTATION.match(line):
-      current = computations[header[2]] = _Computation([], [])
+      current = computations[header[2]] = {}
       entry = header[2] if header[1] else entry
     elif instruction := _INSTRUCTION.match(line):
       name, (kind, operation, rest) = instruction[1], _split(instruction[2])
       base = operation.removesuffix('-start').removesuffix('-done')
+      made = current[name] = _Instruction(
+        operation,
+        operands=[n for n in _NAME.findall(_operands(rest)) if n in current],
+        # The end of what is asynchronous repeats what its start calls.
+        calls=[]
+        if operation.endswith(('-update', '-done'))
+        else list(_calls(operation, rest)),
+        product=operation in _PRODUCTS or bool(_LIBRARY_PRODUCT.search(rest)),
+      )
       if base in KINDS:
         # The type of a start has its operands too, in ways that differ; that of its end
         # is the result's.
@@ -126,11 +207,19 @@ def _parse(text: str, partitions: int) -> tuple[dict[str, _Computation], str]:
           started[name] = rest
           continue
         if operation.endswith('-done'):
-          rest = started[re.split(r'[,)\s]', rest, maxsplit=1)[0].lstrip('%')]
-        current.own.append(_collective(base, kind, _group(rest, partitions)))
-      elif not operation.endswith(('-update', '-done')):
-        current.calls += _calls(operation, rest)
+          rest = started[made.operands[0]]
+        made.collective = _collective(base, kind, _group(rest, partitions))
   return computations, entry
+
+
+def _operands(rest: str) -> str:
+  """Returns what stands in the parentheses of an operation."""
+  depth = 1
+  for end, sign in enumerate(rest):
+    depth += (sign == '(') - (sign == ')')
+    if not depth:
+      return rest[:end]
+  return rest
 
 
 def _split(instruction: str) -> tuple[str, str, str]:
@@ -195,18 +284,15 @@ def _group(rest: str, partitions: int) -> tuple[int, ...]:
   raise ValueError(f'unknown way to write groups of devices: {written[:60]}')
 
 
-def totals(
-  found: list[Collective], per_node: int, small_bytes: int
-) -> list[dict[str, Any]]:
+def totals(found: list[Collective], per_node: int) -> list[dict[str, Any]]:
   """Returns the collectives that cost alike as one row each, as JSON.
 
   Args:
     found: from `collectives`.
     per_node: devices in a node; device n is in node n // per_node.
-    small_bytes: up to which a collective counts as small.
 
   Returns:
-    Dicts of `kind`, `dtypes`, `small`, `within` and `nodes` (devices of a group in each
+    Dicts of `kind`, `dtypes`, `waited`, `within` and `nodes` (devices of a group in each
     node, and the nodes that it spans), `count` and `bytes`.
   """
   rows: dict[tuple, dict[str, Any]] = {}
@@ -215,7 +301,7 @@ def totals(
     key = {
       'kind': one.kind,
       'dtypes': '+'.join(one.dtypes),
-      'small': one.size <= small_bytes,
+      'waited': one.waited,
       'within': -(-len(one.group) // nodes),
       'nodes': nodes,
     }

@@ -128,7 +128,7 @@ class Prediction:
 
   Attributes:
     compute: of the model's operations.
-    waiting: of small collectives, which nothing hides.
+    waiting: of the collectives that are waited for, which nothing hides.
     moving: of the others.
   """
 
@@ -165,5 +165,5 @@ def predict(row: dict, cluster: Cluster, mfu: float) -> Prediction:
     # The time is a number for each and one for each byte, so that the mean size will do.
     mean = one['bytes'] / one['count']
     each = seconds(one['kind'], mean, one['within'], one['nodes'], cluster)
-    time[one['small']] += one['count'] * each
+    time[one['waited']] += one['count'] * each
   return Prediction(row['flops'] / (cluster.peak * mfu), time[True], time[False])

@@ -14,12 +14,14 @@ links (`links.py`). The operations of a step are three times those of a forward 
   replicated   every device has the whole state and a part of the batch
   fsdp         the eight devices of a node share the state, see `parallel.fsdp`
 
+Both are compiled a second time where a model has batch norms, with
+`parallel.norm_scope=device`.
+
 An efficiency is the share of a step that computes. It is a prediction: docs/scaling.md
 says what it leaves out. With `--results` the tables are made anew of a JSON, with other
 assumptions if you like, and nothing is compiled.
 """
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -35,6 +37,8 @@ from table import Result, parser, table
 
 TITLES = {'resnet50': 'ResNet-50', 'vit_base': 'ViT-B/16'}
 LAYOUTS = ('replicated', 'fsdp')
+NORM_SCOPES = ('global', 'device')
+_WITH_BATCH_NORM = ('resnet50',)
 _MARKERS = '<!-- scaling: begin -->', '<!-- scaling: end -->'
 
 _DEVICES = {'cpu': '1,8,64,512,2048', 'cuda': '1,8,64,512,4096'}
@@ -43,13 +47,16 @@ _LARGEST_BATCH = 1_000_000  # of a config
 
 
 def compile_for(
-  device_count: int, wanted: Sequence[tuple[str, int]], batch_size: int, backend: str
+  device_count: int,
+  wanted: Sequence[tuple[str, int, str]],
+  batch_size: int,
+  backend: str,
 ) -> list[dict[str, Any]]:
   """Compiles in a new process, as the devices of one are there from its start.
 
   Args:
     device_count: that share each batch.
-    wanted: model and `fsdp` of each program.
+    wanted: model, `fsdp` and `norm_scope` of each program.
     batch_size, backend: see `ahead_of_time.count`.
 
   Returns:
@@ -69,10 +76,11 @@ def compile_for(
         model=model,
         device_count=device_count,
         fsdp=fsdp,
+        norm_scope=norm_scope,
         batch_size=batch_size,
         backend=backend,
       )
-      for model, fsdp in wanted
+      for model, fsdp, norm_scope in wanted
     ]
 
 
@@ -87,21 +95,28 @@ def measure(options: Any) -> dict[str, Any]:
   )
   for device_count in options.devices:
     wanted = [
-      (model, layout, 1 if layout == 'replicated' else DEVICES_PER_NODE)
+      (model, layout, norm_scope)
       for model in options.models
       for layout in options.layouts
+      for norm_scope in NORM_SCOPES
       if layout == 'replicated' or device_count % DEVICES_PER_NODE == 0
+      # The share of one device is the global batch.
+      if norm_scope == 'global' or (model in _WITH_BATCH_NORM and device_count > 1)
     ]
-    programs = [(model, fsdp) for model, _, fsdp in wanted]
+    programs = [
+      (model, 1 if layout == 'replicated' else DEVICES_PER_NODE, norm_scope)
+      for model, layout, norm_scope in wanted
+    ]
     counts = compile_for(device_count, programs, options.batch_size, options.backend)
-    for (model, layout, _), counted in zip(wanted, counts):
-      result.add({'model': model, 'layout': layout, 'devices': device_count, **counted})
+    for (model, layout, norm_scope), counted in zip(wanted, counts):
+      program = {'model': model, 'layout': layout, 'norm_scope': norm_scope}
+      result.add({**program, 'devices': device_count, **counted})
   # What has no device has no count of operations either, but for a CPU's.
-  alone = [(model, 1) for model in options.models]
+  alone = [(model, 1, 'global') for model in options.models]
   counts = compile_for(1, alone, options.batch_size, 'cpu')
   result.note(
     xla_flops={
-      model: counted['xla_flops'] for (model, _), counted in zip(alone, counts)
+      model: counted['xla_flops'] for (model, *_), counted in zip(alone, counts)
     }
   )
   result.write()
@@ -109,12 +124,13 @@ def measure(options: Any) -> dict[str, Any]:
 
 
 def _in_order(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Returns rows by model, layout and number of devices."""
+  """Returns rows by model, layout, scope of batch norms and number of devices."""
 
-  def place(row: dict[str, Any]) -> tuple[int, int, int]:
+  def place(row: dict[str, Any]) -> tuple[int, ...]:
     return (
       list(TITLES).index(row['model']),
       LAYOUTS.index(row['layout']),
+      NORM_SCOPES.index(row['norm_scope']),
       row['devices'],
     )
 
@@ -132,9 +148,15 @@ def per_kind(row: dict[str, Any]) -> dict[str, tuple[int, int]]:
   }
 
 
-def small(row: dict[str, Any]) -> int:
-  """Returns how many of a program's collectives are small."""
-  return sum(one['count'] for one in row['collectives'] if one['small'])
+def waited(row: dict[str, Any]) -> int:
+  """Returns how many of a program's collectives are waited for."""
+  return sum(one['count'] for one in row['collectives'] if one['waited'])
+
+
+def layout_title(row: dict[str, Any]) -> str:
+  """Returns how a program shares the state, and its batch norms if not all the batch."""
+  scope = row['norm_scope']
+  return row['layout'] + (f', norm_scope={scope}' if scope != 'global' else '')
 
 
 def traffic(rows: Sequence[dict[str, Any]]) -> str:
@@ -144,22 +166,31 @@ def traffic(rows: Sequence[dict[str, Any]]) -> str:
     if not row['collectives']:
       continue
     state = f'{row["state_bytes"] / 1e6:,.0f}'
-    key = (row['model'], row['layout'], state, small(row), *per_kind(row).values())
+    title = layout_title(row)
+    key = (row['model'], title, state, waited(row), *per_kind(row).values())
     lines.setdefault(key, []).append(row['devices'])
   made = []
-  for (model, layout, state, few, *kinds), devices in lines.items():
+  for (model, layout, state, waits, *kinds), devices in lines.items():
     cells = [f'{n:,}: {size / 1e6:,.1f}' if n else None for n, size in kinds]
     made.append(
-      (TITLES[model], layout, ', '.join(f'{n:,}' for n in devices), state, few, *cells)
+      (
+        TITLES[model],
+        layout,
+        ', '.join(f'{n:,}' for n in devices),
+        state,
+        waits,
+        *cells,
+      )
     )
-  header = ('model', 'layout', 'devices', 'state, MB', 'small', *KINDS)
+  header = ('model', 'layout', 'devices', 'state, MB', 'waited for', *KINDS)
   shown = [i for i in range(len(header)) if i < 5 or any(line[i] for line in made)]
   return table([header[i] for i in shown], [[line[i] for i in shown] for line in made])
 
 
 def _span(prediction: Prediction) -> str:
   shares = prediction.without_overlap, prediction.with_overlap
-  return ' to '.join(f'{100 * share:.0f}' for share in shares) + ' %'
+  # Of two that read alike one.
+  return ' to '.join(dict.fromkeys(f'{100 * share:.0f}' for share in shares)) + ' %'
 
 
 def efficiencies(
@@ -172,13 +203,8 @@ def efficiencies(
     for row in _in_order(rows):
       if row['devices'] == 1:
         continue
-      prediction = predict(row, cluster, mfu)
-      shown = {'': prediction}
-      if small(row):
-        shown[', without the small'] = dataclasses.replace(prediction, waiting=0.0)
-      for what, variant in shown.items():
-        key = (cluster.title, TITLES[row['model']], row['layout'] + what)
-        lines.setdefault(key, {})[row['devices']] = _span(variant)
+      key = (cluster.title, TITLES[row['model']], layout_title(row))
+      lines.setdefault(key, {})[row['devices']] = _span(predict(row, cluster, mfu))
   made = [(*key, *(cells.get(n) for n in counts)) for key, cells in lines.items()]
   header = ('devices of', 'model', 'layout', *(f'{n:,} devices' for n in counts))
   return table(header, made)

@@ -65,7 +65,8 @@ def machine() -> dict[str, Any]:
     'cores': cores,
     # Of the minute before: what else ran here when the numbers were taken.
     'load_average': os.getloadavg()[0],
-    'system': platform.platform(),
+    # Not the build of its kernel, which tells readers nothing.
+    'system': platform.system(),
   }
 
 

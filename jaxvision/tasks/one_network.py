@@ -170,9 +170,14 @@ class OneNetworkTask(Task):
       uphill = state.replace(params=ascended(state.params, grads, rho))
       grads, _, _ = mean_gradients(self.loss, uphill, *of_batch)
     optimizer = self.make_optimizer(state.hparams)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = state.params
+    if config.parallel.norm_scope == 'device':
+      # On GPUs XLA fuses the update of a kernel with its transposition for the backward
+      # pass, which then waits for the sum of the kernel's gradient over the devices.
+      params = jax.lax.optimization_barrier(params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params)
     new = {
-      'params': optax.apply_updates(state.params, updates),
+      'params': optax.apply_updates(params, updates),
       'batch_stats': batch_stats,
     }
     ema, step = state.ema, state.step + 1

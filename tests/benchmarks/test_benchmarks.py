@@ -2,6 +2,8 @@
 
 import json
 import math
+import platform
+import re
 import sys
 
 import jax
@@ -65,6 +67,19 @@ def test_a_result_is_on_disk_after_each_row(module, tmp_path):
   assert [len(line) for line in text.splitlines()] == [17] * 4
   assert '| small | 1.23  |' in text
   assert '| large | -     |' in text
+
+
+def test_no_result_names_the_build_of_a_kernel(module, pytestconfig):
+  assert platform.release() not in json.dumps(module('table').machine())
+  results = [
+    *pytestconfig.rootpath.glob('benchmarks/results/*.json'),
+    *pytestconfig.rootpath.glob('experiments/results/*.json'),
+  ]
+  assert len(results) > 10
+  for path in results:
+    # As in Linux-6.1.0-18-amd64.
+    build = re.search(r'(Linux|Darwin|Windows)-\d|glibc', path.read_text())
+    assert not build, path.name
 
 
 def test_the_twins_have_the_parameters_of_the_models(module):

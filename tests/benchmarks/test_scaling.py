@@ -63,6 +63,57 @@ def test_collectives_of_every_kind_are_counted_once_and_in_loops_by_turns(module
   ]
 
 
+# A step of two products: what is between them is waited for.
+WAITING = """\
+HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%multiplied (a: f32[8,8], b: f32[8,8]) -> f32[8,8] {
+  %a = f32[8,8] parameter(0)
+  %b = f32[8,8] parameter(1)
+  ROOT %dot = f32[8,8] dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%called (c: f32[3]) -> f32[3] {
+  %c = f32[3] parameter(0)
+  ROOT %inner = f32[3] all-reduce(%c), replica_groups={}, to_apply=%add
+}
+
+%turn (carry: f32[8,8]) -> f32[8,8] {
+  %carry = f32[8,8] parameter(0)
+  %looped = f32[4] all-reduce(%carry), replica_groups={}, to_apply=%add
+  %squared = f32[8,8] fusion(%carry, %carry), kind=kOutput, calls=%multiplied
+  ROOT %next = f32[8,8] add(%squared, %looped)
+}
+
+ENTRY %main (x: f32[8,8], w: f32[1,8]) -> f32[8,8] {
+  %x = f32[8,8] parameter(0)
+  %w = f32[1,8] parameter(1)
+  %parameters = f32[1] all-gather(%w), replica_groups={}
+  %first = f32[8,8] fusion(%x, %parameters), kind=kOutput, calls=%multiplied
+  %start = (f32[2], f32[2]) all-reduce-start(%first), replica_groups={}, to_apply=%add
+  %done = f32[2] all-reduce-done(%start)
+  %call = f32[3] call(%first), to_apply=%called
+  %gradient = f32[5] all-reduce(%first), replica_groups={}, to_apply=%add
+  %second = (bf16[8,8], u8[0]) custom-call(%done, %call), custom_call_target="__cudnn$convForward", control-predecessors={%gradient}
+  %other = f32[6] all-reduce(%second), replica_groups={}, to_apply=%add
+  %loop = f32[8,8] while(%x), condition=%add, body=%turn, backend_config={"known_trip_count":{"n":"2"}}
+  ROOT %update = f32[8,8] custom-call(%w, %gradient, %other), custom_call_target="__convert"
+}
+"""
+
+
+def test_what_is_between_two_products_is_waited_for(module):
+  found = module('collectives').collectives(WAITING)
+  assert {c.size // 4: c.waited for c in found} == {
+    1: False,
+    2: True,
+    3: True,
+    4: True,
+    5: False,
+    6: False,
+  }
+
+
 @pytest.mark.parametrize(
   ('old', 'new', 'message'),
   [
@@ -83,14 +134,14 @@ def test_collectives_that_cost_alike_are_one_row(module):
   found = [
     lib.Collective('all-reduce', ('f32',), 100, in_node, times=3),
     lib.Collective('all-reduce', ('f32',), 60, in_node),
-    lib.Collective('all-reduce', ('f32',), 101, in_node),
+    lib.Collective('all-reduce', ('f32',), 101, in_node, waited=True),
     lib.Collective('all-reduce', ('bf16', 'f32'), 5, across),
   ]
-  rows = [tuple(row.values()) for row in lib.totals(found, 8, small_bytes=100)]
+  rows = [tuple(row.values()) for row in lib.totals(found, 8)]
   assert rows == [
-    ('all-reduce', 'bf16+f32', True, 1, 3, 1, 5),
-    ('all-reduce', 'f32', False, 8, 1, 1, 101),
-    ('all-reduce', 'f32', True, 8, 1, 4, 360),
+    ('all-reduce', 'bf16+f32', False, 1, 3, 1, 5),
+    ('all-reduce', 'f32', False, 8, 1, 4, 360),
+    ('all-reduce', 'f32', True, 8, 1, 1, 101),
   ]
 
 
@@ -119,11 +170,11 @@ def test_the_time_of_a_collective(module, kind, within, nodes, expected):
   assert took == pytest.approx(links.START + expected, rel=1e-12)
 
 
-def collective(count, size, small):
+def collective(count, size, waited):
   return {
     'kind': 'all-gather',
     'dtypes': 'f32',
-    'small': small,
+    'waited': waited,
     'within': 2,
     'nodes': 1,
     'count': count,
@@ -131,7 +182,7 @@ def collective(count, size, small):
   }
 
 
-def test_a_prediction_hides_what_is_large_behind_the_backward_pass(module):
+def test_a_prediction_hides_what_is_not_waited_for_behind_the_backward_pass(module):
   links = module('links')
   cluster = links.Cluster('', 'H100', within=1e8, across=1, latency_within=1e-3)
   assert cluster.peak == 989.4e12
@@ -145,25 +196,24 @@ def test_a_prediction_hides_what_is_large_behind_the_backward_pass(module):
   assert alone.compute == pytest.approx(3)
   assert alone.without_overlap == alone.with_overlap == 1
   # Ten of 20 MB: each a millisecond and half its bytes.
-  large = predict(collective(10, 2e8, small=False))
-  assert large.moving == pytest.approx(10 * (links.START + 0.001 + 0.1))
-  assert large.without_overlap == pytest.approx(3 / (3 + large.moving))
-  assert large.with_overlap == 1
-  waiting = predict(collective(10, 2e8, small=True))
-  assert waiting.with_overlap == waiting.without_overlap == large.without_overlap
+  hidden = predict(collective(10, 2e8, waited=False))
+  assert hidden.moving == pytest.approx(10 * (links.START + 0.001 + 0.1))
+  assert hidden.without_overlap == pytest.approx(3 / (3 + hidden.moving))
+  assert hidden.with_overlap == 1
+  waiting = predict(collective(10, 2e8, waited=True))
+  assert waiting.with_overlap == waiting.without_overlap == hidden.without_overlap
   # Four seconds, of which the backward pass hides two.
-  both = predict(collective(1, 8e8, small=False), collective(1, 2e8, small=True))
+  both = predict(collective(1, 8e8, waited=False), collective(1, 2e8, waited=True))
   rest = 2 + 1 + 2 * links.START + 2 * 0.001
   assert both.with_overlap == pytest.approx(3 / (3 + rest))
 
 
-@pytest.mark.usefixtures('quick_compile')
-def test_a_compiled_step_adds_up_the_gradients_and_nothing_else(module):
-  lower = module('ahead_of_time').lower
-  collectives = module('collectives').collectives
+@pytest.fixture
+def digits():
+  """A config of digits with a small network, and the facts of its images."""
   config = config_lib.load('configs/digits_cnn.py', ['steps=12'])
   config.model = {'name': 'small_filters_cnn', 'features': (4, 6, 8)}
-  info = DatasetInfo(
+  return config, DatasetInfo(
     name='digits',
     class_names=tuple('0123456789'),
     image_shape=(8, 8, 1),
@@ -171,6 +221,13 @@ def test_a_compiled_step_adds_up_the_gradients_and_nothing_else(module):
     std=(0.3,),
     examples={'train': 1437, 'test': 360},
   )
+
+
+@pytest.mark.usefixtures('quick_compile')
+def test_a_compiled_step_adds_up_the_gradients_and_nothing_else(module, digits):
+  lower = module('ahead_of_time').lower
+  collectives = module('collectives').collectives
+  config, info = digits
   for devices in (2, 4):
     run = Run.build(config, info, mesh=make_mesh(data=devices))
     found = collectives(lower(run).compile().as_text())
@@ -182,6 +239,30 @@ def test_a_compiled_step_adds_up_the_gradients_and_nothing_else(module):
     assert {c.group for c in found} == {tuple(range(devices))}
     # And three sums for the means that are logged.
     assert sum(c.size * c.times for c in found) == gradients + 3 * 4
+    assert not any(c.waited for c in found)
+
+
+@pytest.mark.usefixtures('quick_compile')
+def test_with_norms_of_each_device_a_compiled_step_waits_for_nothing(module, digits):
+  lower = module('ahead_of_time').lower
+  config, info = digits
+  config.model = {'name': 'digits_cnn', 'features': (4, 6)}
+  waits, sizes = {}, {}
+  for scope in ('global', 'device'):
+    config.parallel.norm_scope = scope
+    run = Run.build(config, info, mesh=make_mesh(data=2))
+    lowered = lower(run)
+    # What keeps GPUs from waiting for the sums of gradients.
+    assert ('optimization_barrier' in lowered.as_text()) == (scope == 'device')
+    found = module('collectives').collectives(lowered.compile().as_text())
+    waits[scope] = sum(c.waited for c in found)
+    sizes[scope] = sum(c.size * c.times for c in found)
+  assert waits['global'] >= 3
+  assert waits['device'] == 0
+  # Gradients, running statistics and three sums for the means that are logged.
+  state = run.abstract_state()
+  numbers = jax.tree.leaves((state.params, state.batch_stats))
+  assert sizes['device'] == 4 * (sum(leaf.size for leaf in numbers) + 3)
 
 
 @pytest.mark.usefixtures('quick_compile')
@@ -216,7 +297,7 @@ def test_every_program_that_is_asked_for_is_compiled(
 
   def compile_for(device_count, wanted, batch_size, backend):
     asked.append((device_count, wanted, batch_size, backend))
-    sums = {**collective(2, 8e6, small=False), 'kind': 'all-reduce'}
+    sums = {**collective(2, 8e6, waited=False), 'kind': 'all-reduce'}
     row = {
       'flops': 1e12,
       'xla_flops': 1.5e12,
@@ -227,23 +308,33 @@ def test_every_program_that_is_asked_for_is_compiled(
 
   monkeypatch.setattr(scaling, 'compile_for', compile_for)
   path = tmp_path / 'scaling.json'
-  options = ['--devices=4,8', '--models=vit_base', '--batch-size=10', f'--json={path}']
+  options = ['--devices=1,4,8', '--batch-size=10', f'--json={path}']
   assert scaling.main(options) == 0
-  replicated, fsdp = ('vit_base', 1), ('vit_base', 8)
+  alone = [('resnet50', 1, 'global'), ('vit_base', 1, 'global')]
+  device = ('resnet50', 1, 'device')
+  shared = [('resnet50', 8, 'global'), ('resnet50', 8, 'device')]
   assert asked == [
-    (4, [replicated], 10, 'cpu'),
-    (8, [replicated, fsdp], 10, 'cpu'),
-    (1, [replicated], 10, 'cpu'),
+    (1, alone, 10, 'cpu'),
+    (4, [alone[0], device, alone[1]], 10, 'cpu'),
+    (8, [alone[0], device, *shared, alone[1], ('vit_base', 8, 'global')], 10, 'cpu'),
+    (1, alone, 10, 'cpu'),
   ]
   written = json.loads(path.read_text())
-  assert [(r['layout'], r['devices']) for r in written['rows']] == [
-    ('replicated', 4),
-    ('replicated', 8),
-    ('fsdp', 8),
+  programs = [(r['layout'], r['norm_scope']) for r in written['rows']]
+  assert programs[-6:] == [
+    ('replicated', 'global'),
+    ('replicated', 'device'),
+    ('fsdp', 'global'),
+    ('fsdp', 'device'),
+    ('replicated', 'global'),
+    ('fsdp', 'global'),
   ]
   printed = capsys.readouterr().out
   assert 'ViT-B/16 100.0 GFLOP an image (1.500 times that as XLA counts)' in printed
-  assert '| replicated | 4, 8    | 7         | 0     | 2: 8.0     |' in printed
+  cells = (
+    '| replicated, norm_scope=device | 4, 8    | 7         | 0          | 2: 8.0     |'
+  )
+  assert cells in printed
   # The same tables from the JSON; none from one that lacks its end.
   assert scaling.main([f'--results={path}']) == 0
   assert capsys.readouterr().out == printed
@@ -284,7 +375,11 @@ def test_the_page_is_that_of_the_stored_result(module, stored, tmp_path, capsys)
 
 def test_the_stored_programs_sum_the_same_bytes_for_any_number_of_devices(stored):
   result = json.loads(stored[0].read_text())
-  of = {(r['model'], r['layout'], r['devices']): r for r in result['rows']}
+  of = {
+    (r['model'], r['layout'], r['devices']): r
+    for r in result['rows']
+    if r['norm_scope'] == 'global'
+  }
   counts = sorted({devices for *_, devices in of})
   assert counts == [1, 8, 64, 512, 4096]
   for model in ('resnet50', 'vit_base'):
@@ -302,6 +397,23 @@ def test_the_stored_programs_sum_the_same_bytes_for_any_number_of_devices(stored
       shared = of[model, 'fsdp', devices]
       assert shared['state_bytes'] < row['state_bytes'] / 7
     assert sums[0] == sums[1] == sums[2] == sums[3]
+
+
+def test_the_stored_programs_with_norms_of_each_device_hardly_wait(module, stored):
+  scaling = module('scaling')
+  rows = json.loads(stored[0].read_text())['rows']
+  of = {
+    (r['layout'], r['norm_scope'], r['devices']): r
+    for r in rows
+    if r['model'] == 'resnet50'
+  }
+  for layout in ('replicated', 'fsdp'):
+    for devices in (8, 64, 512, 4096):
+      row = of[layout, 'device', devices]
+      assert scaling.waited(of[layout, 'global', devices]) > 100
+      # At 8 devices XLA moves the last features, where the state is shared.
+      assert scaling.waited(row) == (2 if (layout, devices) == ('fsdp', 8) else 0)
+      assert sum(c['count'] for c in row['collectives']) < 12
 
 
 @pytest.mark.parametrize(
