@@ -58,7 +58,7 @@ class Lifeline:
     self._signs = 0
     self._signs_of = {index: 0, **dict.fromkeys(connections, 0)}
     self._went_on = now
-    self._over = threading.Event()
+    self._over, self._told = threading.Event(), threading.Event()
     self._selector = selectors.DefaultSelector()
     for peer, connection in connections.items():
       connection.setblocking(False)
@@ -165,8 +165,13 @@ class Lifeline:
       f'({_WITHOUT_PROGRESS} times parallel.heartbeat_timeout), and the others wait for it'
     )
 
+  def has_lost(self, seconds: float) -> bool:
+    """Waits until a process is lost; returns whether one was within some seconds."""
+    return self._told.wait(seconds)
+
   def _tell(self, line: str) -> None:
     self._over.set()
+    self._told.set()
     if self._index == 0:
       self._send(lost=line)
       time.sleep(_TELLING_SECONDS)  # their runtime aborts them when this process ends

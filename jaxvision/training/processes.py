@@ -125,7 +125,8 @@ def await_verdict(error: Exception) -> None:
   """
   if _lifeline is not None:
     silent = _lifeline.seconds if _COLLECTIVE.search(str(error)) else 0.0
-    time.sleep(silent + _VERDICT_SECONDS)
+    if _lifeline.has_lost(silent + _VERDICT_SECONDS):
+      threading.Event().wait()  # the other thread ends this process
 
 
 def _facts(group: Group, config: ConfigDict) -> dict[str, Any]:
