@@ -1,7 +1,8 @@
 """CIFAR-10 with three blocks of three convolutions, 1.79 M parameters (row C8).
 
-Muon on the convolutions and eight epochs, as in cifar10_airbench94: 0.76 PFLOP. Not
-measured yet.
+Muon on the convolutions and eight epochs, as in cifar10_airbench94, 0.76 PFLOP: 93.33 % test
+accuracy, one seed (0), float32, JAX 0.10.1, in 2 h 30 min on one core of an AMD EPYC
+(AVX-512) beside other work.
 
     python -m jaxvision.main --config=configs/cifar10_customcnn.py --config.seed=N
 """
