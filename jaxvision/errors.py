@@ -15,8 +15,10 @@ from collections.abc import Iterable
 _UNPRINTABLE = ('Cc', 'Cs', 'Zl', 'Zp')
 _REORDERING = ('LRE', 'RLE', 'LRO', 'RLO', 'PDF', 'LRI', 'RLI', 'FSI', 'PDI')
 # scheme://USER:PASSWORD@HOST, where the password may hold an @ or else spaces, and
-# ?password=PASSWORD.
-_PASSWORD = re.compile(r'(://[^\s/:@]*:)(?:\S*|[^@]*)(?=@)|([?&]\w*password=)[^\s&]*')
+# ?password=PASSWORD. The number of a port is none.
+_PASSWORD = re.compile(
+  r'(://[^\s/:@]*:)(?!\d{1,5}(?:[/\s,;)]|$))(?:\S*|[^@]*)(?=@)|([?&]\w*password=)[^\s&]*'
+)
 
 
 def printable(name: object) -> str:
@@ -54,6 +56,8 @@ def without_passwords(text: str) -> str:
 
   >>> without_passwords('--storage=postgresql://me:secret@host/sweeps')
   '--storage=postgresql://me:***@host/sweeps'
+  >>> without_passwords('http://host:80/web.tgz cannot be read: npm pack web@1.30')
+  'http://host:80/web.tgz cannot be read: npm pack web@1.30'
   """
   return _PASSWORD.sub(lambda match: f'{match[1] or match[2]}***', text)
 

@@ -174,7 +174,7 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
     source = parsed.source
     assert 'None' not in parsed.text
     assert 'nan' not in parsed.text
-    assert source.count(f'<dd>{html.MISSING}</dd>') == 12
+    assert source.count(f'<dd>{html.MISSING}</dd>') == 13
     assert not (path.parent / 'curves.png').exists()
     assert 'class="command"' not in source
     assert 'Undefined' not in (path.parent / 'report.md').read_text(encoding='utf-8')

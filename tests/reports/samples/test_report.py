@@ -170,7 +170,7 @@ def test_what_there_is_nothing_of_is_left_out(full, tmp_path):
   read = Page(path)
   assert {name for name in read.ids() if not name.endswith('-title')} == {'config'}
   assert 'No distance was measured' in read.text
-  assert read.source.count(f'<dd>{html.MISSING}</dd>') == 16
+  assert read.source.count(f'<dd>{html.MISSING}</dd>') == 17
   assert 'None' not in read.text
   assert 'class="command"' not in read.source
   record = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
