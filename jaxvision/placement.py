@@ -46,13 +46,18 @@ def fetch(array: jax.Array) -> np.ndarray:
   return multihost_utils.process_allgather(array, tiled=True)
 
 
-def everywhere(flag: bool) -> bool:
-  """Returns whether a flag is true in every process; each has to call it."""
+def flags(flag: bool) -> np.ndarray:
+  """Returns the flag of every process, bool [processes]; each has to call it."""
   if jax.process_count() == 1:
-    return flag
+    return np.array([flag])
   from jax.experimental import multihost_utils
 
-  return bool(multihost_utils.process_allgather(np.array(flag)).all())
+  return multihost_utils.process_allgather(np.array(flag))
+
+
+def everywhere(flag: bool) -> bool:
+  """Returns whether a flag is true in every process; each has to call it."""
+  return bool(flags(flag).all())
 
 
 def shared_map(

@@ -3,17 +3,10 @@
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal['start', 'compile', 'train', 'data', 'evaluation', 'checkpoints']
-_KINDS: tuple[Kind, ...] = (
-  'start',
-  'compile',
-  'train',
-  'data',
-  'evaluation',
-  'checkpoints',
-)
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class RunClock:
@@ -93,7 +86,7 @@ class RunClock:
     Args:
       record: of the checkpoint that this part goes on from; {} where it begins at step 0.
       step: of that checkpoint.
-      seen: {'step', 'total', 'repeated', 'repeated_steps', 'starts'} when the run was last
+      seen: {'step', 'total', 'repeated_steps', 'starts'} when the run was last
         seen alive; None where that is not known.
     """
     for kind in _KINDS:

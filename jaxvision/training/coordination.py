@@ -10,7 +10,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 from jaxvision.errors import UserError
@@ -63,12 +62,8 @@ def start(
   )
   assert service.stdin
   assert service.stdout
-  deadline = time.monotonic() + _START_SECONDS
-  while not select.select([service.stdout], [], [], 0.1)[0]:
-    if time.monotonic() > deadline:
-      service.kill()
-      break
-  if service.stdout.readline() != _READY:
+  started, _, _ = select.select([service.stdout], [], [], _START_SECONDS)
+  if not started or service.stdout.readline() != _READY:
     service.kill()
     raise UserError(
       f"process 0 cannot start JAX's coordination service at {address}: choose another port "

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision import __version__, signals
 from jaxvision.config.comparing import decisive
 from jaxvision.errors import UserError
+from jaxvision.placement import flags
 from jaxvision.training import coordination
 from jaxvision.training.lifeline import Lifeline
 from jaxvision.training.process_group import Group, find
@@ -260,13 +260,11 @@ def agreed(reason: str) -> str:
   global _agreements
   if not joined():
     return reason
-  from jax.experimental import multihost_utils  # of use to few
-
   _agreements += 1
   state, key = _state(), f'jaxvision/reason/{_agreements}'
   if reason:
     state.client.key_value_set(f'{key}/{state.process_id}', reason)
-  have = multihost_utils.process_allgather(np.array(bool(reason)))
+  have = flags(bool(reason))
   if not have.any():
     return ''
   return state.client.blocking_key_value_get(f'{key}/{have.argmax()}', 60_000)
