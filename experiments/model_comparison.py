@@ -15,10 +15,10 @@ STUDY = Study(
   name='model_comparison',
   question='Which of three networks is worth its parameters and FLOPs on CIFAR-10?',
   variants=(
-    # Their own configs have another optimiser.
-    Variant('OriginalCNN', 'cifar10_resnet18', ('model.name=original_cnn',)),
-    Variant('CustomCNN', 'cifar10_resnet18', ('model.name=custom_cnn',)),
-    Variant('ResNet-18', 'cifar10_resnet18'),
+    # The recipe of ResNet-20 for all: their own configs have Muon at different rates.
+    Variant('OriginalCNN', 'cifar10_resnet20_augment', ('model.name=original_cnn',)),
+    Variant('CustomCNN', 'cifar10_resnet20_augment', ('model.name=custom_cnn',)),
+    Variant('ResNet-18', 'cifar10_resnet20_augment', ('model.name=resnet18',)),
   ),
   budgets=(
     Budget(
@@ -32,7 +32,6 @@ STUDY = Study(
         'optimizer.learning_rate=0.05',
         'schedule.warmup_epochs=0',
         'schedule.warmup_steps=200',
-        'augment.cutout=0',
         'ema_decay=0',
       ),
     ),

@@ -83,12 +83,13 @@ def without_speed(workdir):
 
 
 def measured(workdir):
-  """Returns the numbers of a summary, but for those that time or memory decide."""
+  """Returns the numbers of a summary, but for those that time, memory or kills decide."""
   return {
     key: value
     for key, value in RunDirectory(workdir).summary().items()
     if isinstance(value, int | float)
     and not key.startswith(('seconds_', 'images_per', 'peak_memory'))
+    and key not in ('goodput', 'starts', 'repeated_steps')
   }
 
 
