@@ -1,8 +1,7 @@
 """CIFAR-10 with ResNet-18, 3x3 stem, 11.17 M parameters (row C9).
 
-The 26 epochs in batches of 500 with which Keller Jordan's ResNet-18 reaches 93.44 % plain
-and 94.0 % with mirrored views: about seven hours on one core. Not measured yet; on a GPU
-set --config.dtype=bfloat16 and --config.epochs=100.
+Muon on the convolutions and nine epochs, 1.5 PFLOP: about five hours on one core. Not
+measured yet; on a GPU set --config.dtype=bfloat16.
 
     python -m jaxvision.main --config=configs/cifar10_resnet18.py --config.seed=N
 """
@@ -15,13 +14,20 @@ def get_config():
   config.data.name = 'cifar10'
   config.model.name = 'resnet18'
   config.batch_size = 500
-  config.epochs = 26.0
-  config.optimizer.learning_rate = 0.2
-  config.optimizer.weight_decay = 5e-4
+  config.epochs = 9.0
+  config.optimizer.name = 'muon'  # of the kernels but the classifier's
+  config.optimizer.learning_rate = 0.08
+  config.optimizer.momentum = 0.85
+  config.optimizer.groups.others = {
+    'match': '.*(bias|scale)|head/kernel',
+    'name': 'sgd',
+    'momentum': 0.9,
+    'learning_rate': 0.1,
+    'weight_decay': 5e-4,
+  }
   config.schedule.name = 'cosine'
-  config.schedule.warmup_epochs = 5.0
   config.augment.flip = True
+  config.augment.flip_mode = 'alternating'
   config.augment.crop_padding = 4
-  config.augment.cutout = 12
   config.label_smoothing = 0.1
   return config
