@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvision.errors import UserError
+from jaxvision.models.cpu import on_cpu, onednn
 
 Path = Sequence[str]
 
@@ -47,12 +48,13 @@ def frozen_norms(frozen: Callable[[Path], bool]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def norms_of_parts(parts: int) -> Iterator[None]:
+def training_norms(parts: int) -> Iterator[None]:
   """Within it, batch norms in training normalise each part of a batch by itself.
 
   The running statistics are the mean of those of the parts. Where the parts are those of
   the devices no device waits for another in a forward or a backward pass; and the noise
-  of a smaller batch regularises.
+  of a smaller batch regularises. A whole batch is normalised by the fastest operator at
+  hand, with the same numbers up to rounding.
 
   Args:
     parts: consecutive ones of equal size; 1: the batch is one.
@@ -70,11 +72,12 @@ def norms_of_parts(parts: int) -> Iterator[None]:
     still = any(frozen(module.path) for frozen in _frozen.get())
     if still or _takes_running_average(module, *args, **kwargs):
       return call(*args, **kwargs)
-    return _normalize_parts(module, parts, *args, **kwargs)
+    if parts > 1:
+      return _normalize_parts(module, parts, *args, **kwargs)
+    if _suits_onednn(module, *args, **kwargs):
+      return _normalize_by_onednn(module, *args)
+    return call(*args, **kwargs)
 
-  if parts == 1:
-    yield
-    return
   with nn.intercept_methods(intercept):
     yield
 
@@ -116,11 +119,8 @@ def _normalize_parts(
     var = jnp.maximum(0.0, square - jnp.square(mean))
   else:
     var = jnp.square(split - mean).mean(axes, keepdims=True)
-  for kind, of_parts in (('mean', mean), ('var', var)):
-    before = module.get_variable('batch_stats', kind)
-    now = of_parts.mean(tuple(range(of_parts.ndim - 1)))
-    new = module.momentum * before + (1 - module.momentum) * now
-    module.put_variable('batch_stats', kind, new)
+  axes = tuple(range(mean.ndim - 1))
+  _update_running(module, mean.mean(axes), var.mean(axes))
   factor = jax.lax.rsqrt(var + module.epsilon)
   if module.use_scale:
     factor = factor * module.get_variable('params', 'scale')
@@ -128,3 +128,39 @@ def _normalize_parts(
   if module.use_bias:
     y = y + module.get_variable('params', 'bias')
   return y.reshape(x.shape).astype(dtype)
+
+
+def _update_running(module: nn.BatchNorm, mean: jax.Array, var: jax.Array) -> None:
+  for kind, now in (('mean', mean), ('var', var)):
+    before = module.get_variable('batch_stats', kind)
+    new = module.momentum * before + (1 - module.momentum) * now
+    module.put_variable('batch_stats', kind, new)
+
+
+def _suits_onednn(
+  module: nn.BatchNorm, x: jax.Array, *_: Any, mask: Any = None, **__: Any
+) -> bool:
+  """Returns whether oneDNN computes what the module would, at hand and on a CPU."""
+  return (
+    on_cpu()
+    and mask is None
+    and module.axis in (-1, x.ndim - 1)
+    and module.axis_name is None
+    and module.dtype in (None, x.dtype)
+    and module.param_dtype == jnp.float32
+    and module.force_float32_reductions
+    and onednn.suits_norm(x)
+  )
+
+
+def _normalize_by_onednn(module: nn.BatchNorm, x: jax.Array, *_: Any) -> jax.Array:
+  channels = x.shape[-1:]
+  scale = (
+    module.get_variable('params', 'scale') if module.use_scale else jnp.ones(channels)
+  )
+  bias = (
+    module.get_variable('params', 'bias') if module.use_bias else jnp.zeros(channels)
+  )
+  outputs, mean, var = onednn.normalize(x, scale, bias, module.epsilon)
+  _update_running(module, mean, var)
+  return outputs

@@ -17,9 +17,13 @@ import jaxlib
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError
+from jaxvision.models.cpu import on_cpu, onednn
 from jaxvision.training import processes, self_check
 
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain')
+_PACKAGES = (
+  *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain'),
+  'onednn-cpu-gomp',
+)
 
 
 def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) -> None:
@@ -37,7 +41,10 @@ def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) ->
   configure(config.deterministic)
   if met:
     say(met)
-  for warning in (missing_accelerator(), reductions_off()):
+  if on_cpu() and onednn.must_build():
+    say('building the operators of oneDNN, once, in about 10 s')
+  without_onednn = onednn.problem() if on_cpu() else None
+  for warning in (missing_accelerator(), reductions_off(), without_onednn):
     if warning:
       _warn_once(warning)
   say(f'devices: {describe()}')
@@ -67,6 +74,9 @@ def configure(deterministic: bool) -> None:
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'xla'))
     # The default of a second would leave out the small programs of a short run.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
+    # Addresses in memory, of how oneDNN's operators are shared among devices, which would
+    # make the programs of every process others.
+    jax.config.update('jax_remove_custom_partitioning_ptr_from_cache_key', True)
   check_environment()
 
 

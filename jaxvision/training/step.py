@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxvision.data import resident, streaming
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import ArraySource
-from jaxvision.models.norms import norms_of_parts
+from jaxvision.models.norms import training_norms
 from jaxvision.placement import place
 from jaxvision.tasks.base import Batch, PyTree
 from jaxvision.training import runtime
@@ -117,7 +117,7 @@ def resident_steps(
   def take_step(state, metrics, split, index):
     batch = resident.train_batch(split, index, state.step, state.order_seed, crop)
     batch = jax.lax.with_sharding_constraint(batch, to_batch)
-    with norms_of_parts(run.norm_parts):
+    with training_norms(run.norm_parts):
       state, new = step(state, batch, step_key(state))
     return state, metrics.merge(new), health(new)
 
@@ -154,7 +154,7 @@ def streaming_step(run: Any, step: Callable) -> Callable:
   health = run.task.health
 
   def train_step_on(state, metrics, batch):
-    with norms_of_parts(run.norm_parts):
+    with training_norms(run.norm_parts):
       state, new = step(state, batch, step_key(state))
     return state, metrics.merge(new), health(new)
 

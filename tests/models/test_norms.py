@@ -10,7 +10,7 @@ import pytest
 import jaxvision
 from jaxvision import models
 from jaxvision.errors import UserError
-from jaxvision.models.norms import frozen_norms, norms_of_parts
+from jaxvision.models.norms import frozen_norms, training_norms
 
 X = jax.random.normal(jax.random.key(0), (12, 4, 4, 3)) * 3 + 1
 
@@ -26,7 +26,7 @@ class Net(nn.Module):
 
 
 def applied(net, variables, x, parts=1):
-  with norms_of_parts(parts):
+  with training_norms(parts):
     return net.apply(variables, x, train=True, mutable=['batch_stats'])
 
 
@@ -76,7 +76,7 @@ def test_gradients_are_those_of_the_parts():
 def test_evaluation_and_frozen_norms_use_running_statistics():
   net = Net({})
   variables = net.init(jax.random.key(1), X, train=False)
-  with norms_of_parts(3):
+  with training_norms(3):
     y = net.apply(variables, X, train=False)
     with frozen_norms(lambda path: path == ('bn',)):
       still, updated = net.apply(variables, X, train=True, mutable=['batch_stats'])
@@ -107,7 +107,7 @@ def test_no_device_waits_for_another_within_a_pass():
   variables = jax.device_put(net.init(jax.random.key(0), x, train=False), everywhere)
 
   def outputs(variables, x, parts):
-    with norms_of_parts(parts):
+    with training_norms(parts):
       return net.apply(
         variables,
         x,

@@ -3,6 +3,8 @@
 On GPUs and TPUs XLA's own convolutions are the fastest. XLA:CPU's are not, and there
 the algorithms are, for float32 except where noted:
 
+  onednn     where the extra is installed: bfloat16, few channels, strides, 1x1, groups and
+             dilation; `onednn`.
   depthwise  one filter for each channel: a sum of shifted images (any dtype).
   cells      the stride divides the kernel, as in a DCGAN, or the result is one pixel:
              matrix products over cells of pixels, `cells`. Transposed ones too.
@@ -22,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvision.models.cpu import cells, depthwise, winograd
+from jaxvision.models.cpu import cells, depthwise, onednn, winograd
 from jaxvision.models.cpu.windows import Pads, pad, to_pads, windows
 
 # Up to this number of input channels XLA:CPU's gradient by the kernel takes several times
@@ -33,6 +35,10 @@ _FEW_CHANNELS = 4
 # Winograd's algorithm saves outweigh its transforms.
 _MANY_CHANNELS = 64
 _MANY_TILES = 64
+
+# Below this number of channels oneDNN's product over all pixels of a kernel is faster than
+# Winograd's algorithm with fewer products.
+_WINOGRAD_CHANNELS = 96
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -90,31 +96,53 @@ def conv_general_dilated(
   """
   own = None
   if _is_ours(lhs, rhs, options):
-    strides, size = tuple(window_strides), rhs.shape[:2]
-    pads = to_pads(padding, lhs.shape[1:3], size, strides)
-    own = _convolve(lhs, rhs, strides, pads, options)
+    own = _convolve(lhs, rhs, _geometry(lhs, rhs, window_strides, padding, options))
   if own is not None:
     return own
   return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
-def _convolve(
+def _geometry(
   lhs: jax.Array,
   rhs: jax.Array,
-  strides: tuple[int, int],
-  pads: Pads,
+  strides: Sequence[int],
+  padding: Any,
   options: dict[str, Any],
+) -> onednn.Geometry:
+  size, window = lhs.shape[1:3], rhs.shape[:2]
+  dilation = tuple(options.get('rhs_dilation') or (1, 1))
+  covered = [d * (k - 1) + 1 for k, d in zip(window, dilation)]
+  return onednn.Geometry(
+    size,
+    window,
+    tuple(strides),
+    to_pads(padding, size, covered, strides),
+    dilation,
+    options.get('feature_group_count', 1),
+  )
+
+
+def _convolve(
+  lhs: jax.Array, rhs: jax.Array, geometry: onednn.Geometry
 ) -> jax.Array | None:
   """Convolves by the algorithm for the shape, or returns None where XLA's is as good."""
-  is_float32 = lhs.dtype == rhs.dtype == jnp.float32
-  if options.get('feature_group_count', 1) > 1:
-    return None if _plain.get() else depthwise.convolve(lhs, rhs, strides, pads)
-  window = cells.Window(rhs.shape[:2], strides)
-  small = window.count(lhs.shape[1:3], pads)
-  form = cells.choose(window, small, rhs.shape[2:], plain=_plain.get())
+  plain, strides, pads = _plain.get(), geometry.strides, geometry.pads
+  is_float32 = lhs.dtype == jnp.float32
+  window = cells.Window(geometry.window, strides)
+  small = window.count(geometry.size, pads)
+  if not plain and not _has_better(lhs, rhs, geometry) and onednn.suits(lhs, geometry):
+    return onednn.convolve(lhs, rhs, geometry)
+  if geometry.dilation != (1, 1):
+    return None
+  if geometry.groups > 1:
+    is_depthwise = rhs.shape[2:] == (1, geometry.groups)
+    if plain or not is_depthwise:
+      return None
+    return depthwise.convolve(lhs, rhs, strides, pads)
+  form = cells.choose(window, small, rhs.shape[2:], plain=plain)
   if form and is_float32 and min(small) > 0:
     return form.down(window.fit(lhs, small, pads), rhs, window)
-  if form or _plain.get():
+  if form or plain:
     return None
   if lhs.shape[-1] <= _FEW_CHANNELS:
     return _by_patches(lhs, rhs, strides, pads)
@@ -123,6 +151,23 @@ def _convolve(
   if is_float32 and (rhs.shape[:2] == (1, 1) or max(strides) > 1):
     return _strided(lhs, rhs, strides, pads)
   return None
+
+
+def _has_better(lhs: jax.Array, rhs: jax.Array, geometry: onednn.Geometry) -> bool:
+  """Returns whether an algorithm here was measured to be faster than oneDNN's."""
+  channels = (lhs.shape[-1], rhs.shape[-1])
+  if lhs.dtype != jnp.float32:
+    # oneDNN has no vector form of a filter per channel with strides.
+    return geometry.groups == lhs.shape[-1] > 1 and max(geometry.strides) > 1
+  if _suits_winograd(lhs, rhs, geometry.strides, geometry.pads):
+    # Its transforms are of the images, and of the kernel: few channels or few tiles do not
+    # pay for them.
+    count = winograd.tiles(geometry.size[0]) * winograd.tiles(geometry.size[1])
+    return min(channels) >= _WINOGRAD_CHANNELS and len(lhs) * count >= max(channels)
+  window = cells.Window(geometry.window, geometry.strides)
+  small = window.count(geometry.size, geometry.pads)
+  form = cells.choose(window, small, rhs.shape[2:], plain=False)
+  return bool(form) and min(channels) > _FEW_CHANNELS
 
 
 def conv_transpose(
@@ -148,20 +193,15 @@ def conv_transpose(
     [B, H', W', F].
   """
   known = {'dimension_numbers': _LAYOUT, 'rhs_dilation': rhs_dilation, **options}
-  is_float32 = lhs.dtype == rhs.dtype == jnp.float32
-  if is_float32 and _is_ours(lhs, rhs, known):
+  if _is_ours(lhs, rhs, known) and all(d == 1 for d in rhs_dilation or ()):
     size = rhs.shape[:2]
     if isinstance(padding, str):
       pads = [_transposed_pads(k, s, padding) for k, s in zip(size, strides)]
     else:
       pads = padding  # what XLA adds around images with zeros between their pixels
-    kernel = rhs.swapaxes(2, 3) if transpose_kernel else rhs[::-1, ::-1]
-    window = cells.Window(size, tuple(strides))
-    form = cells.choose(window, lhs.shape[1:3], kernel.shape[2:], plain=_plain.get())
-    if form:
-      # Its result has all pixels that a window covers: those beyond the pads are cut.
-      cut = ((a - k + 1, b - k + 1) for k, (a, b) in zip(size, pads))
-      return pad(form.up(lhs, kernel, window), cut)
+    own = _transpose(lhs, rhs, tuple(strides), pads, transpose_kernel)
+    if own is not None:
+      return own
   return jax.lax.conv_transpose(
     lhs,
     rhs,
@@ -173,20 +213,47 @@ def conv_transpose(
   )
 
 
-def _is_ours(lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> bool:
-  """Returns whether this is a convolution on a CPU that the algorithms here can do.
+def _transpose(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  strides: tuple[int, int],
+  pads: Sequence[tuple[int, int]],
+  transpose_kernel: bool,
+) -> jax.Array | None:
+  """Convolves transposed by the algorithm for the shape; None where XLA's is as good."""
+  window = cells.Window(rhs.shape[:2], strides)
+  # That of the convolution whose transpose this is.
+  kernel = rhs if transpose_kernel else rhs[::-1, ::-1].swapaxes(2, 3)
+  sides = list(zip(window.kernel, lhs.shape[1:3], strides, pads))
+  geometry = onednn.Geometry(
+    tuple((n - 1) * s + 2 - k + a + b for k, n, s, (a, b) in sides),
+    window.kernel,
+    strides,
+    tuple((k - 1 - a, k - 1 - b) for k, _, _, (a, b) in sides),
+  )
+  form = cells.choose(window, lhs.shape[1:3], kernel.shape[3:1:-1], plain=_plain.get())
+  is_float32 = lhs.dtype == jnp.float32
+  is_better = form and is_float32 and min(kernel.shape[2:]) > _FEW_CHANNELS
+  if not _plain.get() and not is_better and onednn.suits(lhs, geometry):
+    return onednn.transpose(lhs, kernel, geometry)
+  if not form or not is_float32:
+    return None
+  # Its result has all pixels that a window covers: those beyond the pads are cut.
+  cut = ((a - k + 1, b - k + 1) for k, (a, b) in zip(window.kernel, pads))
+  return pad(form.up(lhs, kernel.swapaxes(2, 3), window), cut)
 
-  That is one of images in NHWC without dilation, in one group or with one filter for
-  each channel.
+
+def _is_ours(lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> bool:
+  """Returns whether this is a convolution on a CPU that the algorithms here may do.
+
+  That is one of images in NHWC, of one type, without zeros between their pixels.
   """
-  groups = options.get('feature_group_count', 1)
   numbers = options.get('dimension_numbers')
   return (
     on_cpu()
     and lhs.ndim == 4
+    and lhs.dtype == rhs.dtype
     and all(d == 1 for d in options.get('lhs_dilation') or ())
-    and all(d == 1 for d in options.get('rhs_dilation') or ())
-    and (groups == 1 or rhs.shape[2:] == (1, groups) == (1, lhs.shape[-1]))
     and options.get('batch_group_count', 1) == 1
     and not options.get('use_consistent_padding')
     and options.get('preferred_element_type') in (None, lhs.dtype)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxvision.models.cpu import conv_general_dilated, conv_transpose, convolution
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures('without_onednn')]
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 

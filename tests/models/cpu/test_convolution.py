@@ -9,7 +9,7 @@ import pytest
 from jaxvision.models.cpu import conv_general_dilated
 from jaxvision.training.mesh import make_mesh, over_batch
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures('without_onednn')]
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxvision.models.cpu import conv_general_dilated, depthwise
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures('without_onednn')]
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 

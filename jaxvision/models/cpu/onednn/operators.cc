@@ -1,0 +1,373 @@
+// Convolutions and batch norms of oneDNN as custom calls of XLA:CPU, in float32 and bfloat16.
+//
+// Three handlers of convolutions take two arrays and return one: Forward (images, kernel ->
+// result), Images (gradient by the result, kernel -> gradient by the images) and Kernel
+// (images, gradient by the result -> gradient by the kernel). Images are NHWC and kernels
+// HWIO, as XLA has them; oneDNN reorders kernels, which are small, into blocks.
+//
+// Normalize and NormalizeGradient are a batch norm by the statistics of its batch.
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <initializer_list>
+#include <map>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "oneapi/dnnl/dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = ::xla::ffi;
+using dnnl::memory;
+using Integers = ffi::Span<const int64_t>;
+
+enum class Kind { kForward, kImages, kKernel };
+
+const dnnl::engine& Engine() {
+  // Never destroyed: XLA's threads may outlive static objects.
+  static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return *engine;
+}
+
+// Memory that grows and is kept: malloc would take it anew from the system in each call.
+class Room {
+ public:
+  void* AtLeast(size_t bytes) {
+    if (bytes > bytes_) {
+      std::free(start_);
+      bytes_ = (bytes + 63) / 64 * 64;
+      start_ = std::aligned_alloc(64, bytes_);
+      if (start_ == nullptr) {
+        bytes_ = 0;
+        throw std::bad_alloc();
+      }
+    }
+    return start_;
+  }
+
+ private:
+  void* start_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// What all calls share. One works at a time: each takes all cores, and two would wait for
+// each other's.
+struct Common {
+  std::mutex mutex;
+  Room kernel, scratchpad;
+};
+
+Common& Shared() {
+  static auto* common = new Common;
+  return *common;
+}
+
+// What is made once for arrays of the same types and shapes.
+struct Convolution {
+  dnnl::primitive primitive;
+  memory::desc images, kernel, result;  // as XLA has them
+  memory::desc own_kernel;              // as oneDNN wants it
+  memory::desc scratchpad;
+  dnnl::reorder reorder;  // of the kernel, to or from oneDNN's; empty where they agree
+};
+
+memory::data_type Type(const ffi::AnyBuffer& array) {
+  return array.element_type() == ffi::DataType::BF16 ? memory::data_type::bf16
+                                                     : memory::data_type::f32;
+}
+
+// oneDNN names dimensions in the order N, C, H, W wherever they lie.
+memory::desc ImagesDesc(const ffi::AnyBuffer& array) {
+  const auto d = array.dimensions();
+  return {{d[0], d[3], d[1], d[2]}, Type(array), memory::format_tag::nhwc};
+}
+
+memory::desc KernelDesc(const ffi::AnyBuffer& array, int64_t groups) {
+  const auto d = array.dimensions();
+  const int64_t height = d[0], width = d[1], in = d[2], out = d[3];
+  if (groups == 1)
+    return {{out, in, height, width}, Type(array), {1, out, width * in * out, in * out}};
+  // The outputs of the groups lie side by side.
+  return {{groups, out / groups, in, height, width},
+          Type(array),
+          {out / groups, 1, out, width * in * out, in * out}};
+}
+
+Convolution Make(Kind kind, const memory::desc& images, const memory::desc& kernel,
+                 const memory::desc& result, Integers strides, Integers dilation,
+                 Integers low, Integers high) {
+  const auto& engine = Engine();
+  const memory::desc any(kernel.get_dims(), kernel.get_data_type(),
+                         memory::format_tag::any);
+  const auto direct = dnnl::algorithm::convolution_direct;
+  const auto dims = [](Integers values, int64_t minus = 0) {
+    memory::dims found;
+    for (int64_t value : values) found.push_back(value - minus);
+    return found;
+  };
+  const memory::dims step = dims(strides), holes = dims(dilation, 1), begin = dims(low),
+                     end = dims(high);
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  Convolution made{{}, images, kernel, result, {}, {}, {}};
+  const dnnl::convolution_forward::primitive_desc forward(
+      engine, dnnl::prop_kind::forward_training, direct, images, any, result, step, holes,
+      begin, end, attributes);
+  switch (kind) {
+    case Kind::kForward: {
+      made.primitive = dnnl::convolution_forward(forward);
+      made.own_kernel = forward.weights_desc();
+      made.scratchpad = forward.scratchpad_desc();
+      break;
+    }
+    case Kind::kImages: {
+      const dnnl::convolution_backward_data::primitive_desc backward(
+          engine, direct, images, any, result, step, holes, begin, end, forward,
+          attributes);
+      made.primitive = dnnl::convolution_backward_data(backward);
+      made.own_kernel = backward.weights_desc();
+      made.scratchpad = backward.scratchpad_desc();
+      break;
+    }
+    case Kind::kKernel: {
+      const dnnl::convolution_backward_weights::primitive_desc backward(
+          engine, direct, images, any, result, step, holes, begin, end, forward,
+          attributes);
+      made.primitive = dnnl::convolution_backward_weights(backward);
+      made.own_kernel = backward.diff_weights_desc();
+      made.scratchpad = backward.scratchpad_desc();
+      break;
+    }
+  }
+  if (made.own_kernel != kernel) {
+    const bool is_result = kind == Kind::kKernel;
+    made.reorder = dnnl::reorder({engine, is_result ? made.own_kernel : kernel, engine,
+                                  is_result ? kernel : made.own_kernel});
+  }
+  return made;
+}
+
+template <Kind kind>
+ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second,
+                    ffi::Result<ffi::AnyBuffer> returned, Integers strides,
+                    Integers dilation, Integers low, Integers high, int64_t groups) try {
+  constexpr bool forward = kind == Kind::kForward, by_images = kind == Kind::kImages,
+                 by_kernel = kind == Kind::kKernel;
+  ffi::AnyBuffer images = by_images ? *returned : first;
+  ffi::AnyBuffer kernel = by_kernel ? *returned : second;
+  ffi::AnyBuffer result = forward ? *returned : by_images ? first : second;
+
+  std::vector<int64_t> key{groups};
+  for (const auto& array : {images, kernel, result}) {
+    key.push_back(static_cast<int64_t>(array.element_type()));
+    for (int64_t size : array.dimensions()) key.push_back(size);
+  }
+  for (const auto& values : {strides, dilation, low, high})
+    for (int64_t value : values) key.push_back(value);
+
+  std::lock_guard<std::mutex> lock(Shared().mutex);
+  static auto* made = new std::map<std::vector<int64_t>, Convolution>;
+  auto found = made->find(key);
+  if (found == made->end()) {
+    found = made->emplace(key, Make(kind, ImagesDesc(images), KernelDesc(kernel, groups),
+                                    ImagesDesc(result), strides, dilation, low, high))
+                .first;
+  }
+  const Convolution& own = found->second;
+
+  const auto& engine = Engine();
+  dnnl::stream stream(engine);
+  const memory images_memory(own.images, engine, images.untyped_data());
+  const memory result_memory(own.result, engine, result.untyped_data());
+  memory kernel_memory(own.kernel, engine, kernel.untyped_data());
+  memory own_kernel = kernel_memory;
+  if (own.reorder)
+    own_kernel =
+        memory(own.own_kernel, engine, Shared().kernel.AtLeast(own.own_kernel.get_size()));
+  if (own.reorder && !by_kernel) own.reorder.execute(stream, kernel_memory, own_kernel);
+  const memory scratchpad(own.scratchpad, engine,
+                          Shared().scratchpad.AtLeast(own.scratchpad.get_size()));
+  own.primitive.execute(
+      stream, {{by_images ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, images_memory},
+               {by_kernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, own_kernel},
+               {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, result_memory},
+               {DNNL_ARG_SCRATCHPAD, scratchpad}});
+  if (own.reorder && by_kernel) own.reorder.execute(stream, own_kernel, kernel_memory);
+  stream.wait();
+  return ffi::Error::Success();
+} catch (const std::exception& error) {
+  return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+}
+
+// Of an array [N, ..., C] whose channels are normalised.
+memory::desc ChannelsDesc(const ffi::AnyBuffer& array) {
+  const auto d = array.dimensions();
+  int64_t middle = 1;
+  for (size_t i = 1; i + 1 < d.size(); ++i) middle *= d[i];
+  return {{d.front(), d.back(), 1, middle}, Type(array), memory::format_tag::nhwc};
+}
+
+using NormForward = dnnl::batch_normalization_forward;
+using NormBackward = dnnl::batch_normalization_backward;
+
+NormForward::primitive_desc NormDesc(const memory::desc& inputs, float epsilon) {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return {Engine(), dnnl::prop_kind::forward_training, inputs, inputs, epsilon,
+          dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift,
+          attributes};
+}
+
+std::vector<int64_t> NormKey(const memory::desc& inputs, float epsilon) {
+  const auto dims = inputs.get_dims();
+  std::vector<int64_t> key(dims.begin(), dims.end());
+  int32_t bits;
+  std::memcpy(&bits, &epsilon, sizeof(bits));
+  key.push_back(bits);
+  key.push_back(static_cast<int64_t>(inputs.get_data_type()));
+  return key;
+}
+
+ffi::Error NormalizeCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
+                         ffi::Result<ffi::AnyBuffer> outputs,
+                         ffi::Result<ffi::AnyBuffer> mean,
+                         ffi::Result<ffi::AnyBuffer> variance, float epsilon) try {
+  const auto& engine = Engine();
+  const auto desc = ChannelsDesc(inputs);
+  const auto key = NormKey(desc, epsilon);
+  std::lock_guard<std::mutex> lock(Shared().mutex);
+  static auto* made =
+      new std::map<std::vector<int64_t>, std::pair<NormForward, NormForward::primitive_desc>>;
+  auto found = made->find(key);
+  if (found == made->end()) {
+    const auto norm = NormDesc(desc, epsilon);
+    found = made->emplace(key, std::make_pair(NormForward(norm), norm)).first;
+  }
+  const auto& [primitive, norm] = found->second;
+  dnnl::stream stream(engine);
+  const auto of_channels = [&](void* data) {
+    return memory(norm.mean_desc(), engine, data);
+  };
+  primitive.execute(
+      stream,
+      {{DNNL_ARG_SRC, memory(desc, engine, inputs.untyped_data())},
+       {DNNL_ARG_SCALE, of_channels(scale.untyped_data())},
+       {DNNL_ARG_SHIFT, of_channels(bias.untyped_data())},
+       {DNNL_ARG_DST, memory(desc, engine, outputs->untyped_data())},
+       {DNNL_ARG_MEAN, of_channels(mean->untyped_data())},
+       {DNNL_ARG_VARIANCE, of_channels(variance->untyped_data())},
+       {DNNL_ARG_SCRATCHPAD,
+        memory(norm.scratchpad_desc(), engine,
+               Shared().scratchpad.AtLeast(norm.scratchpad_desc().get_size()))}});
+  stream.wait();
+  return ffi::Error::Success();
+} catch (const std::exception& error) {
+  return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+}
+
+ffi::Error NormalizeGradientCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale,
+                                 ffi::AnyBuffer mean, ffi::AnyBuffer variance,
+                                 ffi::AnyBuffer gradient,
+                                 ffi::Result<ffi::AnyBuffer> by_inputs,
+                                 ffi::Result<ffi::AnyBuffer> by_scale,
+                                 ffi::Result<ffi::AnyBuffer> by_bias,
+                                 float epsilon) try {
+  const auto& engine = Engine();
+  const auto desc = ChannelsDesc(inputs);
+  const auto key = NormKey(desc, epsilon);
+  std::lock_guard<std::mutex> lock(Shared().mutex);
+  static auto* made =
+      new std::map<std::vector<int64_t>, std::pair<NormBackward, NormBackward::primitive_desc>>;
+  auto found = made->find(key);
+  if (found == made->end()) {
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const NormBackward::primitive_desc norm(
+        engine, dnnl::prop_kind::backward, desc, desc, desc, epsilon,
+        dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift,
+        NormDesc(desc, epsilon), attributes);
+    found = made->emplace(key, std::make_pair(NormBackward(norm), norm)).first;
+  }
+  const auto& [primitive, norm] = found->second;
+  dnnl::stream stream(engine);
+  const auto of_channels = [&](void* data) {
+    return memory(norm.mean_desc(), engine, data);
+  };
+  primitive.execute(
+      stream,
+      {{DNNL_ARG_SRC, memory(desc, engine, inputs.untyped_data())},
+       {DNNL_ARG_SCALE, of_channels(scale.untyped_data())},
+       {DNNL_ARG_MEAN, of_channels(mean.untyped_data())},
+       {DNNL_ARG_VARIANCE, of_channels(variance.untyped_data())},
+       {DNNL_ARG_DIFF_DST, memory(desc, engine, gradient.untyped_data())},
+       {DNNL_ARG_DIFF_SRC, memory(desc, engine, by_inputs->untyped_data())},
+       {DNNL_ARG_DIFF_SCALE, of_channels(by_scale->untyped_data())},
+       {DNNL_ARG_DIFF_SHIFT, of_channels(by_bias->untyped_data())},
+       {DNNL_ARG_SCRATCHPAD,
+        memory(norm.scratchpad_desc(), engine,
+               Shared().scratchpad.AtLeast(norm.scratchpad_desc().get_size()))}});
+  stream.wait();
+  return ffi::Error::Success();
+} catch (const std::exception& error) {
+  return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+}
+
+}  // namespace
+
+#define JAXVISION_HANDLER(name)                                       \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, Convolve<Kind::k##name>,        \
+                                ffi::Ffi::Bind()                      \
+                                    .Arg<ffi::AnyBuffer>()            \
+                                    .Arg<ffi::AnyBuffer>()            \
+                                    .Ret<ffi::AnyBuffer>()            \
+                                    .Attr<Integers>("strides")        \
+                                    .Attr<Integers>("dilation")       \
+                                    .Attr<Integers>("low")            \
+                                    .Attr<Integers>("high")           \
+                                    .Attr<int64_t>("groups"))
+
+JAXVISION_HANDLER(Forward);
+JAXVISION_HANDLER(Images);
+JAXVISION_HANDLER(Kernel);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(Normalize, NormalizeCall,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<float>("epsilon"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NormalizeGradient, NormalizeGradientCall,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<float>("epsilon"));
+
+// Whether this processor multiplies bfloat16 itself: AVX512-BF16 or AMX.
+extern "C" bool HasBfloat16() {
+  switch (dnnl::get_effective_cpu_isa()) {
+    case dnnl::cpu_isa::avx512_core_bf16:
+    case dnnl::cpu_isa::avx512_core_fp16:
+    case dnnl::cpu_isa::avx512_core_amx:
+    case dnnl::cpu_isa::avx512_core_amx_fp16:
+      return true;
+    default:
+      return false;
+  }
+}
