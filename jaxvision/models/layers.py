@@ -60,11 +60,10 @@ gelu = functools.partial(nn.gelu, approximate=False)
 def max_pool_2x2(x: jax.Array) -> jax.Array:
   """Takes the maximum of each 2x2 window, stride 2.
 
-  The values of `nn.max_pool(x, (2, 2), (2, 2))`: an odd last row or column is
-  dropped. It is written as the maximum of four strided slices because the gradient
-  of XLA's window reduction, select-and-scatter, is some 30 times slower on CPU.
-  Where values of a window tie, the gradient is shared among them, and
-  select-and-scatter gives all of it to the first.
+  The values of `nn.max_pool(x, (2, 2), (2, 2))`, and its gradient, which the first of
+  equal values has alone: an odd last row or column is dropped. It is written as the maximum
+  of four strided slices because the gradient of XLA's window reduction,
+  select-and-scatter, is some 30 times slower on CPU.
 
   Args:
     x: features [..., H, W, C], H and W at least 2.
@@ -78,9 +77,41 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
   """
   if is_portable():  # one operator, whose gradient nobody takes
     return nn.max_pool(x, (2, 2), (2, 2))
+  return _max_of_four(x)
+
+
+@jax.custom_vjp
+def _max_of_four(x):
+  first, second, third, fourth = _four(x)
+  return jnp.maximum(jnp.maximum(first, second), jnp.maximum(third, fourth))
+
+
+def _four(x: jax.Array) -> list[jax.Array]:
+  """Returns the pixels of each window, row by row: four of [..., H // 2, W // 2, C]."""
   height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
-  rows = jnp.maximum(x[..., 0:height:2, :, :], x[..., 1:height:2, :, :])
-  return jnp.maximum(rows[..., 0:width:2, :], rows[..., 1:width:2, :])
+  return [x[..., i:height:2, j:width:2, :] for i in (0, 1) for j in (0, 1)]
+
+
+def _max_of_four_forward(x):
+  y = _max_of_four(x)
+  return y, (x, y)
+
+
+def _max_of_four_backward(saved, gradient):
+  x, y = saved
+  first, second, third = (pixels == y for pixels in _four(x)[:3])
+  found = [first, second & ~first, third & ~(first | second), ~(first | second | third)]
+  parts = [jnp.where(here, gradient, jnp.zeros_like(gradient)) for here in found]
+  # Side by side, then row by row: one loop over memory, where sums of padded parts take four.
+  rows = [jnp.stack(pair, axis=-2) for pair in (parts[:2], parts[2:])]
+  whole = jnp.stack(rows, axis=-4)
+  *batch, height, width, channels = y.shape
+  whole = whole.reshape(*batch, 2 * height, 2 * width, channels)
+  rest = [(0, full - part) for full, part in zip(x.shape, whole.shape)]
+  return (jnp.pad(whole, rest),)
+
+
+_max_of_four.defvjp(_max_of_four_forward, _max_of_four_backward)
 
 
 def max_pool_3x3(x: jax.Array) -> jax.Array:

@@ -45,9 +45,16 @@ def test_max_pool_has_the_gradient_of_linen_where_nothing_ties(size):
   chex.assert_trees_all_equal(ours, linen)
 
 
-def test_max_pool_shares_the_gradient_of_a_tie_and_keeps_its_sum():
-  gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(jnp.ones((1, 2, 2, 1)))
-  chex.assert_trees_all_close(gradient, jnp.full((1, 2, 2, 1), 0.25))
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_max_pool_gives_the_gradient_of_a_tie_to_the_first_as_linen_does(dtype):
+  x = jax.random.randint(jax.random.key(0), (3, 9, 8, 5), 0, 3).astype(dtype)
+  weights = jax.random.normal(jax.random.key(1), (3, 4, 4, 5), dtype)
+
+  def gradient(pool):
+    return jax.grad(lambda x: (weights * pool(x)).sum())(x)
+
+  linen = gradient(lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+  chex.assert_trees_all_equal(gradient(max_pool_2x2), linen)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 6), (9, 3), (8, 7)])
