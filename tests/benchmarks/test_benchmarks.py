@@ -90,7 +90,7 @@ def test_the_twins_have_the_parameters_of_the_models(module):
   }
   for name, twin in peers.MODELS.items():
     classes = cases[name].classes
-    model = models.create(name, classes)
+    model = models.create(name, classes, **cases[name].fields)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), 'float32')
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
     ours = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
