@@ -33,7 +33,12 @@ class ViT(nn.Module):
   """ViT-S (width 384, 12 blocks, 6 heads) for images of 32x32x3."""
 
   def __init__(
-    self, classes: int, patch: int = 4, width: int = 384, depth: int = 12, heads: int = 6
+    self,
+    classes: int,
+    patch: int = 4,
+    width: int = 384,
+    depth: int = 12,
+    heads: int = 6,
   ):
     super().__init__()
     self.embed = nn.Conv2d(3, width, patch, patch)

@@ -226,9 +226,7 @@ def device() -> str:
   return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def configurations(
-  inference: bool, modes: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+def configurations(inference: bool, modes: Sequence[str] = ()) -> list[dict[str, Any]]:
   """Returns the ways to run a twin that are tried, of which the fastest counts.
 
   The optimiser is the foreach one; the fastest of these is tried with the fused one as
