@@ -140,7 +140,7 @@ def encode_sheet(images: np.ndarray) -> bytes:
   """Returns uint8 [n, H, W, C] as one lossless WebP, 50 tiles in a row."""
   from PIL import Image
 
-  count, height, width, channels = images.shape
+  count, height, width = images.shape[:3]
   rows = -(-count // _COLUMNS)
   tiles = np.zeros((rows * _COLUMNS, height, width, 3), np.uint8)
   tiles[:count] = images  # grey images three times, which costs nothing in WebP
@@ -197,7 +197,9 @@ def unpack(folder: Path, root: Path) -> list[str]:
         (store / file).write_bytes(content)
     there = {file for file in facts['sheets'] if (store / file).is_file()}
     if missing := len(facts['sheets']) - len(there):
-      lines.append(f'{name}: {missing} of {len(facts["sheets"])} files are still to come')
+      lines.append(
+        f'{name}: {missing} of {len(facts["sheets"])} files are still to come'
+      )
       continue
     _write(root / name, facts, labels, store)
     shutil.rmtree(store)
@@ -247,9 +249,18 @@ def _download_wheels(folder: Path) -> str:
   from jaxvision.errors import UserError
 
   wanted = [f'{name}=={metadata.version(name)}' for name in WHEELS]
-  options = '--no-deps --only-binary=:all: --platform=any --implementation=py --abi=none'
+  options = (
+    '--no-deps --only-binary=:all: --platform=any --implementation=py --abi=none'
+  )
   command = [
-    *(sys.executable, '-m', 'pip', 'download', '--quiet', '--disable-pip-version-check'),
+    *(
+      sys.executable,
+      '-m',
+      'pip',
+      'download',
+      '--quiet',
+      '--disable-pip-version-check',
+    ),
     *options.split(),
     *('--dest', str(folder), *wanted),
   ]
