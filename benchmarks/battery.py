@@ -83,7 +83,6 @@ class Battery:
   ):
     self.folder, self.entries = folder, entries
     self._environment, self._unavailable = environment, unavailable
-    (folder / 'logs').mkdir(parents=True, exist_ok=True)
     self.state: dict[str, dict[str, Any]] = _read(folder / 'state.json')
     self.results: dict[str, dict[str, Any]] = _read(folder / 'results.json')
     for known in self.state.values():
@@ -135,6 +134,7 @@ class Battery:
       say: prints a line.
     """
     end = time.monotonic() + seconds
+    (self.folder / 'logs').mkdir(parents=True, exist_ok=True)
     over = ('done',) if retry else ('done', 'failed')
     for number, entry in enumerate(wanted, start=1):
       where = f'[{number}/{len(wanted)}] {entry.name}'
@@ -225,12 +225,19 @@ def _stop(process: subprocess.Popen, gently: bool) -> int | None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-  """Makes SIGTERM and SIGHUP what Ctrl-C is: the entry under way is stopped and noted."""
+  """Makes SIGTERM and SIGHUP what Ctrl-C is: the entry under way is stopped and noted.
+
+  What is ignored, as SIGHUP is under nohup, stays so.
+  """
 
   def interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
-  before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
+  before = {
+    number: signal.signal(number, interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP)
+    if signal.getsignal(number) != signal.SIG_IGN
+  }
   try:
     yield
   finally:

@@ -5,6 +5,7 @@ battery's state. `rehearsal` has the same kinds of entries with tiny sizes, for 
 """
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from battery import Entry
 _MODES = '--peer-modes=eager,default,reduce-overhead'
 # Both sides are there at once, and JAX would take three quarters of the memory.
 _SHARED = {'XLA_CLIENT_MEM_FRACTION': '0.45'}
+if 'XLA_PYTHON_CLIENT_MEM_FRACTION' in os.environ:  # JAX refuses to be given both
+  _SHARED = {}
 
 _TINY = (
   '--config.batch_size=8',
@@ -164,7 +167,7 @@ def entries(maker: Maker) -> list[Entry]:
     '--config.data.synthetic_examples=6000',
   ]
   return [
-    maker.speedrun(180, '--seeds=20'),
+    maker.speedrun(300, '--seeds=20'),
     *(maker.throughput(model, 'bfloat16', seconds) for model, seconds in models),
     # As long as a GPU makes worth while: the configs' own lengths are for a CPU.
     maker.training('cifar10_resnet18', 150, bfloat16, '--config.epochs=40'),

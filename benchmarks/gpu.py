@@ -178,6 +178,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
   wanted = chosen(battery.entries, names)
   if not (options.rehearse or count_gpus()):
     raise SystemExit('gpu: nvidia-smi lists no GPU; --rehearse needs none')
+  folder.mkdir(parents=True, exist_ok=True)
   (folder / 'kind.json').write_text(json.dumps({'rehearsal': options.rehearse}) + '\n')
   with interruptible():
     try:
@@ -198,9 +199,8 @@ def listing(battery: Battery) -> str:
   for entry in battery.entries:
     known = battery.status(entry)
     spent = round(known['seconds']) or None
-    rows.append(
-      (entry.name, round(entry.seconds), known['status'], spent, known['why'])
-    )
+    why = known['why'] if len(known['why']) <= 120 else f'{known["why"][:117]}...'
+    rows.append((entry.name, round(entry.seconds), known['status'], spent, why))
   return table(('entry', 'estimated, s', 'status', 'spent, s', 'outcome'), rows)
 
 

@@ -70,6 +70,7 @@ def pack(
     raise UserError(f'{output} is not empty: choose another --output, or remove it')
   lines, folder = [], output / 'part1'
   folder.mkdir(parents=True)
+  (output / '.gitignore').write_text('*\n')  # data belong into no repository
   if wheels:
     lines.append(_download_wheels(folder / 'wheels'))
   used = sum(file.stat().st_size for file in folder.rglob('*.whl'))
@@ -132,7 +133,8 @@ def _encode(name: str, data_dir: str) -> tuple[bytes, list[Sheet]]:
   }
   labels = {f'{pool}_labels': array for pool, array in cached.labels.items()}
   buffer = io.BytesIO()
-  np.savez_compressed(buffer, facts=np.array(json.dumps(facts)), **labels)
+  arrays: dict[str, Any] = {'facts': np.array(json.dumps(facts)), **labels}
+  np.savez_compressed(buffer, **arrays)
   return buffer.getvalue(), sheets
 
 

@@ -67,10 +67,18 @@ class Runs:
     """Returns the workdir of a run."""
     return self.folder / name
 
-  def train(self, name: str, *, processes: int = 1, **variables: str) -> None:
-    """Trains a run to its end; raises Failed where that is not reached."""
+  def train(
+    self, name: str, variables: Mapping[str, str] | None = None, processes: int = 1
+  ) -> None:
+    """Trains a run to its end; raises Failed where that is not reached.
+
+    Args:
+      name: of the run.
+      variables: of its environment, beside those of this process.
+      processes: that share it, of one device each.
+    """
     with (self.folder / f'{name}.log').open('a') as log:
-      code = self._start(name, processes, log, variables).wait()
+      code = self._start(name, processes, log, variables or {}).wait()
     if code:
       raise Failed(f'{name}: exit code {code}: {_last_line(self.folder / name)}')
 
@@ -186,8 +194,10 @@ def check(name: str, runs: Runs) -> dict[str, Any]:
   """Returns the row of a check."""
   row: dict[str, Any] = {'check': name}
   if name == 'processes':
-    two = {'JAX_NUM_CPU_DEVICES': '2', 'CUDA_VISIBLE_DEVICES': '0,1'}
-    runs.train('two-devices', **two)
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES') or '0,1'
+    first = ','.join(visible.split(',')[:2])
+    two = {'JAX_NUM_CPU_DEVICES': '2', 'CUDA_VISIBLE_DEVICES': first}
+    runs.train('two-devices', two)
     runs.train('two-processes', processes=2)
     pair = 'two-devices', 'two-processes'
   else:
@@ -195,7 +205,7 @@ def check(name: str, runs: Runs) -> dict[str, Any]:
       runs.train('whole')
     pair = 'whole', name
     if name == 'twice':
-      runs.train(name, JAX_ENABLE_COMPILATION_CACHE='false')
+      runs.train(name, {'JAX_ENABLE_COMPILATION_CACHE': 'false'})
     else:
       row['killed_after_step'] = runs.kill(name)
       runs.train(name)
@@ -262,7 +272,10 @@ def main() -> int:
       result.note(**{key: summary[key] for key in facts})
     result.write()
   print(table(_HEADER, [cells(row) for row in result.rows]))
-  return 1 if any('error' in row for row in result.rows) else 0
+  errors = [row['error'] for row in result.rows if 'error' in row]
+  for line in errors:
+    print(f'repeats: {line}', file=sys.stderr)
+  return 1 if errors else 0
 
 
 if __name__ == '__main__':
