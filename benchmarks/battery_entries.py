@@ -29,6 +29,7 @@ _TINY = (
   '--config.log_every_steps=2',
   '--config.eval_every_steps=3',
 )
+_EAGER = '--peer-modes=eager'
 _TINY_GAN = (
   *_TINY[:2],
   '--config.steps=4',
@@ -158,13 +159,10 @@ def entries(maker: Maker) -> list[Entry]:
   """Returns what is blank in the tables, in the order of its worth."""
   bfloat16 = '--config.dtype=bfloat16'
   models = (('resnet18', 120), ('resnet50', 180), ('vit_small', 120), ('dcgan', 90))
-  # Of made-up images, which need no data set.
-  images = ('data.name=synthetic', 'data.image_size=32', 'data.channels=3')
   repeated = [
     '--config=configs/cifar10_resnet18.py',
     bfloat16,
-    *(f'--config.{field}' for field in images),
-    '--config.data.synthetic_examples=6000',
+    *_made_up(side=32, channels=3, examples=6000),
   ]
   return [
     maker.speedrun(300, '--seeds=20'),
@@ -201,7 +199,8 @@ def entries(maker: Maker) -> list[Entry]:
 def rehearsal(maker: Maker) -> list[Entry]:
   """Returns an entry of each kind that takes seconds on a CPU."""
   turns = ('--batch-size=8', '--rounds=2', '--seconds=0.1')
-  digits = ('--config=configs/digits_cnn.py', '--steps=30')
+  images = _made_up(side=8, channels=1, examples=300)
+  digits = ('--config=configs/digits_cnn.py', '--steps=30', *images)
   airbench = (*_TINY[:3], '--config.steps=5', '--config.model.widths=(4,6)')
   made = [
     maker.speedrun(20, '--seeds=2', *airbench),
@@ -228,7 +227,14 @@ def rehearsal(maker: Maker) -> list[Entry]:
   return [dataclasses.replace(entry, gpus=0) for entry in made]
 
 
-_EAGER = '--peer-modes=eager'
+def _made_up(*, side: int, channels: int, examples: int) -> tuple[str, ...]:
+  """Returns fields of made-up images, which need no data set."""
+  return (
+    '--config.data.name=synthetic',
+    f'--config.data.image_size={side}',
+    f'--config.data.channels={channels}',
+    f'--config.data.synthetic_examples={examples}',
+  )
 
 
 def chosen(made: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
