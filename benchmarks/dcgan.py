@@ -15,7 +15,7 @@ import sys
 
 from sides import Side, alternate
 from table import Result, parser, table
-from train_throughput import fastest, label
+from train_throughput import add_peer_options, fastest, label
 
 
 def main() -> int:
@@ -27,11 +27,7 @@ def main() -> int:
     '--seconds', type=float, default=4.0, help='length of a turn of either side'
   )
   arguments.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
-  arguments.add_argument(
-    '--peer-python',
-    default=sys.executable,
-    help='interpreter that has torch (default: this one)',
-  )
+  add_peer_options(arguments)
   options = arguments.parse_args()
   result = Result(
     'dcgan', options.json, rounds=options.rounds, seconds_per_turn=options.seconds
@@ -50,7 +46,9 @@ def main() -> int:
   ):
     result.note(ours=ours.ask('hello'), peer=peer.ask('hello'))
     ready = ours.ask('prepare', **settings)
-    best, tried = fastest(peer, settings, options.seconds / 2, ready['parameters'])
+    best, tried = fastest(
+      peer, settings, options.seconds / 2, ready['parameters'], options.peer_modes
+    )
     peer.ask('prepare', configuration=best, **settings)
     for side in (ours, peer):  # once each, untimed, to find how many steps fill a turn
       side.ask('run', seconds=options.seconds)
@@ -59,11 +57,16 @@ def main() -> int:
       lambda: peer.ask('run', seconds=options.seconds),
       options.rounds,
     )
+    memory = {
+      'ours_peak_memory_bytes': ours.ask('peak_memory_bytes'),
+      'peer_peak_memory_bytes': peer.ask('peak_memory_bytes'),
+    }
   row = {
     **settings,
     'parameters': ready['parameters'],
     'seconds_to_ready': ready['seconds_to_ready'],
     **measured,
+    **memory,
     'peer_configuration': best,
     'peer_configurations': tried,
   }

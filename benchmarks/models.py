@@ -1,6 +1,8 @@
 """The models that the benchmarks compare, and how they are run."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,12 +13,14 @@ class Case:
     classes: number of logits.
     cpu_batch, gpu_batch: images in a batch, where nothing else is asked for.
     task: of the config.
+    fields: of the model, where they are not its defaults.
   """
 
   classes: int
   cpu_batch: int
   gpu_batch: int = 512
   task: str = 'classification'
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 # By the name in `jaxvision.models` (for another task, that of its peer).
@@ -25,6 +29,7 @@ CASES: dict[str, Case] = {
   'custom_cnn': Case(classes=10, cpu_batch=128),
   'resnet18': Case(classes=10, cpu_batch=64),
   'resnet50': Case(classes=10, cpu_batch=32),
+  'vit_small': Case(classes=10, cpu_batch=32, fields={'patch': 4}),
 }
 
 

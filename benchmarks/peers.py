@@ -14,11 +14,12 @@ import gc
 import itertools
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peer_vit import ViT
 from sides import serve
 from table import versions
 from torch import nn
@@ -206,6 +207,7 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
   'custom_cnn': Custom,
   'resnet18': lambda classes: ResNet(classes, (2, 2, 2, 2), bottleneck=False),
   'resnet50': lambda classes: ResNet(classes, (3, 4, 6, 3), bottleneck=True),
+  'vit_small': ViT,
 }
 
 
@@ -224,21 +226,26 @@ def device() -> str:
   return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def configurations(inference: bool) -> list[dict[str, Any]]:
+def configurations(inference: bool, modes: Sequence[str] = ()) -> list[dict[str, Any]]:
   """Returns the ways to run a twin that are tried, of which the fastest counts.
 
   The optimiser is the foreach one; the fastest of these is tried with the fused one as
   well. On a GPU everything is channels_last, and the compiled ones are all modes of
   `torch.compile`, with CUDA graphs in all but the first.
+
+  Args:
+    inference: whether it is not training.
+    modes: 'eager' and modes of `torch.compile` to try, where not all are wanted.
   """
-  modes: list[str | None] = [None, 'default']
   layouts = [False, True]
   if device() == 'cuda':
-    modes += ['reduce-overhead', 'max-autotune']
     layouts = [True]
+  tried: Sequence[str] = modes or ['eager', 'default']
+  if not modes and device() == 'cuda':
+    tried = [*tried, 'reduce-overhead', 'max-autotune']
   found = [
     {'channels_last': c, 'compile': m, 'optimizer': 'foreach', 'freezing': False}
-    for m in modes
+    for m in (None if mode == 'eager' else mode for mode in tried)
     for c in layouts
   ]
   if inference:  # constants folded into the program, batch norms into convolutions
@@ -267,9 +274,11 @@ class _Requests:
       'threads': torch.get_num_threads(),
     }
 
-  def configurations(self, inference: bool) -> list[dict[str, Any]]:
+  def configurations(
+    self, inference: bool, modes: Sequence[str] = ()
+  ) -> list[dict[str, Any]]:
     """Returns the configurations to try."""
-    return configurations(inference)
+    return configurations(inference, modes)
 
   def prepare(self, task: str, **settings: Any) -> dict[str, Any]:
     """Builds, compiles and warms up one configuration in place of the one before."""

@@ -2,8 +2,10 @@
 
     python benchmarks/step_growth.py
     python benchmarks/step_growth.py --axes=devices,batch --json=step_growth.json
+    python benchmarks/step_growth.py --axes=batch --model=resnet18 --batches=128,512,2048
 
-One thing changes at a time, from a CIFAR ResNet-20 on random images of 32x32x3:
+One thing changes at a time, from a CIFAR ResNet-20, or another model for the batch
+alone, on random images of 32x32x3:
 
   batch     images in a batch
   width     channels of the first stage
@@ -105,6 +107,13 @@ def main() -> int:
     '--axes', default='batch,width,depth,devices', help='any of them'
   )
   arguments.add_argument('--batch-size', type=int, default=128)
+  arguments.add_argument('--model', default=_BASE['name'], help='that grows')
+  arguments.add_argument(
+    '--batches',
+    type=lambda text: [int(size) for size in text.split(',')],
+    default=[row['batch_size'] for row in _AXES['batch']],
+    help='of the axis batch (default: 32 to 512)',
+  )
   arguments.add_argument('--rounds', type=int, default=5)
   arguments.add_argument('--seconds', type=float, default=2.0, help='of a round')
   arguments.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
@@ -112,8 +121,11 @@ def main() -> int:
   wanted = options.axes.split(',')
   if not set(wanted) <= set(_AXES):
     raise SystemExit('--axes takes batch, width, depth, devices')
+  if options.model != _BASE['name'] and {'width', 'depth'} & set(wanted):
+    raise SystemExit(f'--axes=width,depth grow {_BASE["name"]}, not {options.model}')
+  every = {**_AXES, 'batch': [{'batch_size': size} for size in options.batches]}
   axes = {
-    axis: rows for axis, rows in _AXES.items() if axis.partition(',')[0] in wanted
+    axis: rows for axis, rows in every.items() if axis.partition(',')[0] in wanted
   }
   result = Result(
     'step_growth', options.json, dtype=options.dtype, rounds=options.rounds
@@ -124,6 +136,7 @@ def main() -> int:
     for change in changes:
       settings = {
         **_BASE,
+        'name': options.model,
         'batch_size': options.batch_size,
         'devices': 1,
         'fields': {},

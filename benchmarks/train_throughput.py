@@ -8,7 +8,8 @@ Each side is a process of its own, and works while the other one waits: ours, pe
 ours, peer, ... A ratio is ours over PyTorch of one such pair; the table has the median
 of them, the JSON all. PyTorch is measured in its fastest configuration, found in a
 short pass before over eager and compiled, NCHW and channels_last, foreach and fused
-optimiser; that pass is in the JSON.
+optimiser; that pass is in the JSON. `--peer-modes` names those that are tried where
+compiling in all modes takes too long.
 
 What a training step includes. PyTorch: gradients set to None, forward, cross-entropy,
 backward, SGD with Nesterov momentum, on one normalised batch that lies on the device.
@@ -18,6 +19,7 @@ Inference: forward in evaluation mode; ours with normalisation, loss and accurac
 No augmentation on either side. On a GPU both may multiply float32 as TF32.
 """
 
+import argparse
 import sys
 from typing import Any
 
@@ -53,9 +55,20 @@ def label(configuration: dict[str, Any], inference: bool) -> str:
 
 
 def fastest(
-  peer: Side, settings: dict[str, Any], seconds: float, parameters: int
+  peer: Side,
+  settings: dict[str, Any],
+  seconds: float,
+  parameters: int,
+  modes: list[str],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """Tries all configurations of the peer for a short time each.
+  """Tries configurations of the peer for a short time each.
+
+  Args:
+    peer: the side.
+    settings: of its `prepare`.
+    seconds: of each attempt.
+    parameters: of our model, which the twin must have.
+    modes: see `peers.configurations`; empty: all.
 
   Returns:
     The fastest, which is not prepared any more, and what each of them did.
@@ -86,9 +99,10 @@ def fastest(
       raise SystemExit(f'PyTorch does not run {settings["name"]}: {tried[0]["error"]}')
     return max(done, key=lambda entry: entry['images_per_second'])['configuration']
 
-  for configuration in peer.ask('configurations', inference=settings['inference']):
+  inference = settings['inference']
+  for configuration in peer.ask('configurations', inference=inference, modes=modes):
     attempt(configuration)
-  if not settings['inference']:
+  if not inference:
     attempt({**best(), 'optimizer': 'fused'})
   return best(), tried
 
@@ -106,8 +120,10 @@ def compare(
     'inference': options.inference,
   }
   print(f'{name}, batches of {batch_size}', flush=True)
-  ready = ours.ask('prepare', **settings)
-  best, tried = fastest(peer, settings, options.seconds / 2, ready['parameters'])
+  ready = ours.ask('prepare', **settings, fields=dict(chosen.fields))
+  best, tried = fastest(
+    peer, settings, options.seconds / 2, ready['parameters'], options.peer_modes
+  )
   peer.ask('prepare', configuration=best, **settings)
   for side in (ours, peer):  # once each, untimed, to find how many steps fill a turn
     side.ask('run', seconds=options.seconds)
@@ -126,6 +142,21 @@ def compare(
     'ours_peak_memory_bytes': ours.ask('peak_memory_bytes'),
     'peer_peak_memory_bytes': peer.ask('peak_memory_bytes'),
   }
+
+
+def add_peer_options(arguments: argparse.ArgumentParser) -> None:
+  """Adds what comparisons with PyTorch ask for."""
+  arguments.add_argument(
+    '--peer-python',
+    default=sys.executable,
+    help='interpreter that has torch (default: this one)',
+  )
+  arguments.add_argument(
+    '--peer-modes',
+    type=lambda text: text.split(','),
+    default=[],
+    help='of eager and the modes of torch.compile, those to try (default: all)',
+  )
 
 
 def cells(row: dict[str, Any]) -> tuple:
@@ -163,11 +194,7 @@ def main() -> int:
   )
   arguments.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   arguments.add_argument('--inference', action='store_true', help='not training')
-  arguments.add_argument(
-    '--peer-python',
-    default=sys.executable,
-    help='interpreter that has torch (default: this one)',
-  )
+  add_peer_options(arguments)
   options = arguments.parse_args()
   chosen = {name: case(name) for name in options.models.split(',')}
   result = Result(

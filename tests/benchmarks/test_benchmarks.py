@@ -7,6 +7,7 @@ import re
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from jaxvision import models
@@ -90,8 +91,50 @@ def test_the_twins_have_the_parameters_of_the_models(module):
   }
   for name, twin in peers.MODELS.items():
     classes = cases[name].classes
-    model = models.create(name, classes)
+    model = models.create(name, classes, **cases[name].fields)
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), 'float32')
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
     ours = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     assert sum(p.numel() for p in twin(classes).parameters()) == ours, name
+
+
+@pytest.mark.usefixtures('quick_compile')
+def test_the_twin_of_the_transformer_computes_what_the_model_does(module):
+  torch = pytest.importorskip('torch')
+  sizes = {'patch': 16, 'width': 24, 'depth': 2, 'heads': 3}
+  twin = module('peer_vit').ViT(5, **sizes).eval()
+  rng = np.random.default_rng(0)
+  with torch.no_grad():
+    for parameter in twin.parameters():  # the norms and the classifier too
+      parameter.copy_(torch.from_numpy(rng.normal(0.0, 0.3, parameter.shape)))
+  values = {name: p.detach().numpy() for name, p in twin.named_parameters()}
+
+  def layer(name):
+    weight, bias = values[f'{name}.weight'], values[f'{name}.bias']
+    if weight.ndim == 1:
+      return {'scale': weight, 'bias': bias}
+    axes = (2, 3, 1, 0) if weight.ndim == 4 else (1, 0)
+    return {'kernel': weight.transpose(axes), 'bias': bias}
+
+  params = {'norm': layer('norm'), 'head': layer('head')}
+  params['embed'] = {
+    'conv': layer('embed'),
+    'token': values['token'][0, 0],
+    'positions': values['positions'][0],
+  }
+  for i in range(2):
+    at = f'blocks.{i}'
+    params[f'block{i + 1}'] = {
+      'attention': {name: layer(f'{at}.{name}') for name in ('qkv', 'proj')},
+      **{
+        name: layer(f'{at}.{name}') for name in ('norm1', 'norm2', 'dense1', 'dense2')
+      },
+    }
+  images = rng.normal(size=(3, 32, 32, 3)).astype(np.float32)
+  model = models.create('vit_small', 5, **sizes)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  assert jax.tree.structure(shapes) == jax.tree.structure(params)
+  ours = jax.jit(model.apply)({'params': params}, images)
+  with torch.no_grad():
+    theirs = twin(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+  np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
