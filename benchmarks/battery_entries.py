@@ -110,14 +110,10 @@ class Maker:
     self, model: str, dtype: str, seconds: float, *more: str, modes: str = _MODES
   ) -> Entry:
     """Measures training beside PyTorch."""
-    gan = model == 'dcgan'
-    name = f'{model}_{dtype}' if gan else f'train_throughput_{model}_{dtype}'
-    script = 'dcgan.py' if gan else 'train_throughput.py'
-    which = () if gan else (f'--models={model}',)
+    name, script = f'train_throughput_{model}_{dtype}', 'train_throughput.py'
+    which = (f'--models={model}', f'--dtypes={dtype}', modes, *more)
     how = {'torch': True, 'environment': _SHARED, 'headline': _of_ratios}
-    return self.benchmark(
-      name, script, seconds, *which, f'--dtype={dtype}', modes, *more, **how
-    )
+    return self.benchmark(name, script, seconds, *which, **how)
 
   def speedrun(self, seconds: float, *arguments: str) -> Entry:
     """Measures C14, beside the peer's script where a copy is given."""

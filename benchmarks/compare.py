@@ -1,8 +1,8 @@
 """Two results of one benchmark: which rows lost by more than their noise.
 
-    python benchmarks/compare.py benchmarks/results/dcgan_cpu.json new.json
+    python benchmarks/compare.py benchmarks/results/train_throughput_cpu.json new.json
 
-Of train_throughput.py, dcgan.py, latency.py, input_pipeline.py, step_growth.py and
+Of train_throughput.py, latency.py, input_pipeline.py, step_growth.py and
 speedrun.py. A measure of a row is a spread: the least, the median and the largest of its
 turns. Of a row that was measured beside a peer it is the ratio, which a machine that slows
 down does not move; of one that was not, images per second or seconds. A speed run is one
@@ -52,7 +52,7 @@ _FOUND = (
 )
 _PEER = ('channels_last', 'compile', 'optimizer', 'freezing')
 _PEER_PIPELINES = ('torch', 'tf.data')
-_SETTINGS = ('dtype', 'rounds', 'seconds_per_turn', 'seconds', 'batch', 'config')
+_SETTINGS = ('dtypes', 'rounds', 'seconds_per_turn', 'seconds', 'batch', 'config')
 
 
 class Mistake(Exception):

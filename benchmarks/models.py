@@ -10,7 +10,7 @@ class Case:
   """One model on images of 32x32x3.
 
   Attributes:
-    classes: number of logits.
+    classes: number of logits; 0 of a GAN.
     cpu_batch, gpu_batch: images in a batch, where nothing else is asked for.
     task: of the config.
     fields: of the model, where they are not its defaults.
@@ -29,6 +29,7 @@ CASES: dict[str, Case] = {
   'custom_cnn': Case(classes=10, cpu_batch=128),
   'resnet18': Case(classes=10, cpu_batch=64),
   'resnet50': Case(classes=10, cpu_batch=32),
+  'dcgan': Case(classes=0, cpu_batch=64, task='gan'),
   'vit_small': Case(classes=10, cpu_batch=32, fields={'patch': 4}),
 }
 

@@ -13,7 +13,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'grain', 'torch', 'tensorflow')
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'numpy',
+  'grain',
+  'torch',
+  'onednn-cpu-gomp',
+  'tensorflow',
+)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -63,11 +73,26 @@ def machine() -> dict[str, Any]:
   return {
     'processor': processor,
     'cores': cores,
+    'features': features(),
     # Of the minute before: what else ran here when the numbers were taken.
     'load_average': os.getloadavg()[0],
     # Not the build of its kernel, which tells readers nothing.
     'system': platform.system(),
   }
+
+
+# Of the processor's flags, those that decide how fast matrix products are.
+_FEATURES = ('avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'avx512_fp16', 'amx_bf16')
+
+
+def features() -> list[str]:
+  """Returns which vector and matrix units this processor has, by Linux's names."""
+  try:
+    text = Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return []
+  flags = text.partition('flags')[2].partition('\n')[0].split()
+  return [feature for feature in _FEATURES if feature in flags]
 
 
 def versions() -> dict[str, str]:

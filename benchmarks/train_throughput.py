@@ -1,26 +1,30 @@
 """Images per second of training, or inference, beside PyTorch in the same run.
 
-    python benchmarks/train_throughput.py --models=small_filters_cnn,custom_cnn,resnet18
+    python benchmarks/train_throughput.py --models=small_filters_cnn,custom_cnn,resnet18,dcgan
     python benchmarks/train_throughput.py --models=resnet18 --inference
-    python benchmarks/train_throughput.py --models=resnet18,resnet50 --dtype=bfloat16
+    python benchmarks/train_throughput.py --models=resnet18,resnet50 --dtypes=bfloat16
 
 Each side is a process of its own, and works while the other one waits: ours, peer,
 ours, peer, ... A ratio is ours over PyTorch of one such pair; the table has the median
-of them, the JSON all. PyTorch is measured in its fastest configuration, found in a
-short pass before over eager and compiled, NCHW and channels_last, foreach and fused
-optimiser; that pass is in the JSON. `--peer-modes` names those that are tried where
-compiling in all modes takes too long.
+of them, the JSON all. Both are measured in float32 and in bfloat16 (PyTorch under
+autocast), equal type against equal type, and the best of ours against the best of
+PyTorch, which may be of different types: that row has a star. PyTorch is measured in its
+fastest configuration of a type, found in a short pass before over eager and compiled,
+NCHW and channels_last, foreach and fused optimiser; that pass is in the JSON.
 
 What a training step includes. PyTorch: gradients set to None, forward, cross-entropy,
 backward, SGD with Nesterov momentum, on one normalised batch that lies on the device.
 Ours: the same, and further the draw of a shuffled batch from a split of uint8 images,
 its normalisation, the learning rate of the schedule, loss, top-1 and top-5 accuracy.
-Inference: forward in evaluation mode; ours with normalisation, loss and accuracies.
-No augmentation on either side. On a GPU both may multiply float32 as TF32.
+`dcgan` is one step of the discriminator and one of the generator (370,624 and 167,808
+parameters, see `peer_dcgan.py`), with what ours logs. Inference: forward in evaluation
+mode; ours with normalisation, loss and accuracies. No augmentation on either side. On a
+GPU both may multiply float32 as TF32.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from models import CASES, Case, case
@@ -30,6 +34,7 @@ from table import Result, parser, table
 _HEADER = (
   'model',
   'batch',
+  'types',
   'ours, images/s',
   'PyTorch, images/s',
   'ratio',
@@ -109,39 +114,63 @@ def fastest(
 
 def compare(
   name: str, chosen: Case, options: Any, ours: Side, peer: Side, batch_size: int
-) -> dict[str, Any]:
-  """Returns the row of one model."""
+) -> Iterator[dict[str, Any]]:
+  """Yields the rows of one model: of each type, and of the best if they differ in type."""
   settings = {
     'name': name,
     'classes': chosen.classes,
     'batch_size': batch_size,
-    'dtype': options.dtype,
     'task': chosen.task,
     'inference': options.inference,
   }
-  print(f'{name}, batches of {batch_size}', flush=True)
-  ready = ours.ask('prepare', **settings, fields=dict(chosen.fields))
-  best, tried = fastest(
-    peer, settings, options.seconds / 2, ready['parameters'], options.peer_modes
+  fields = dict(chosen.fields)
+  found: dict[str, dict[str, Any]] = {}
+  for dtype in options.dtypes:
+    print(f'{name}, batches of {batch_size}, {dtype}', flush=True)
+    ready = ours.ask('prepare', **settings, dtype=dtype, fields=fields)
+    # The first turn finds how many steps fill one.
+    speed = [ours.ask('run', seconds=options.seconds / 2) for _ in 'ab'][-1]
+    of_type = {**settings, 'dtype': dtype}
+    best, tried = fastest(
+      peer, of_type, options.seconds / 2, ready['parameters'], options.peer_modes
+    )
+    found[dtype] = {
+      'parameters': ready['parameters'],
+      'steps_per_dispatch': ready['steps_per_dispatch'],
+      'ours': speed,
+      'peer': max(entry.get('images_per_second', 0) for entry in tried),
+      'peer_configuration': best,
+      'peer_configurations': tried,
+    }
+  bests = tuple(
+    max(found, key=lambda dtype: found[dtype][side]) for side in ('ours', 'peer')
   )
-  peer.ask('prepare', configuration=best, **settings)
-  for side in (ours, peer):  # once each, untimed, to find how many steps fill a turn
-    side.ask('run', seconds=options.seconds)
-  measured = alternate(
-    lambda: ours.ask('run', seconds=options.seconds),
-    lambda: peer.ask('run', seconds=options.seconds),
-    options.rounds,
-  )
-  return {
-    **settings,
-    'parameters': ready['parameters'],
-    'steps_per_dispatch': ready['steps_per_dispatch'],
-    **measured,
-    'peer_configuration': best,
-    'peer_configurations': tried,
-    'ours_peak_memory_bytes': ours.ask('peak_memory_bytes'),
-    'peer_peak_memory_bytes': peer.ask('peak_memory_bytes'),
-  }
+  pairs = [(dtype, dtype) for dtype in options.dtypes]
+  for pair in dict.fromkeys([*pairs, bests]):
+    own, other = pair
+    ours.ask('prepare', **settings, dtype=own, fields=fields)
+    configuration = found[other]['peer_configuration']
+    peer.ask('prepare', configuration=configuration, **settings, dtype=other)
+    for side in (ours, peer):  # once each, untimed
+      side.ask('run', seconds=options.seconds)
+    measured = alternate(
+      lambda: ours.ask('run', seconds=options.seconds),
+      lambda: peer.ask('run', seconds=options.seconds),
+      options.rounds,
+    )
+    yield {
+      **settings,
+      'dtype': own,
+      'peer_dtype': other,
+      'best': pair == bests,
+      'parameters': found[own]['parameters'],
+      'steps_per_dispatch': found[own]['steps_per_dispatch'],
+      **measured,
+      'peer_configuration': configuration,
+      'peer_configurations': found[other]['peer_configurations'],
+      'ours_peak_memory_bytes': ours.ask('peak_memory_bytes'),
+      'peer_peak_memory_bytes': peer.ask('peak_memory_bytes'),
+    }
 
 
 def add_peer_options(arguments: argparse.ArgumentParser) -> None:
@@ -166,9 +195,11 @@ def cells(row: dict[str, Any]) -> tuple:
   def megabytes(count: int | None) -> float | None:
     return None if count is None else count / 1e6
 
+  types = dict.fromkeys((row['dtype'], row['peer_dtype']))
   return (
     row['name'],
     row['batch_size'],
+    ', '.join(types) + (' *' if row['best'] else ''),
     row['ours']['median'],
     row['peer']['median'],
     ratio['median'],
@@ -192,15 +223,24 @@ def main() -> int:
   arguments.add_argument(
     '--seconds', type=float, default=8.0, help='length of a turn of either side'
   )
-  arguments.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  arguments.add_argument(
+    '--dtypes',
+    type=lambda text: text.split(','),
+    default=['float32', 'bfloat16'],
+    help='types to measure, of which the best counts (default: float32,bfloat16)',
+  )
   arguments.add_argument('--inference', action='store_true', help='not training')
   add_peer_options(arguments)
   options = arguments.parse_args()
+  if unknown := set(options.dtypes) - {'float32', 'bfloat16'}:
+    raise SystemExit(f'--dtypes: {", ".join(unknown)}: take float32 and bfloat16')
   chosen = {name: case(name) for name in options.models.split(',')}
+  if options.inference:
+    chosen = {name: c for name, c in chosen.items() if c.task == 'classification'}
   result = Result(
     'inference_throughput' if options.inference else 'train_throughput',
     options.json,
-    dtype=options.dtype,
+    dtypes=options.dtypes,
     rounds=options.rounds,
     seconds_per_turn=options.seconds,
   )
@@ -215,8 +255,10 @@ def main() -> int:
       batch_size = options.batch_size or (
         settings.gpu_batch if gpu else settings.cpu_batch
       )
-      result.add(compare(name, settings, options, ours, peer, batch_size))
+      for row in compare(name, settings, options, ours, peer, batch_size):
+        result.add(row)
   print(table(_HEADER, [cells(row) for row in result.rows]))
+  print('* the best of ours beside the best of PyTorch')
   return 0
 
 

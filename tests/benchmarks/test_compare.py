@@ -9,7 +9,7 @@ RESULT = {
   'benchmark': 'train_throughput',
   'machine': {'processor': 'A', 'cores': 2},
   'versions': {'jax': '0.10.1'},
-  'dtype': 'float32',
+  'dtypes': ['float32'],
   'rows': [
     {
       'name': name,
@@ -99,12 +99,12 @@ def test_the_seeds_of_a_speed_run_are_its_turns(compare):
 
 def test_other_machines_and_rows_of_one_file_are_named(compare):
   new = copy.deepcopy(RESULT)
-  new['machine']['processor'], new['dtype'] = 'B', 'bfloat16'
+  new['machine']['processor'], new['dtypes'] = 'B', ['bfloat16']
   new['rows'][1]['batch_size'] = 128
   code, out, _ = compare(RESULT, new)
   assert code == 0
   lines = out.splitlines()
-  assert lines[0] == 'not the same: dtype float32, bfloat16; processor A, B'
+  assert lines[0] == "not the same: dtypes ['float32'], ['bfloat16']; processor A, B"
   assert lines[1].endswith('old.json: vit_small batch_size=64')
   assert lines[2].endswith('new.json: vit_small batch_size=128')
   assert len([line for line in lines if line.startswith('| vit_small')]) == 0
@@ -113,7 +113,7 @@ def test_other_machines_and_rows_of_one_file_are_named(compare):
 @pytest.mark.parametrize(
   ('new', 'message'),
   [
-    ({**RESULT, 'benchmark': 'dcgan'}, 'train_throughput and dcgan'),
+    ({**RESULT, 'benchmark': 'latency'}, 'train_throughput and latency'),
     ({**RESULT, 'rows': []}, 'no row of train_throughput is in both'),
     ({'rows': []}, 'is no result of a benchmark'),
     ([], 'is no result of a benchmark'),
