@@ -18,7 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
-STOPPED = 4  # exit code of a training that a signal has stopped, and that was saved
+# Exit codes of a training that a signal has stopped: saved, or before there was anything.
+STOPPED = (4, 130)
 
 _SAVE_SECONDS = 25.0  # that a training has to save in, once it is told to end
 _END_SECONDS = 4.0  # that others have
@@ -166,7 +167,7 @@ class Battery:
     try:
       for command in entry.commands:
         code = self._command(entry, command, log, until)
-        if code is None or (code == STOPPED and entry.resumes):
+        if code is None or (code in STOPPED and entry.resumes):
           return note('cut off')
         if code:
           return note('failed', f'exit code {code}: {_last_line(log)}')
@@ -201,14 +202,16 @@ class Battery:
       try:
         return process.wait(max(0.0, until - time.monotonic()))
       except subprocess.TimeoutExpired:
-        return _stop(process, entry.resumes)
+        # It may have come to its end meanwhile; whatever else it made of the signal
+        # is the time's fault and not its own.
+        return 0 if _stop(process, entry.resumes) == 0 else None
       except KeyboardInterrupt:
         _stop(process, entry.resumes)
         raise
 
 
 def _stop(process: subprocess.Popen, gently: bool) -> int | None:
-  """Ends a command and its children; returns the exit code if it ended by itself."""
+  """Ends a command and its children; returns the exit code if it did so when asked to."""
   code = None
   with contextlib.suppress(subprocess.TimeoutExpired):
     if gently:

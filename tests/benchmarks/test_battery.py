@@ -117,6 +117,15 @@ def test_a_training_goes_on_where_its_time_was_over(battery, tmp_path, module):
   assert again.state['train']['why'] == 'value went on'
 
 
+def test_what_a_stopped_training_makes_of_the_signal_is_no_failure(battery):
+  code = (
+    'import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))'
+  )
+  made = battery(train={'code': f'{code}\ntime.sleep(100)', 'resumes': True})
+  made.run(made.entries, 9)
+  assert statuses(made) == {'train': 'cut off'}
+
+
 def test_a_signal_to_the_battery_saves_the_entry_under_way(battery, tmp_path, module):
   made = battery(train={'code': RESUMING.format(folder=tmp_path), 'resumes': True})
 
