@@ -135,4 +135,4 @@ def test_every_result_of_the_project_with_turns_equals_itself(module, pytestconf
       assert {found.verdict for found in measured} == {'noise'}
       assert only == [[], []]
       compared += 1
-  assert compared >= 4
+  assert compared >= 3
