@@ -19,7 +19,18 @@ from ml_collections import ConfigDict
 from jaxvision.errors import UserError
 from jaxvision.training import processes, self_check
 
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain')
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'grain',
+  'pillow',
+  'simplejpeg',
+  'cykooz-resizer',
+)
 
 
 def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) -> None:
