@@ -13,7 +13,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'grain', 'torch', 'tensorflow')
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'numpy',
+  'grain',
+  'pillow',
+  'simplejpeg',
+  'cykooz-resizer',
+  'torch',
+  'tensorflow',
+)
 
 
 def parser(description: str) -> argparse.ArgumentParser:

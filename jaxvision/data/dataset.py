@@ -175,6 +175,13 @@ def read_images(source: Source, indices: Sequence[int], images: np.ndarray) -> N
     np.stack([image for image, _ in read_many(source, indices)], out=images)
 
 
+def is_gathered(source: Source) -> bool:
+  """Returns whether `read_images` is one copy out of an array."""
+  while isinstance(source, SubsetSource | RelabelledSource):
+    source = source.source
+  return isinstance(source, ArraySource)
+
+
 def read_crops(
   source: Source, indices: Sequence[int], boxes: Sequence[BoxOf]
 ) -> list[Example]:

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_box
-from jaxvision.data.dataset import Source, read_crops, read_images
+from jaxvision.data.dataset import Source, is_gathered, read_crops, read_images
 from jaxvision.data.decode import BoxOf
 from jaxvision.data.order import balanced_index, class_members, example_index
 from jaxvision.data.spawning import check_main_guard
@@ -91,20 +91,19 @@ class _Order:
         crops = read_crops(self.source, where[part], boxes[part])
         np.stack([image for image, _ in crops], out=images[part])
 
-    if self.threads is None:
-      images: Any = _shared(shape) if self.in_workers else np.empty(shape, np.uint8)
-      try:
-        read(slice(None))
-      except BaseException:
-        if self.in_workers:
-          images.unlink_on_del()  # or the memory would stay, with no array to it
-        raise
-    else:
-      images = np.empty(shape, np.uint8)
-      size = -(-len(where) // (2 * _thread_count()))
-      parts = [slice(i, i + size) for i in range(0, len(where), size)]
-      for _ in self.threads.map(read, parts):
+    images: Any = _shared(shape) if self.in_workers else np.empty(shape, np.uint8)
+    parts = 1
+    if self.threads and not (boxes is None and is_gathered(self.source)):
+      parts = 2 * _thread_count()
+    size = -(-len(where) // parts)
+    slices = [slice(i, i + size) for i in range(0, len(where), size)]
+    try:
+      for _ in self.threads.map(read, slices) if parts > 1 else map(read, slices):
         pass
+    except BaseException:
+      if self.in_workers:
+        images.unlink_on_del()  # or the memory would stay, with no array to it
+      raise
     return {'image': images, 'label': self.labels[indices]}
 
 
