@@ -64,6 +64,11 @@ class ArraySource:
   def __getitem__(self, index: int) -> Example:
     return np.asarray(self.images[index]), self.labels[index]
 
+  def read_images(self, indices: Sequence[int], images: np.ndarray) -> None:
+    """See `read_images`."""
+    # With 'raise' NumPy would gather into memory of its own first; the indices are valid.
+    np.take(self.images, indices, axis=0, out=images, mode='clip')
+
   def take(self, indices: np.ndarray) -> 'ArraySource':
     """Returns a copy, in memory, of the examples at `indices` (ascending).
 
@@ -114,6 +119,10 @@ class SubsetSource:
   def __getitems__(self, indices: Sequence[int]) -> list[Example]:
     return read_many(self.source, self._inner(indices))
 
+  def read_images(self, indices: Sequence[int], images: np.ndarray) -> None:
+    """See `read_images`."""
+    read_images(self.source, self._inner(indices), images)
+
   def crops(self, indices: Sequence[int], boxes: Sequence[BoxOf]) -> list[Example]:
     """See `read_crops`."""
     return read_crops(self.source, self._inner(indices), boxes)
@@ -149,6 +158,28 @@ def read_many(source: Source, indices: Sequence[int]) -> list[Example]:
   """
   many = getattr(source, '__getitems__', None)
   return many(indices) if many else [source[i] for i in indices]
+
+
+def read_images(source: Source, indices: Sequence[int], images: np.ndarray) -> None:
+  """Reads the images of several examples into memory that is there.
+
+  Args:
+    source: a split with images [H, W, C].
+    indices: which examples to read.
+    images: uint8 [len(indices), H, W, C], which is written.
+  """
+  read = getattr(source, 'read_images', None)
+  if read:
+    read(indices, images)
+  else:
+    np.stack([image for image, _ in read_many(source, indices)], out=images)
+
+
+def is_gathered(source: Source) -> bool:
+  """Returns whether `read_images` is one copy out of an array."""
+  while isinstance(source, SubsetSource | RelabelledSource):
+    source = source.source
+  return isinstance(source, ArraySource)
 
 
 def read_crops(
@@ -193,6 +224,10 @@ class RelabelledSource:
   def __getitems__(self, indices: Sequence[int]) -> list[Example]:
     images = (image for image, _ in read_many(self.source, indices))
     return [(image, self.labels[i]) for image, i in zip(images, indices)]
+
+  def read_images(self, indices: Sequence[int], images: np.ndarray) -> None:
+    """See `read_images`."""
+    read_images(self.source, indices, images)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,19 +5,20 @@ processes where decoding is expensive, so the batches are bit for bit those of t
 resident pipeline. Memory holds a fixed number of batches however large the split is.
 """
 
+import functools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_boxes
-from jaxvision.data.dataset import Example, Source, read_crops, read_many
+from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_box
+from jaxvision.data.dataset import Source, is_gathered, read_crops, read_images
 from jaxvision.data.decode import BoxOf
 from jaxvision.data.order import balanced_index, class_members, example_index
 from jaxvision.data.spawning import check_main_guard
@@ -60,8 +61,9 @@ class _Order:
 
   def __init__(self, source: Source, share: _Share, steps: int):
     self.source, self.share, self.steps = source, share, steps
-    self.label_dtype = source.labels.dtype
+    self.labels = np.asarray(source.labels)
     self.threads: ThreadPoolExecutor | None = None
+    self.in_workers = False  # whether batches go from one process to another
 
   def __len__(self) -> int:
     return self.steps
@@ -73,18 +75,46 @@ class _Order:
     first = int(step) * self.share.batch + self.share.offset
     return np.arange(first, first + self.share.local)
 
-  def _examples(self, read: Callable[[slice], list[Example]]) -> Batch:
-    """Returns what `read` gives for the whole share; in parts, where there are threads."""
-    if self.threads is None:
-      examples = read(slice(0, self.share.local))
-    else:
-      size = -(-self.share.local // (2 * _thread_count()))
-      parts = [slice(i, i + size) for i in range(0, self.share.local, size)]
-      examples = [one for part in self.threads.map(read, parts) for one in part]
-    return {
-      'image': np.stack([image for image, _ in examples]),
-      'label': np.array([label for _, label in examples], self.label_dtype),
-    }
+  @functools.cached_property
+  def _image_shape(self) -> tuple[int, ...]:
+    return self.source[0][0].shape
+
+  def _batch(self, indices: np.ndarray, boxes: Sequence[BoxOf] | None = None) -> Batch:
+    """Returns examples, or crops of them; read in parts, where there are threads."""
+    where = indices.tolist()
+    shape = (len(where), *self._image_shape)
+
+    def read(part: slice) -> None:
+      if boxes is None:
+        read_images(self.source, where[part], images[part])
+      else:
+        crops = read_crops(self.source, where[part], boxes[part])
+        np.stack([image for image, _ in crops], out=images[part])
+
+    images: Any = _shared(shape) if self.in_workers else np.empty(shape, np.uint8)
+    parts = 1
+    if self.threads and not (boxes is None and is_gathered(self.source)):
+      parts = 2 * _thread_count()
+    size = -(-len(where) // parts)
+    slices = [slice(i, i + size) for i in range(0, len(where), size)]
+    try:
+      for _ in self.threads.map(read, slices) if parts > 1 else map(read, slices):
+        pass
+    except BaseException:
+      if self.in_workers:
+        images.unlink_on_del()  # or the memory would stay, with no array to it
+      raise
+    return {'image': images, 'label': self.labels[indices]}
+
+
+def _shared(shape: tuple[int, ...]) -> Any:
+  """Returns a uint8 array that another process sees without a copy of it.
+
+  The process that takes it out of Grain's queue gives the memory back.
+  """
+  from grain.multiprocessing import SharedMemoryArray
+
+  return SharedMemoryArray(shape, np.uint8)
 
 
 class _TrainOrder(_Order):
@@ -114,14 +144,8 @@ class _TrainOrder(_Order):
   def __getitem__(self, step: int) -> Batch:
     positions = self._positions(step)
     indices = self._indices(positions)
-    where = indices.tolist()
-    if self.crop is None:
-      batch = self._examples(lambda part: read_many(self.source, where[part]))
-    else:
-      boxes = boxes_at(self.crop, self.seed, positions)
-      batch = self._examples(
-        lambda part: read_crops(self.source, where[part], boxes[part])
-      )
+    boxes = boxes_at(self.crop, self.seed, positions) if self.crop else None
+    batch = self._batch(indices, boxes)
     epochs = (positions // len(self.source)).astype(np.int32)
     return {**batch, 'index': indices, 'epoch': epochs}
 
@@ -137,7 +161,7 @@ def boxes_at(crop: Crop, seed: int, positions: np.ndarray) -> list[BoxOf]:
 
   def at(i: int) -> BoxOf:
     mine = Draws(*(values[i] for values in draws))
-    return lambda height, width: fit_boxes(crop, mine, height, width).tolist()
+    return lambda height, width: fit_box(crop, mine, height, width)
 
   draws = draw_crops(crop, seed, positions)
   return [at(i) for i in range(len(positions))]
@@ -149,8 +173,7 @@ class _EvalOrder(_Order):
   def __getitem__(self, step: int) -> Batch:
     positions = self._positions(step)
     last = len(self.source) - 1
-    where = np.minimum(positions, last).tolist()
-    batch = self._examples(lambda part: read_many(self.source, where[part]))
+    batch = self._batch(np.minimum(positions, last))
     return {**batch, 'mask': positions <= last}
 
 
@@ -190,9 +213,15 @@ class Stream:
 
   `state()` is the position after the last batch taken, as JSON; `restore` goes there.
   Close the stream, or its worker processes stay alive.
+
+  Args:
+    order: of the batches.
+    workers: see `train_stream`.
+    repeat: begin again after the last batch, with the same worker processes, which hold
+      no batch from the end of one pass to the first `next` of the following one.
   """
 
-  def __init__(self, order: _Order, workers: int):
+  def __init__(self, order: _Order, workers: int, repeat: bool = False):
     import grain  # slow to import, and not needed for a resident set
 
     if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which nobody parsed
@@ -202,7 +231,9 @@ class Stream:
       check_main_guard()
     self._threads = None if self.workers else ThreadPoolExecutor(_thread_count())
     order.threads = self._threads
-    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFERED_BATCHES)
+    order.in_workers = self.workers > 0
+    # A worker holds no batch but those in its queue, which are given back at the end.
+    ahead = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     if not self.workers:  # the next batch begins while the last images are decoded
       ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_BUFFERED_BATCHES)
     dataset = grain.MapDataset.source(order).to_iter_dataset(ahead)
@@ -215,6 +246,8 @@ class Stream:
         ),
         worker_init_fn=_die_with_the_parent,
       )
+    if repeat:
+      dataset = grain.experimental.RepeatIterDataset(dataset)
     self._iterator = iter(dataset)
     self._not_started = self.workers
 
@@ -281,9 +314,13 @@ def train_stream(
 
 
 def eval_stream(
-  source: Source, batch_size: int, workers: int, process: tuple[int, int] = (0, 1)
+  source: Source,
+  batch_size: int,
+  workers: int,
+  process: tuple[int, int] = (0, 1),
+  repeat: bool = False,
 ) -> Stream:
-  """Returns the split once, in order; 'mask' is False for the padding of the last batch.
+  """Returns the split in order; 'mask' is False for the padding of the last batch.
 
   Args:
     source: the split.
@@ -291,7 +328,9 @@ def eval_stream(
     workers: as in `train_stream`; a small split is read by threads, which finish before
       processes would have started.
     process: as in `train_stream`.
+    repeat: whether the split is read again and again; else once.
   """
   steps = -(-len(source) // batch_size)
   order = _EvalOrder(source, _Share.of(batch_size, process), steps)
-  return Stream(order, 0 if len(source) <= _SMALL_SPLIT else workers)
+  small = len(source) <= _SMALL_SPLIT
+  return Stream(order, 0 if small else workers, repeat)

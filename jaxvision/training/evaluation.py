@@ -1,6 +1,7 @@
 """Evaluation of a run: every example of a split once, padded, masked, compiled once."""
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,6 +129,7 @@ class SplitEvaluator:
     self._run, self._source = run, source
     mesh, task = run.mesh, run.task
     self._resident = pipeline == 'resident'
+    self._stream: streaming.Stream | None = None
     self._everywhere, to_batch = replicated(mesh), over_batch(mesh)
     self._to_batch = to_batch
     evaluate = eval_step or task.eval_step
@@ -169,14 +171,31 @@ class SplitEvaluator:
       for start, part in parts:
         yield (self._split, np.int32(start)), part
       return
-    process = (jax.process_index(), jax.process_count())
-    workers = self._run.config.data.workers
-    stream = streaming.eval_stream(self._source, self._batch_size, workers, process)
+    stream = self._stream or self._opened_stream()
+    self._stream = None  # until it is read to the end, and may begin again
     try:
-      for batch, (_, part) in zip(stream, parts, strict=True):
+      for (_, part), batch in zip(parts, stream):
         yield (from_host(batch, self._to_batch),), part
-    finally:
+    except BaseException:  # of a reader that stops on its way, too
       stream.close()
+      raise
+    self._stream = stream
+
+  def _opened_stream(self) -> streaming.Stream:
+    """Returns a stream that reads the split as often as it is evaluated.
+
+    Starting its worker processes takes seconds, so that they stay between evaluations;
+    they end with this object.
+    """
+    stream = streaming.eval_stream(
+      self._source,
+      self._batch_size,
+      self._run.config.data.workers,
+      (jax.process_index(), jax.process_count()),
+      repeat=True,
+    )
+    weakref.finalize(self, stream.close)
+    return stream
 
   def measure(
     self, state: PyTree, indices: Sequence[int] = ()

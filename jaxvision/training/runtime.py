@@ -21,7 +21,16 @@ from jaxvision.models.cpu import on_cpu, onednn
 from jaxvision.training import processes, self_check
 
 _PACKAGES = (
-  *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain'),
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'grain',
+  'pillow',
+  'simplejpeg',
+  'cykooz-resizer',
   'onednn-cpu-gomp',
 )
 

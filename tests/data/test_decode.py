@@ -193,7 +193,7 @@ def test_a_large_crop_of_a_jpeg_is_decoded_smaller_and_looks_the_same(tmp_path):
   near = decode_image(tmp_path / 'a.jpg', (126, 126, 3), box=box)
   with Image.open(tmp_path / 'a.jpg') as whole:
     full = whole.resize((126, 126), Image.Resampling.BILINEAR, (31, 20, 331, 270))
-  chex.assert_trees_all_equal(near, np.asarray(full))
+  assert np.abs(near.astype(int) - np.asarray(full)).max() <= 1  # of rounding
 
 
 def test_impossible_settings_are_the_users_mistake():

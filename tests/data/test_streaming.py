@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxvision.data import ArraySource, resident, streaming
+from jaxvision.data.dataset import RelabelledSource, ResizedSource, SubsetSource
 from jaxvision.data.order import coin, seed_words
 
 STEPS, BATCH, N = 5, 6, 20
@@ -82,6 +83,50 @@ def test_pipelines_keep_the_dtype_and_shape_of_labels(source, labels, workers):
   np.testing.assert_array_equal(last['label'], batches[2]['label'])
   seen = np.concatenate([b['label'][b['mask']] for b in batches])
   np.testing.assert_array_equal(seen, labels)
+
+
+@pytest.mark.parametrize('wrap', ['plain', 'subset', 'relabelled', 'listed'])
+def test_batches_gathered_at_once_are_those_read_one_by_one(source, wrap):
+  images, labels = source.images, source.labels
+  if wrap == 'subset':
+    indices = np.array([3, 3, 0, 17])
+    source, images, labels = (
+      SubsetSource(source, indices),
+      images[indices],
+      labels[indices],
+    )
+  elif wrap == 'relabelled':
+    labels = (7 - labels).astype(np.int32)
+    source = RelabelledSource(source, labels)
+  elif wrap == 'listed':  # a source of the user's own has no `read_images`
+    source = ResizedSource(source, (4, 4, 3))
+  stream = streaming.eval_stream(source, 3, workers=0, repeat=True)
+  for _ in range(2):
+    batches = [next(stream) for _ in range(-(-len(labels) // 3))]
+    mask = np.concatenate([batch['mask'] for batch in batches])
+    for name, expected in (('image', images), ('label', labels)):
+      got = np.concatenate([batch[name] for batch in batches])[mask]
+      np.testing.assert_array_equal(got, expected)
+      assert got.dtype == expected.dtype
+  stream.close()
+
+
+def test_an_image_of_another_shape_is_an_error():
+  images = [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 1), np.uint8)]
+
+  class Mixed:
+    labels = np.zeros(2, np.int32)
+
+    def __len__(self):
+      return 2
+
+    def __getitem__(self, index):
+      return images[index], 0
+
+  stream = streaming.eval_stream(Mixed(), 2, workers=0)
+  with pytest.raises(ValueError, match='shape'):
+    next(stream)
+  stream.close()
 
 
 def test_index_and_epoch_say_which_example_and_how_often(source):

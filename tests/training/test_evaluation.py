@@ -1,11 +1,15 @@
 """Evaluation of a split: every example counts once, whatever the batches."""
 
+import gc
+import multiprocessing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvision import data
+from jaxvision.data import streaming
 from jaxvision.data.info import DatasetInfo
 from jaxvision.training import evaluation
 from jaxvision.training.evaluation import SplitEvaluator, images_per_batch
@@ -42,6 +46,49 @@ def test_split_evaluator_evaluates_every_example_once(
   assert again == found
   np.testing.assert_allclose(outputs, logits, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(labels, test.labels)
+
+
+def _streaming_evaluator(config, workers):
+  config.eval_batch_size = 100
+  config.data.workers = workers
+  dataset = data.load(config.data)
+  run = Run.build(config, DatasetInfo.of(dataset), mesh=make_mesh(data=1))
+  state = run.init()
+  return SplitEvaluator(run, dataset.splits['test'], 'streaming', state), state
+
+
+@pytest.mark.long
+def test_evaluation_keeps_its_worker_processes(
+  digits_config, monkeypatch, quick_compile
+):
+  started = []
+  start = multiprocessing.process.BaseProcess.start
+
+  def counted(process):
+    started.append(process)
+    start(process)
+
+  monkeypatch.setattr(multiprocessing.process.BaseProcess, 'start', counted)
+  monkeypatch.setattr(streaming, '_SMALL_SPLIT', 0)
+  evaluator, state = _streaming_evaluator(digits_config, workers=1)
+  found = [evaluator.measure(state)[0] for _ in range(3)]
+  assert found[0] == found[1] == found[2]
+  assert len(started) == 1
+  assert started[0].is_alive()
+  del evaluator
+  gc.collect()
+  assert not started[0].is_alive()
+
+
+def test_an_evaluation_that_is_broken_off_leaves_the_next_one_whole(
+  digits_config, quick_compile
+):
+  evaluator, state = _streaming_evaluator(digits_config, workers=0)
+  expected = evaluator.measure(state)[0]
+  batches = evaluator._batches()
+  next(batches)
+  batches.close()
+  assert evaluator.measure(state)[0] == expected
 
 
 def _convolved(images):

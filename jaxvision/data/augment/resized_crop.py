@@ -137,6 +137,25 @@ def fit_boxes(
   return xp.where(fits[first][:, None], drawn, centre).reshape(*shape, 4)
 
 
+def fit_box(
+  crop: Crop, draws: Draws, height: int, width: int
+) -> tuple[int, int, int, int]:
+  """Returns what `fit_boxes` does for the draws of one position, in a tenth of the time.
+
+  >>> crop = Crop(scale=(0.25, 0.25), ratio=(1, 1))
+  >>> fit_box(crop, draw_crops(crop, 0, 0), 64, 64)
+  (3, 4, 32, 32)
+  """
+  side = np.float32(math.sqrt(height * width))
+  for share_high, share_wide in zip(draws.height, draws.width):
+    # Both round halves to even.
+    high, wide = round(float(share_high * side)), round(float(share_wide * side))
+    if 0 < high <= height and 0 < wide <= width:
+      row, column = draws.place.tolist()
+      return row % (height + 1 - high), column % (width + 1 - wide), high, wide
+  return _centre(crop, height, width)
+
+
 def _centre(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
   low, high = crop.ratio
   tall, wide = height, width

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from jaxvision.config import base_config
-from jaxvision.data.augment.resized_crop import Crop, Draws, draw_crops, fit_boxes
+from jaxvision.data.augment.resized_crop import (
+  Crop,
+  Draws,
+  draw_crops,
+  fit_box,
+  fit_boxes,
+)
 from jaxvision.data.order import example_index, seed_words
 
 
@@ -89,3 +95,12 @@ def test_the_config_turns_it_on():
   assert Crop.of(fields) is None
   fields.resized_crop = (0.35, 1)
   assert Crop.of(fields) == Crop((0.35, 1), (0.75, 4 / 3))
+
+
+@pytest.mark.parametrize('size', [(375, 500), (64, 64), (7, 300), (1, 1)])
+def test_the_box_of_one_position_is_that_of_many(size):
+  crop, positions = Crop((0.2, 1.0)), np.arange(200)
+  draws = draw_crops(crop, 5, positions)
+  expected = fit_boxes(crop, draws, *size).tolist()
+  for i, box in enumerate(expected):
+    assert fit_box(crop, Draws(*(v[i] for v in draws)), *size) == tuple(box)
