@@ -12,7 +12,8 @@ themselves are in the page cache from the second start on, cold or warm.
   imports      to the line about the devices: Python, the imports, the backend's start
   data         to the line about the data: the decoded set is opened, or made
   state        to the line about the model: the parameters are initialised
-  compile      to the line about compilation: all programs, or their load from the cache
+  compile      to the line about compilation: the programs of training, or their load
+               from the cache; what evaluates goes on compiling meanwhile
   first step   to the first log point: the step, and the log point itself
 
 Where the config's TFDS set is not at hand, made-up images of its size are taken, and
@@ -110,7 +111,8 @@ def start(config: str, overrides: tuple[str, ...], cache: Path) -> dict[str, flo
 
 def import_seconds() -> dict[str, float]:
   """Returns the seconds of importing what a training run imports, by package."""
-  code = 'import jaxvision.main, jaxvision.commands.train'
+  code = 'import jaxvision.main, jaxvision.cli, jaxvision.commands.train'
+  code += ', jaxvision.tasks.classification'
   done = subprocess.run(
     [sys.executable, '-X', 'importtime', '-c', code],
     cwd=_PROJECT,

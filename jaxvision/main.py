@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxvision import signals
-from jaxvision.cli import COMMANDS, parse
 from jaxvision.errors import TrainingDiverged, UserError, disk_problem
 
 
@@ -71,6 +70,8 @@ class _Output:
 
 def run(arguments: Sequence[str]) -> int:
   """Runs a command; returns its exit code."""
+  from jaxvision.cli import COMMANDS, parse  # not before `with_huge_pages`
+
   options, overrides = parse(arguments)
   command = COMMANDS[options.command]
   options.overrides, config = overrides, None
@@ -171,7 +172,7 @@ def _end_of_several(code: int) -> None:
 def cli() -> int:
   """Runs the command line of this process: what `jaxvision` and `python -m` call."""
   arguments = sys.argv[1:]
-  command = arguments[0] if arguments and arguments[0] in COMMANDS else 'train'
+  command = arguments[0] if arguments and arguments[0][:1] != '-' else 'train'
   try:
     signals.install()
     hide_log_of_xla()

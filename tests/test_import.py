@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 
 CHECK = """
 import importlib, json, logging, os, pkgutil, sys, warnings
@@ -64,3 +65,34 @@ def test_importing_every_module_changes_nothing_in_the_process():
 def test_train_imports_neither_pytorch_nor_tensorflow():
   found = changes('import jax', 'import jaxvision.commands.train')
   assert not {'torch', 'tensorflow', 'environment'} & set(found)
+
+
+# What takes long to import, and no first step needs.
+LATE = {
+  *('grain', 'matplotlib', 'optuna', 'orbax', 'pandas', 'scipy', 'sklearn'),
+  *('tensorboardX', 'tensorflow_datasets'),
+}
+
+
+def test_a_run_is_built_without_what_its_first_step_does_not_need():
+  script = """
+import sys
+import jaxvision.main, jaxvision.cli, jaxvision.commands.train
+from jaxvision import config, data
+from jaxvision.data.info import DatasetInfo
+from jaxvision.training.checkpoints import Checkpoints
+from jaxvision.training.run import Run
+given = config.load('configs/digits_cnn.py', ())
+Run.build(given, DatasetInfo.of(data.load(given.data)))
+assert Checkpoints(sys.argv[1]).restore({}) is None
+print(*{name.partition('.')[0] for name in sys.modules})
+"""
+  with tempfile.TemporaryDirectory() as folder:
+    result = subprocess.run(
+      [sys.executable, '-c', script, folder],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+  assert result.returncode == 0, result.stderr
+  assert not LATE & set(result.stdout.split())

@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 from jaxvision.commands.train import train
 from jaxvision.config.hparams import program_signature
 from jaxvision.errors import TrainingDiverged
+from jaxvision.training.compiler import Compiler
 from jaxvision.training.logging import speaker
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.segments import changes_of
-from jaxvision.training.step import Compiler
 
 _KEPT = 4  # configs that differ in more than numbers, whose programs stay in memory
 

@@ -25,6 +25,7 @@ from jaxvision.training import pretrained, processes, runtime, segments
 from jaxvision.training.callbacks import Callback, CallbackList, TrainContext
 from jaxvision.training.checkpoints import Checkpoints
 from jaxvision.training.clock import RunClock
+from jaxvision.training.compiler import Compiler
 from jaxvision.training.evaluation import (
   RunEvaluator,
   ended_early,
@@ -42,7 +43,6 @@ from jaxvision.training.loop import TrainLoop
 from jaxvision.training.profiling import traced
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.training.step import Compiler
 from jaxvision.training.summary import (
   describe_data,
   describe_parameters,
@@ -308,11 +308,15 @@ class _Session:
     trainer = None
     if not over:
       state = run.for_training(state)
-      trainer = run.trainer(inputs, state, record.get('position'), step)
+      trainer = run.start_trainer(inputs, state, record.get('position'), step)
       opened.callback(trainer.close)
     evaluator = run.task.evaluator(run, self.dataset, inputs, state)
     if not over or known is None:
       evaluator.compile()
+      if trainer is None:
+        run.compiler.wait_for_all()
+      else:
+        trainer.wait()  # and not for the evaluation
       self._count_compilation()
     if trainer is None:
       return self._finish(evaluator, state, step, known, record.get('stopped_by'))
@@ -403,9 +407,11 @@ class _Session:
     programs, seconds = self._compiled
     compiler = self.context.compiler
     self.clock.add('compile', compiler.seconds - seconds)
+    left = compiler.under_way
     self.say(
-      f'compiled {compiler.programs - programs} programs in '
+      f'compiled {compiler.programs - programs - left} programs in '
       f'{duration(compiler.seconds - seconds)}'
+      + (f'; {left} more while training begins' if left else '')
     )
 
   def _inputs(self, state: PyTree) -> Dataset:

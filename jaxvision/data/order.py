@@ -119,9 +119,22 @@ def class_members(
   >>> class_members(np.array([1, 0, 1, 1]), 2)
   (array([1, 0, 2, 3], dtype=int32), array([0, 1, 4], dtype=int32))
   """
-  members = np.argsort(labels, kind='stable').astype(np.int32)
+  members = stable_order(labels, num_classes).astype(np.int32)
   counts = np.bincount(labels, minlength=num_classes)
   return members, np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+def stable_order(labels: np.ndarray, num_classes: int) -> np.ndarray:
+  """Returns where the examples go when they are sorted by class, int64 [n].
+
+  Args:
+    labels: int [n] in [0, num_classes).
+    num_classes: up to 65,536 of them NumPy sorts in linear time, more in n log n.
+  """
+  labels = np.asarray(labels)
+  return np.argsort(
+    labels.astype(np.uint16) if num_classes <= 2**16 else labels, kind='stable'
+  )
 
 
 def balanced_index(

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxvision.data.order import stable_order
 from jaxvision.errors import UserError
 
 # Each kind of draw has its own stream of random numbers.
@@ -103,9 +104,9 @@ def stratified_split(
   labels = np.asarray(labels)
   if not are_classes(labels):
     labels = np.zeros(len(labels), np.int32)
-  _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+  inverse, counts = _numbered(labels)
   drawn = draws(len(labels), seed, names)
-  by_class = np.lexsort((drawn, inverse))
+  by_class = _by_class(inverse, len(counts), drawn)
   if names is None:
     exact = counts * fraction
     quota = np.floor(exact).astype(np.int64)
@@ -117,6 +118,27 @@ def stratified_split(
   quota = np.clip(quota, np.minimum(1, counts - 1), counts - 1)
   held = _rank_in_class(by_class, counts) < np.repeat(quota, counts)
   return np.sort(by_class[~held]), np.sort(by_class[held])
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the classes of examples, numbered without gaps, and examples of each.
+
+  As `np.unique` with its inverse and counts, without sorting where the labels are such
+  numbers already, or nearly.
+  """
+  low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+  if low < 0 or high > 2 * len(labels):
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return inverse, counts
+  counts = np.bincount(labels)
+  number = np.cumsum(counts > 0) - 1
+  return number[labels], counts[counts > 0]
+
+
+def _by_class(inverse: np.ndarray, classes: int, drawn: np.ndarray) -> np.ndarray:
+  """Returns the examples sorted by class, and within a class by their draws, int64 [n]."""
+  order = np.argsort(drawn, kind='stable')
+  return order[stable_order(inverse[order], classes)]
 
 
 def _rank_in_class(by_class: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -154,8 +176,8 @@ def draw_per_class(
       'config: data.examples_per_class draws images of each class, and the labels are '
       'not class numbers: set it to 0'
     )
-  by_class = np.lexsort((draws(len(labels), seed, names), labels))
-  _, counts = np.unique(labels, return_counts=True)
+  inverse, counts = _numbered(labels)
+  by_class = _by_class(inverse, len(counts), draws(len(labels), seed, names))
   return np.sort(by_class[_rank_in_class(by_class, counts) < count])
 
 

@@ -16,10 +16,10 @@ from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError, closest
 from jaxvision.inference.signature import GeneratorSignature
 from jaxvision.training import runtime
+from jaxvision.training.compiler import Compiler
 from jaxvision.training.mesh import local_mesh
 from jaxvision.training.run_directory import RunDirectory
 from jaxvision.training.sampler import Drawing, Generator, Sampler, make_generator
-from jaxvision.training.step import Compiler
 from jaxvision.weights import Weights
 
 

@@ -84,6 +84,72 @@ class Reliability:
   accuracy: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+  """A confusion matrix by its cells that are not 0, of which there are at most n.
+
+  The matrix as a whole grows with the square of the classes: 80 GB for 100,000.
+
+  Attributes:
+    num_classes: K.
+    rows: int64 [m], true classes of the cells, rising.
+    columns: int64 [m], predicted classes, rising within a row.
+    counts: int64 [m], examples of a cell, at least 1.
+  """
+
+  num_classes: int
+  rows: np.ndarray
+  columns: np.ndarray
+  counts: np.ndarray
+
+  @classmethod
+  def of(
+    cls, labels: np.ndarray, predictions: np.ndarray, num_classes: int
+  ) -> 'Confusion':
+    """Counts the examples of each true and predicted class; see `confusion_matrix`."""
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1 or labels.shape != predictions.shape:
+      raise ValueError(
+        f'labels {labels.shape} and predictions {predictions.shape} must be two vectors'
+        ' of one length'
+      )
+    for name, values in (('labels', labels), ('predictions', predictions)):
+      if values.size and not 0 <= values.min() <= values.max() < num_classes:
+        raise ValueError(
+          f'{name} span {values.min()} to {values.max()}, outside [0, {num_classes})'
+        )
+    places = labels.astype(np.int64) * num_classes + predictions.astype(np.int64)
+    cells, counts = np.unique(places, return_counts=True)
+    rows, columns = np.divmod(cells, num_classes)
+    return cls(num_classes, rows, columns, counts.astype(np.int64))
+
+  @property
+  def correct(self) -> int:
+    """Examples on the diagonal."""
+    return int(self.counts[self.rows == self.columns].sum())
+
+  @property
+  def support(self) -> np.ndarray:
+    """Examples of each true class, int64 [K]."""
+    return self._sums(self.rows)
+
+  @property
+  def predicted(self) -> np.ndarray:
+    """Examples that were predicted as each class, int64 [K]."""
+    return self._sums(self.columns)
+
+  def _sums(self, classes: np.ndarray) -> np.ndarray:
+    sums = np.zeros(self.num_classes, np.int64)
+    np.add.at(sums, classes, self.counts)
+    return sums
+
+  def matrix(self) -> np.ndarray:
+    """Returns the whole matrix, int64 [K, K]."""
+    matrix = np.zeros((self.num_classes, self.num_classes), np.int64)
+    matrix[self.rows, self.columns] = self.counts
+    return matrix
+
+
 def confusion_matrix(
   labels: np.ndarray, predictions: np.ndarray, num_classes: int
 ) -> np.ndarray:
@@ -104,20 +170,7 @@ def confusion_matrix(
   array([[1, 1],
          [0, 1]])
   """
-  labels, predictions = np.asarray(labels), np.asarray(predictions)
-  if labels.ndim != 1 or labels.shape != predictions.shape:
-    raise ValueError(
-      f'labels {labels.shape} and predictions {predictions.shape} must be two vectors'
-      ' of one length'
-    )
-  for name, values in (('labels', labels), ('predictions', predictions)):
-    if values.size and not 0 <= values.min() <= values.max() < num_classes:
-      raise ValueError(
-        f'{name} span {values.min()} to {values.max()}, outside [0, {num_classes})'
-      )
-  from sklearn import metrics
-
-  return metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
+  return Confusion.of(labels, predictions, num_classes).matrix()
 
 
 def class_scores(
@@ -219,37 +272,45 @@ def accuracy_interval(
 
 
 def most_confused_pairs(
-  confusion: np.ndarray, class_names: Sequence[str], n: int
+  confusion: Confusion, class_names: Sequence[str], n: int
 ) -> list[ConfusedPair]:
   """Lists the pairs of classes that are most often confused.
 
   Args:
-    confusion: integer [K, K], rows are the true classes.
+    confusion: of K classes.
     class_names: K names.
     n: most pairs to list.
 
   Returns:
     Pairs with at least one mistake, by falling `count`, ties in the order of classes.
 
-  >>> pairs = most_confused_pairs(np.array([[3, 1], [2, 4]]), ['cat', 'dog'], n=5)
-  >>> pairs[0].count, pairs[0].first_as_second, pairs[0].rate
-  (3, 1, 0.3)
+  >>> confusion = Confusion.of([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0], num_classes=2)
+  >>> pairs = most_confused_pairs(confusion, ['cat', 'dog'], n=5)
+  >>> pairs[0].count, pairs[0].first_as_second, round(pairs[0].rate, 3)
+  (2, 1, 0.333)
   """
-  rows, columns = np.triu_indices(len(confusion), k=1)
-  counts = confusion[rows, columns] + confusion[columns, rows]
-  support = confusion.sum(axis=1)
-  order = np.argsort(-counts, kind='stable')[:n]
+  wrong = confusion.rows != confusion.columns
+  true, predicted = confusion.rows[wrong], confusion.columns[wrong]
+  counts, number = confusion.counts[wrong], confusion.num_classes
+  place = np.minimum(true, predicted) * number + np.maximum(true, predicted)
+  pairs, pair_of = np.unique(place, return_inverse=True)
+  directions = np.zeros((len(pairs), 2), np.int64)
+  directions[pair_of, (true > predicted).astype(int)] = counts
+  support = confusion.support
+  order = np.argsort(-directions.sum(axis=1), kind='stable')[:n]
   return [
     ConfusedPair(
       first=class_names[i],
       second=class_names[j],
-      count=int(confusion[i, j] + confusion[j, i]),
-      first_as_second=int(confusion[i, j]),
-      second_as_first=int(confusion[j, i]),
-      rate=float((confusion[i, j] + confusion[j, i]) / (support[i] + support[j])),
+      count=forth + back,
+      first_as_second=forth,
+      second_as_first=back,
+      rate=float((forth + back) / (support[i] + support[j])),
     )
-    for i, j in zip(rows[order].tolist(), columns[order].tolist())
-    if confusion[i, j] + confusion[j, i]
+    for (i, j), (forth, back) in zip(
+      np.stack(np.divmod(pairs[order], number), axis=1).tolist(),
+      directions[order].tolist(),
+    )
   ]
 
 

@@ -267,7 +267,8 @@ class Task(abc.ABC):
 
   @functools.cached_property
   def _schedule(self) -> optax.Schedule:
-    return self._rate(self.config.optimizer.learning_rate)
+    # One small program, and not one for each of its operations.
+    return jax.jit(self._rate(self.config.optimizer.learning_rate))
 
   def count_parameters(self, params: PyTree) -> dict[str, int]:
     """Returns the numbers of parameters by their names in summary.json."""

@@ -109,7 +109,7 @@ class SampleEvaluator:
     self._held_out = there[0] if held_out and there else ''
 
   def compile(self) -> None:
-    """Compiles what measures held-out images: the sampler is compiled already."""
+    """Starts to compile what measures held-out images; the sampler is compiled already."""
     if self._held_out:
       self._of(self._held_out)
 

@@ -22,12 +22,13 @@ from jaxvision.data.dataset import Dataset
 from jaxvision.data.info import DatasetInfo
 from jaxvision.tasks.base import Parts
 from jaxvision.training import runtime
+from jaxvision.training.compiler import Compiler, Program
 from jaxvision.training.features import precompute
 from jaxvision.training.loop import IN_FLIGHT
 from jaxvision.training.mesh import over_batch, replicated
 from jaxvision.training.peak_flops import peak
 from jaxvision.training.run import Run
-from jaxvision.training.step import Compiler, from_host
+from jaxvision.training.step import from_host
 
 _SETTLE_STEPS = 5  # untimed: the first steps fill buffers and touch memory
 _FEWEST_DISPATCHES = 10  # that a distribution is made of
@@ -38,28 +39,20 @@ _ALONE_REPEATS = 10  # of a part of the step that is timed alone
 _TRAINING_OVER_FORWARD = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-  """One program: what it is called, how long it took to compile, and itself."""
-
-  name: str
-  seconds: float
-  program: Any
-
-
 class RecordingCompiler(Compiler):
-  """A compiler that keeps a record of what it compiled, in `compiled`."""
+  """A compiler that keeps what it compiled, in `compiled`, and shares nothing."""
 
   def __init__(self):
     super().__init__()
-    self.compiled: list[Compiled] = []
+    self.compiled: list[Program] = []
 
-  def __call__(
+  def start(
     self, function: Callable, *args: Any, key: Any = None, **jit: Any
-  ) -> Callable:
-    before = self.seconds
-    program = super().__call__(function, *args, **jit)
-    self.compiled.append(Compiled(function.__name__, self.seconds - before, program))
+  ) -> Program:
+    """See `Compiler.start`."""
+    del key
+    program = super().start(function, *args, **jit)
+    self.compiled.append(program)
     return program
 
 
@@ -137,7 +130,7 @@ class BenchmarkRun:
   def step_program(self) -> Any:
     """The compiled program of a single step."""
     return next(
-      c.program
+      c.result()
       for c in self.compiler.compiled
       if c.name.startswith('train_step') and 'scan' not in c.name
     )
@@ -285,7 +278,7 @@ def measure(
     'input_seconds_per_step': input_seconds,
     'input_share': min(1.0, input_seconds / step_seconds),
     'program_memory_bytes': {
-      c.name: program_memory(c.program) for c in bench.compiler.compiled
+      c.name: program_memory(c.result()) for c in bench.compiler.compiled
     },
     'peak_memory_bytes': runtime.peak_memory_bytes(),
     'device_memory_stats': {k: int(v) for k, v in stats.items()} if stats else None,

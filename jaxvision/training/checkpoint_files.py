@@ -1,23 +1,20 @@
-"""The files of one checkpoint: a state in Orbax's format and a record in JSON.
+"""The contents of one checkpoint: a state, and a record in JSON that checks it.
 
 The record holds a checksum, the dtype and the shape of every leaf of the state, and a
 checksum of itself. A flipped bit is found in either.
 """
 
-import asyncio
 import errno
 import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxvision.errors import UserError
 from jaxvision.placement import place
@@ -26,53 +23,6 @@ PyTree = Any
 
 FORMAT = 2  # 1: the record has no checksum of its own
 _BY_CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
-
-
-class _NumpyHandler(ocp.type_handlers.NumpyHandler):
-  """Orbax's reader and writer of arrays, which ends all it began before it fails.
-
-  Orbax closes its event loop as soon as one array fails. The reads and writes of the
-  others then end without a loop to tell, each with a page of traceback.
-  """
-
-  def __init__(self):
-    super().__init__(deepcopy_host_arrays=False)  # `to_host` has copied
-
-  async def _background_serialize(
-    self, values: Sequence[Any], infos: Sequence[Any], args: Any = None
-  ) -> None:
-    one_by_one = super()._background_serialize
-    args = args or [ocp.SaveArgs()] * len(values)
-    await _all(one_by_one([v], [i], [a]) for v, i, a in zip(values, infos, args))
-
-  async def deserialize(self, infos: Sequence[Any], args: Any = None) -> list[Any]:
-    one_by_one = super().deserialize
-    args = args or [ocp.RestoreArgs()] * len(infos)
-    found = await _all(one_by_one([i], [a]) for i, a in zip(infos, args))
-    return [array for (array,) in found]
-
-  async def metadata(self, infos: Sequence[Any]) -> list[Any]:
-    one_by_one = super().metadata
-    return [found for (found,) in await _all(one_by_one([i]) for i in infos)]
-
-
-async def _all(operations: Any) -> list[Any]:
-  """Waits for all of the operations; raises what the first that failed ran into."""
-  results = await asyncio.gather(*operations, return_exceptions=True)
-  for result in results:
-    if isinstance(result, BaseException):
-      raise result
-  return results
-
-
-def state_handler() -> ocp.PyTreeCheckpointHandler:
-  """Returns what reads and writes a state, from NumPy or, if distributed, JAX arrays."""
-  types = ocp.type_handlers
-  return ocp.PyTreeCheckpointHandler(
-    type_handler_registry=types.create_type_handler_registry(
-      (np.ndarray, _NumpyHandler()), (jax.Array, types.ArrayHandler())
-    )
-  )
 
 
 # Writing.
@@ -188,11 +138,9 @@ def read_record(checkpoint: Path) -> dict[str, Any]:
 
 def read_state(checkpoint: Path, record: dict[str, Any]) -> dict[str, np.ndarray]:
   """Returns the leaves of a state by their names, as written and checked."""
-  handler, directory = state_handler(), checkpoint / 'state'
-  read_as = ocp.RestoreArgs(restore_type=np.ndarray)
-  tree = handler.metadata(directory).tree
-  args = ocp.args.PyTreeRestore(restore_args=jax.tree.map(lambda _: read_as, tree))
-  found = named_leaves(handler.restore(directory, args=args))
+  from jaxvision.training import checkpoint_format  # see there
+
+  found = named_leaves(checkpoint_format.read_state(checkpoint))
   leaves = record.get('leaves')
   if leaves is None:
     _check_as_of_old(found, record.get('checksums'))

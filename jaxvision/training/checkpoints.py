@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import orbax.checkpoint as ocp
 
 from jaxvision.errors import UserError
 from jaxvision.training import checkpoint_files as files
@@ -115,7 +114,7 @@ class Checkpoints:
     # Orbax tells of every step at INFO, of what a killed writer left at WARNING, and at
     # ERROR, with tracebacks, what `save` and `wait` raise again.
     logging.getLogger('absl').addFilter(_not_of_orbax)
-    self._writer = None
+    self._opened_writer: Any = None
     if read_only:
       return
     self.directory.mkdir(parents=True, exist_ok=True)
@@ -123,13 +122,16 @@ class Checkpoints:
       for pattern in ('*.orbax-checkpoint-tmp*', '.deleted-*'):
         for path in self.directory.glob(pattern):
           shutil.rmtree(path, ignore_errors=True)
-    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    handler = files.state_handler()
-    handlers.add('state', ocp.args.PyTreeSave, handler)
-    handlers.add('record', ocp.args.JsonSave, ocp.JsonCheckpointHandler())
-    self._writer = ocp.AsyncCheckpointer(
-      ocp.CompositeCheckpointHandler(handler_registry=handlers)
-    )
+
+  @property
+  def _writer(self) -> Any:
+    """What writes, from the first checkpoint on."""
+    if self._opened_writer is None:
+      assert not self._read_only, 'these checkpoints are for reading only'
+      from jaxvision.training.checkpoint_format import Writer  # see there
+
+      self._opened_writer = Writer()
+    return self._opened_writer
 
   def steps(self) -> list[int]:
     """Returns the steps that have a checkpoint, oldest first."""
@@ -203,7 +205,7 @@ class Checkpoints:
     """
     if step == self._under_way or step in self.steps():
       return True
-    assert self._writer, 'these checkpoints are for reading only'
+    writer = self._writer
     record = {**record, 'step': step, 'metrics': metrics}
     # Of a state that is sharded over processes, none has the whole.
     if all(map(files.is_whole, jax.tree.leaves(state))):
@@ -214,21 +216,15 @@ class Checkpoints:
       state = jax.tree.map(files.storable, host)
     self.wait()
     self._under_way, self._records[step] = step, files.seal(record)
-    self._writer.save(
-      self.directory / str(step),
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(state),
-        record=ocp.args.JsonSave(self._records[step]),
-      ),
-    )
+    writer.save(self.directory / str(step), state, self._records[step])
     return True
 
   def wait(self) -> None:
     """Waits until everything is on disk; raises what the writer ran into."""
-    if self._writer is None:
+    if self._opened_writer is None:
       return
     under_way, self._under_way = self._under_way, None
-    self._writer.wait_until_finished()
+    self._opened_writer.wait()
     if under_way is not None:
       self._delete_old()
 
@@ -357,6 +353,6 @@ class Checkpoints:
     try:
       self.wait()
     finally:
-      if self._writer is not None:
-        self._writer.close()
+      if self._opened_writer is not None:
+        self._opened_writer.close()
       logging.getLogger('absl').removeFilter(_not_of_orbax)

@@ -1,6 +1,7 @@
 """Evaluation of a run: every example of a split once, padded, masked, compiled once."""
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ class RunEvaluator(Protocol):
   final_split: str
 
   def compile(self) -> None:
-    """Compiles what a run evaluates, ahead of its first step."""
+    """Starts to compile what a run evaluates; training may begin meanwhile."""
     ...
 
   def measure(self, state: PyTree) -> dict[str, float]:
@@ -108,7 +109,7 @@ class RunEvaluator(Protocol):
 
 
 class SplitEvaluator:
-  """The compiled evaluation of one split.
+  """The evaluation of one split, which is being compiled when it is made.
 
   Args:
     run: the run; its `eval_batch_size` and mesh decide the batches.
@@ -150,12 +151,22 @@ class SplitEvaluator:
     if self._resident:
       self._split = resident.put(source, self._everywhere)
       args = (state, empty, self._split, np.int32(0))
-      self._step = run.compile(eval_from_split, *args, shared=eval_step is None, **jit)
+      self._program = run.start_compiling(
+        eval_from_split, *args, shared=eval_step is None, **jit
+      )
     else:
       shapes = _batch_shapes(source, size, to_batch)
-      self._step = run.compile(
+      self._program = run.start_compiling(
         eval_batch, state, empty, shapes, shared=eval_step is None, **jit
       )
+
+  @functools.cached_property
+  def _step(self) -> Callable:
+    return self._run.compiler.wait(self._program)
+
+  def wait(self) -> None:
+    """Waits for the compiled program; the first evaluation does so by itself."""
+    _ = self._step
 
   def _empty(self) -> Any:
     return place(self._run.task.metrics.empty(), self._everywhere)
@@ -326,7 +337,7 @@ class SupervisedEvaluator:
     self._outputs = np.zeros(0)
 
   def compile(self) -> None:
-    """Compiles what a run evaluates, ahead of its first step."""
+    """Starts to compile what a run evaluates."""
     for split in dict.fromkeys([self.split, 'test']):
       self._of(split)
 

@@ -55,7 +55,8 @@ class TrainLoop:
     callbacks: CallbackList,
     clock: RunClock,
   ):
-    self._task, self._plan, self._compile = run.task, run.plan, run.compile
+    self._task, self._plan = run.task, run.plan
+    self._compile, self._compiler = run.compile, run.compiler
     self._trainer, self._evaluator = trainer, evaluator
     self._checkpoints, self._callbacks, self._clock = checkpoints, callbacks, clock
     self._directory = RunDirectory(checkpoints.directory.parent)
@@ -97,6 +98,7 @@ class TrainLoop:
         self._clock.add('data', self._trainer.waited - waited)
         steps, seconds = steps + step - first, seconds + spent
         self._check_place(place)
+        self._compiler.check()  # of the evaluation, which compiles meanwhile
         at_end = step == plan.total_steps
         # A signal that came while the last point was saved leaves nothing to tell.
         if step > first and (step % plan.log_every == 0 or at_end):

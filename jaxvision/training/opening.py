@@ -4,11 +4,11 @@ from jax.sharding import Mesh
 
 from jaxvision import config as config_lib
 from jaxvision.training import runtime
+from jaxvision.training.compiler import Compiler
 from jaxvision.training.mesh import local_mesh
 from jaxvision.training.parts import resolve_recorded
 from jaxvision.training.run import Run
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.training.step import Compiler
 
 
 def open_run(

@@ -43,11 +43,12 @@ from jaxvision.tasks.base import (
 )
 from jaxvision.training import runtime
 from jaxvision.training.checkpoints import Checkpoints
+from jaxvision.training.compiler import Compiler, Program
 from jaxvision.training.logging import warn
 from jaxvision.training.mesh import check_batch, make_mesh, replicated, state_shardings
 from jaxvision.training.parts import resolve_parts
 from jaxvision.training.run_directory import RunDirectory
-from jaxvision.training.step import Compiler, ResidentTrainer, StreamingTrainer
+from jaxvision.training.step import ResidentTrainer, StreamingTrainer
 from jaxvision.weights.tensors import check_finite
 
 _INIT_IMAGES = 5000  # as the speed runs take: plenty for a few statistics
@@ -125,10 +126,10 @@ class Run:
     info = dataclasses.replace(self.info, fingerprint='')
     return program_signature(self.config), repr(info), str(self.mesh), repr(self.plan)
 
-  def compile(
+  def start_compiling(
     self, function: Callable, *args: Any, key: Any = (), shared: bool = True, **jit: Any
-  ) -> Callable:
-    """Compiles a function of this run, or takes it from a run like this one.
+  ) -> Program:
+    """Starts to compile a function of this run, or takes it from a run like this one.
 
     Args:
       function: a function of the task and the config, pure.
@@ -138,7 +139,11 @@ class Run:
       **jit: options of `jax.jit`.
     """
     key = (self.signature, key) if shared else None
-    return self.compiler(function, *args, key=key, **jit)
+    return self.compiler.start(function, *args, key=key, **jit)
+
+  def compile(self, function: Callable, *args: Any, **options: Any) -> Callable:
+    """Returns a compiled function of this run; takes what `start_compiling` takes."""
+    return self.compiler.wait(self.start_compiling(function, *args, **options))
 
   # The state.
 
@@ -312,20 +317,23 @@ class Run:
     """The number of classes where training draws each equally often, else 0."""
     return len(self.info.class_names) if self.config.data.balanced else 0
 
-  def trainer(
+  def start_trainer(
     self,
     dataset: Dataset,
     state: PyTree,
     position: dict[str, Any] | None = None,
     step: int = 0,
   ) -> ResidentTrainer | StreamingTrainer:
-    """Returns the compiled training steps, by the pipeline of the data.
+    """Returns the training steps, which are being compiled, by the pipeline of the data.
 
     Args:
       dataset: with the training split.
       state: whose shapes and shardings the programs are compiled for.
       position: of the stream, from a checkpoint; None: at the start.
       step: of the state.
+
+    Returns:
+      A trainer, whose `wait` comes before its first step.
     """
     source = dataset.splits['train']
     if dataset.pipeline == 'resident':
@@ -343,9 +351,19 @@ class Run:
     )
     try:
       return StreamingTrainer(self, stream, state, step)
-    except BaseException:  # Ctrl-C while it compiles, too
+    except BaseException:  # Ctrl-C while it traces, too
       stream.close()
       raise
+
+  def trainer(self, *args: Any, **options: Any) -> ResidentTrainer | StreamingTrainer:
+    """Returns the compiled training steps; takes what `start_trainer` takes."""
+    trainer = self.start_trainer(*args, **options)
+    try:
+      trainer.wait()
+    except BaseException:  # Ctrl-C while it compiles, too
+      trainer.close()
+      raise
+    return trainer
 
 
 def _check_classes(info: DatasetInfo) -> None:

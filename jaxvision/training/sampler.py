@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from jaxvision.models.generative import GenerativeModel
 from jaxvision.placement import fetch, place
+from jaxvision.training.compiler import Compiler
 from jaxvision.training.mesh import over_batch, replicated
-from jaxvision.training.step import Compiler
 
 PyTree = Any
 

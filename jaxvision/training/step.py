@@ -1,10 +1,8 @@
 """The compiled training steps: one step, and several of them in one dispatch.
 
-Each program is compiled ahead, once per shape, so that compile time is measured apart
-from the time of steps and nothing compiles in the middle of a run. The seed and the
-numbers of a run are in its state, so that runs which differ in them alone share their
-programs: within a process through a `Compiler`, across processes through the compile
-cache.
+The seed and the numbers of a run are in its state, so that runs which differ in them
+alone share their programs: within a process through a `Compiler`, across processes
+through the compile cache.
 """
 
 import collections
@@ -22,57 +20,10 @@ from jaxvision.data.dataset import ArraySource
 from jaxvision.models.norms import training_norms
 from jaxvision.placement import place
 from jaxvision.tasks.base import Batch, PyTree
-from jaxvision.training import runtime
+from jaxvision.training.compiler import Program
 from jaxvision.training.mesh import over_batch, replicated
 
 _PREFETCHED_BATCHES = 2  # on the device ahead of the step that takes them
-
-
-class Compiler:
-  """Compiles programs, keeps those that runs share, and measures the time.
-
-  Attributes:
-    seconds: spent compiling.
-    programs: compiled so far.
-  """
-
-  def __init__(self):
-    self.seconds = 0.0
-    self.programs = 0
-    self._kept: dict[Any, Callable] = {}
-
-  def __call__(
-    self, function: Callable, *args: Any, key: Any = None, **jit: Any
-  ) -> Callable:
-    """Returns `function` compiled for the shapes and shardings of `args`.
-
-    Args:
-      function: pure.
-      *args: arrays or `jax.ShapeDtypeStruct`.
-      key: equal for functions that compute the same; None: the program is not kept.
-      **jit: options of `jax.jit`.
-    """
-    if key is not None:
-      key = (key, function.__name__, _abstract(args))
-      if key in self._kept:
-        return self._kept[key]
-    begun = time.perf_counter()
-    lowered = jax.jit(function, **jit).lower(*args)
-    compiled = lowered.compile(compiler_options=runtime.compiler_options())
-    self.seconds += time.perf_counter() - begun
-    self.programs += 1
-    if key is not None:
-      self._kept[key] = compiled
-    return compiled
-
-
-def _abstract(args: Any) -> Any:
-  leaves, structure = jax.tree.flatten(args)
-  kinds = tuple(
-    (leaf.shape, str(leaf.dtype), str(getattr(leaf, 'sharding', None)))
-    for leaf in leaves
-  )
-  return str(structure), kinds
 
 
 def step_key(state: PyTree) -> jax.Array:
@@ -179,6 +130,8 @@ def step_options(run: Any, state: PyTree) -> dict[str, Any]:
 class _Trainer:
   """What both trainers share: the phases of a run and the empty metrics.
 
+  Its programs are being compiled when it is made; `wait` has to be called before `run`.
+
   Attributes:
     waited: seconds in which no step was under way for want of images.
   """
@@ -193,15 +146,23 @@ class _Trainer:
     phases = run.task.phases()
     ends = [first for first, _ in phases[1:]] + [sys.maxsize]
     # Phases that are over are not compiled.
-    self._phases = [
-      (end, self._compile(train_step, state, number))
+    self._phases: list[tuple[int, Any]] = [
+      (end, self._start(train_step, state, number))
       for number, (end, (_, train_step)) in enumerate(zip(ends, phases))
       if end > step
     ]
     self._step = step
 
-  def _compile(self, train_step: Callable, state: PyTree, phase: int) -> Any:
+  def _start(
+    self, train_step: Callable, state: PyTree, phase: int
+  ) -> tuple[Program, ...]:
+    """Starts to compile the programs of a phase: the one of a single step first."""
     raise NotImplementedError
+
+  def wait(self) -> None:
+    """Waits for the compiled programs."""
+    wait = self._run.compiler.wait
+    self._phases = [(end, tuple(map(wait, started))) for end, started in self._phases]
 
   def _advance(self, steps: int) -> None:
     self._step += steps
@@ -238,23 +199,25 @@ class ResidentTrainer(_Trainer):
     self._split = resident.put(source, replicated(run.mesh), run.balanced_classes)
     super().__init__(run, state, step)
 
-  def _compile(self, train_step: Callable, state: PyTree, phase: int) -> Any:
+  def _start(
+    self, train_step: Callable, state: PyTree, phase: int
+  ) -> tuple[Program, ...]:
     steps = self.steps_per_dispatch
-    one, scan = resident_steps(self._run, train_step, steps)
+    functions = resident_steps(self._run, train_step, steps)
     args, key = (state, self._empty, self._split), (phase, steps)
-    single = self._run.compile(one, *args, key=key, **self._jit)
-    if steps == 1:
-      return single, single
-    return single, self._run.compile(scan, *args, key=key, **self._jit)
+    return tuple(
+      self._run.start_compiling(function, *args, key=key, **self._jit)
+      for function in functions[: 1 if steps == 1 else 2]
+    )
 
   def run(
     self, state: PyTree, metrics: Any, limit: int
   ) -> tuple[PyTree, Any, Any, int]:
     """Takes up to `limit` steps: returns state, metrics, a loss to wait on, steps."""
-    end, (program, scan) = self._phases[0]
-    taken = 1
+    end, programs = self._phases[0]
+    program, taken = programs[0], 1
     if min(limit, end - self._step) >= self.steps_per_dispatch:
-      program, taken = scan, self.steps_per_dispatch
+      program, taken = programs[-1], self.steps_per_dispatch
     result = program(state, metrics, self._split)
     self._advance(taken)
     return *result, taken
@@ -278,10 +241,12 @@ class StreamingTrainer(_Trainer):
     self._fill()
     super().__init__(run, state, step)
 
-  def _compile(self, train_step: Callable, state: PyTree, phase: int) -> Any:
+  def _start(
+    self, train_step: Callable, state: PyTree, phase: int
+  ) -> tuple[Program, ...]:
     step = streaming_step(self._run, train_step)
     args = (state, self._empty, self._queue[0][0])
-    return self._run.compile(step, *args, key=(phase,), **self._jit)
+    return (self._run.start_compiling(step, *args, key=(phase,), **self._jit),)
 
   def _fill(self) -> None:
     while len(self._queue) < _PREFETCHED_BATCHES:
@@ -298,7 +263,7 @@ class StreamingTrainer(_Trainer):
     """Takes one step: returns state, metrics, a loss to wait on, steps taken."""
     del limit
     batch, self._position = self._queue.popleft()
-    result = self._phases[0][1](state, metrics, batch)
+    result = self._phases[0][1][0](state, metrics, batch)
     self._advance(1)
     begun = time.perf_counter()
     self._fill()  # while the device computes

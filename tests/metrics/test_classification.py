@@ -157,8 +157,18 @@ def test_accuracy_interval_holds_the_accuracy_and_shrinks():
     classification.accuracy_interval(0, 0)
 
 
+def of_matrix(matrix):
+  """Returns the `Confusion` of a matrix."""
+  labels, predictions = np.nonzero(matrix)
+  counts = matrix[labels, predictions]
+  return classification.Confusion.of(
+    np.repeat(labels, counts), np.repeat(predictions, counts), len(matrix)
+  )
+
+
 def test_most_confused_pairs_counts_both_directions():
-  confusion = np.array([[9, 1, 0, 0], [4, 5, 0, 0], [3, 0, 7, 0], [2, 0, 0, 0]])
+  matrix = np.array([[9, 1, 0, 0], [4, 5, 0, 0], [3, 0, 7, 0], [2, 0, 0, 0]])
+  confusion = of_matrix(matrix)
   pairs = classification.most_confused_pairs(confusion, ['a', 'b', 'c', 'd'], n=10)
   assert [(p.first, p.second, p.count) for p in pairs] == [
     ('a', 'b', 5),
@@ -169,20 +179,46 @@ def test_most_confused_pairs_counts_both_directions():
   assert pairs[0].rate == pytest.approx(5 / 19)
   assert classification.most_confused_pairs(confusion, 'abcd', n=1) == pairs[:1]
   assert (
-    classification.most_confused_pairs(np.eye(4, dtype=np.int64), 'abcd', n=5) == []
+    classification.most_confused_pairs(of_matrix(np.eye(4, dtype=int)), 'abcd', n=5)
+    == []
   )
 
 
 def test_most_confused_pairs_account_for_every_mistake(case):
   num_classes, labels, probabilities = case
-  confusion = classification.confusion_matrix(
+  confusion = classification.Confusion.of(
     labels, probabilities.argmax(axis=1), num_classes
   )
   names = [f'class {i}' for i in range(num_classes)]
   pairs = classification.most_confused_pairs(confusion, names, num_classes**2)
-  assert sum(pair.count for pair in pairs) == len(labels) - np.trace(confusion)
-  counts = [pair.count for pair in pairs]
-  assert counts == sorted(counts, reverse=True)
+  assert sum(pair.count for pair in pairs) == len(labels) - confusion.correct
+  # As of the whole matrix, ties in the order of classes.
+  matrix = confusion.matrix()
+  expected = sorted(
+    (-(matrix[i, j] + matrix[j, i]), i, j)
+    for i in range(num_classes)
+    for j in range(i + 1, num_classes)
+    if matrix[i, j] + matrix[j, i]
+  )
+  assert [(-pair.count, pair.first, pair.second) for pair in pairs] == [
+    (count, names[i], names[j]) for count, i, j in expected
+  ]
+
+
+def test_confusion_of_100_000_classes_takes_no_matrix():
+  labels = np.arange(0, 100_000, 10)
+  predictions = np.where(labels % 100, labels, 99_999)
+  confusion = classification.Confusion.of(labels, predictions, 100_000)
+  assert len(confusion.counts) == len(labels)
+  assert confusion.correct == 9000
+  assert confusion.predicted[99_999] == 1000
+  np.testing.assert_array_equal(confusion.support, np.arange(100_000) % 10 == 0)
+  pairs = classification.most_confused_pairs(confusion, range(100_000), n=3)
+  assert [(p.first, p.second, p.count) for p in pairs] == [
+    (0, 99_999, 1),
+    (100, 99_999, 1),
+    (200, 99_999, 1),
+  ]
 
 
 def test_worst_mistakes_lists_the_surest_first_and_ties_in_order():

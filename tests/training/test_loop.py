@@ -92,8 +92,12 @@ def test_eight_devices_match_one(digits_config, tmp_path, fsdp):
 def test_each_program_compiles_once(digits_config, tmp_path, caplog):
   # 359 test images in batches of 100: the last is odd. 12 steps, 3 evaluations.
   digits_config.eval_batch_size = 100
-  with caplog.at_level(logging.WARNING, 'jax'), jax.log_compiles():
-    jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
+  jax.config.update('jax_log_compiles', True)  # in every thread
+  try:
+    with caplog.at_level(logging.WARNING, 'jax'):
+      jaxvision.train(digits_config, tmp_path / 'run', quiet=True)
+  finally:
+    jax.config.update('jax_log_compiles', False)
   compiled = [
     r.getMessage().split(' in ')[0]
     for r in caplog.records

@@ -14,9 +14,10 @@ from jaxvision import data
 from jaxvision.data import resident
 from jaxvision.data.info import DatasetInfo
 from jaxvision.errors import UserError
+from jaxvision.training.compiler import Compiler
 from jaxvision.training.mesh import make_mesh, replicated
 from jaxvision.training.run import Run
-from jaxvision.training.step import Compiler, resident_steps
+from jaxvision.training.step import resident_steps
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 

@@ -19,10 +19,10 @@ from jaxvision.config.plan import RunPlan
 from jaxvision.data.info import DatasetInfo
 from jaxvision.training.callbacks import CallbackList, TrainContext
 from jaxvision.training.clock import RunClock
+from jaxvision.training.compiler import Compiler
 from jaxvision.training.loop import TrainLoop
 from jaxvision.training.mesh import make_mesh
 from jaxvision.training.run import Run
-from jaxvision.training.step import Compiler
 
 STEPS = 100
 
@@ -34,12 +34,12 @@ class CountingCompiler(Compiler):
     super().__init__()
     self.calls = collections.Counter()
 
-  def __call__(self, function, *args, **jit):
-    program = super().__call__(function, *args, **jit)
+  def wait(self, program):
+    compiled = super().wait(program)
 
     def call(*args):
-      self.calls[function.__name__] += 1
-      return program(*args)
+      self.calls[program.name] += 1
+      return compiled(*args)
 
     return call
 

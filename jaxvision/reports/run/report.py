@@ -15,6 +15,9 @@ from jaxvision.reports.run import frame, plots
 PAIRS = 20  # most confused pairs
 PICTURES = 24  # worst mistakes in the Markdown, and sample predictions
 PICTURED = 240  # mistakes on the page
+MATRIX_CLASSES = (
+  1000  # up to this number; a matrix grows with the square of the classes
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Results:
     accuracy_interval: Wilson's 95 % interval of the accuracy.
     loss: mean cross-entropy in nats, without label smoothing.
     ece: expected calibration error, 15 bins.
-    confusion: int64 [K, K], rows are the true classes.
+    confusion: which classes were predicted as which.
     scores, macro, weighted: scores of each class and their averages.
     pairs: most confused pairs of classes.
     mistakes: the most confident mistakes.
@@ -42,7 +45,7 @@ class Results:
   accuracy_interval: tuple[float, float]
   loss: float
   ece: float
-  confusion: np.ndarray
+  confusion: classification.Confusion
   scores: classification.ClassScores
   macro: classification.ClassScores
   weighted: classification.ClassScores
@@ -50,9 +53,14 @@ class Results:
   mistakes: list[classification.Mistake]
   reliability: classification.Reliability
 
+  @property
+  def has_matrix(self) -> bool:
+    """Whether the confusion matrix is shown and written as a whole."""
+    return len(self.class_names) <= MATRIX_CLASSES
+
   def as_json(self, files: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the metrics as in report.json; `files` are those of the examples."""
-    predicted = self.confusion.sum(axis=0)
+    predicted = self.confusion.predicted
     return {
       'examples': self.examples,
       'num_classes': len(self.class_names),
@@ -97,7 +105,9 @@ class Results:
           self.reliability.accuracy,
         )
       ],
-      'confusion_matrix': self.confusion,
+      'confusion_matrix': self.confusion.matrix() if self.has_matrix else None,
+      # [true class, predicted class, examples] where there is no matrix.
+      'confusion_cells': None if self.has_matrix else _cells(self.confusion),
     }
 
 
@@ -123,8 +133,8 @@ def measure(
     raise ValueError('probabilities hold NaN or infinity')
   predictions = probabilities.argmax(axis=1)
   outcome = labels, predictions, len(class_names)
-  confusion = classification.confusion_matrix(*outcome)
-  correct = int(np.trace(confusion))
+  confusion = classification.Confusion.of(*outcome)
+  correct = confusion.correct
   return Results(
     class_names=tuple(class_names),
     examples=len(labels),
@@ -236,17 +246,22 @@ def write_report(
   )
 
 
+def _cells(confusion: classification.Confusion) -> np.ndarray:
+  """Returns int64 [m, 3]: true class, predicted class and examples of each cell."""
+  return np.stack([confusion.rows, confusion.columns, confusion.counts], axis=1)
+
+
 def _data(results: Results) -> dict[str, Any]:
   """Returns the data of the scripts of the page."""
-  rows, columns = np.nonzero(results.confusion)
-  counts = results.confusion[rows, columns]
+  confusion, shown = results.confusion, results.has_matrix
   return {
     'names': list(results.class_names),
-    # Row, column and count of each cell that is not 0, flattened: of 1,000 classes,
-    # nearly all cells are 0.
-    'cells': np.stack([rows, columns, counts], axis=1).ravel().tolist(),
-    'alike': classification.confusion_order(results.confusion).tolist(),
-    'mistakes': results.examples - int(np.trace(results.confusion)),
+    # Flattened: of 1,000 classes, nearly all cells are 0.
+    'cells': _cells(confusion).ravel().tolist() if shown else [],
+    'alike': classification.confusion_order(confusion.matrix()).tolist()
+    if shown
+    else [],
+    'mistakes': results.examples - confusion.correct,
   }
 
 
@@ -269,12 +284,14 @@ def _charts(results: Results, history: list[dict], split: str) -> dict[str, styl
     if pair
     else 'No two classes were confused.'
   )
-  charts['confusion'] = style.draw(
-    'confusion_matrix.png',
-    f'Confusion matrix of {number} classes on the {split} split, true classes in the'
-    f' rows, predicted ones in the columns. {most}',
-    lambda theme: plots.confusion_matrix(results.confusion, names, theme),
-  )
+  if results.has_matrix:
+    matrix = results.confusion.matrix()
+    charts['confusion'] = style.draw(
+      'confusion_matrix.png',
+      f'Confusion matrix of {number} classes on the {split} split, true classes in the'
+      f' rows, predicted ones in the columns. {most}',
+      lambda theme: plots.confusion_matrix(matrix, names, theme),
+    )
   charts['reliability'] = style.draw(
     'reliability.png',
     'Accuracy against confidence in 15 bins, with the share of examples in each; the'

@@ -11,6 +11,7 @@ from report_samples import HISTORY, SUMMARY, Page, classifier_outputs, write_run
 
 from jaxvision.io import write_whole
 from jaxvision.reports import html
+from jaxvision.reports.run import report
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,29 @@ def test_report_is_complete(tmp_path, num_classes, shape):
   assert len(record['worst_mistakes']) == min(24, wrong)
   assert len(parsed.all('img')) == 1 + min(240, wrong) + 24
   assert source.count('<tr><td class="name">class ') >= num_classes
+
+
+def test_many_classes_have_cells_and_no_matrix(tmp_path, monkeypatch):
+  labels, probabilities = classifier_outputs(10, examples=200)
+  shape = (8, 8, 1)
+  write_run_report(tmp_path / 'few', 10, shape, (labels, probabilities))
+  monkeypatch.setattr(report, 'MATRIX_CLASSES', 9)
+  path = write_run_report(tmp_path / 'many', 10, shape, (labels, probabilities))
+  assert not (path.parent / 'confusion_matrix.png').exists()
+  few, many = (
+    json.loads((tmp_path / name / 'report' / 'report.json').read_text())
+    for name in ('few', 'many')
+  )
+  matrix = np.zeros((10, 10), int)
+  for row, column, count in many.pop('confusion_cells'):
+    matrix[row, column] = count
+  assert few.pop('confusion_matrix') == matrix.tolist()
+  assert many.pop('confusion_matrix') is few.pop('confusion_cells') is None
+  assert many == few
+  told = 'The matrix of 10 classes is not drawn'
+  assert told in Page(path).text
+  assert 'id="matrix"' not in Page(path).source
+  assert told in (path.parent / 'report.md').read_text()
 
 
 def test_html_needs_nothing_else(tmp_path):
