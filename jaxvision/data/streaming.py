@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -92,13 +92,14 @@ class _Order:
         np.stack([image for image, _ in crops], out=images[part])
 
     images: Any = _shared(shape) if self.in_workers else np.empty(shape, np.uint8)
+    run: Callable[..., Any] = map
     parts = 1
     if self.threads and not (boxes is None and is_gathered(self.source)):
-      parts = 2 * _thread_count()
+      parts, run = 2 * _thread_count(), self.threads.map
     size = -(-len(where) // parts)
     slices = [slice(i, i + size) for i in range(0, len(where), size)]
     try:
-      for _ in self.threads.map(read, slices) if parts > 1 else map(read, slices):
+      for _ in run(read, slices):
         pass
     except BaseException:
       if self.in_workers:
