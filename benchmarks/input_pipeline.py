@@ -124,11 +124,15 @@ def ours_batches(
       yield make(split, step)
       step = step + 1
   stream = streaming.train_stream(source, 0, batch_size, 2**24, workers, crop=crop)
-  transform = jax.jit(transform)
+
+  @jax.jit
+  def augmented(step, images):
+    return transform(jax.random.fold_in(key, step), images)
+
   try:
     for i, batch in enumerate(stream):
       placed = from_host(batch, over_batch(mesh))
-      yield transform(jax.random.fold_in(key, i), placed['image']), placed['label']
+      yield augmented(np.int32(i), placed['image']), placed['label']
   finally:
     stream.close()
 

@@ -33,7 +33,10 @@ def resident_batches(source, seed, classes=0):
 
 
 @pytest.mark.parametrize('classes', [0, 5])
-def test_resident_equals_streaming_also_after_a_resume(source, classes):
+def test_resident_equals_streaming_also_after_a_resume(source, classes, monkeypatch):
+  monkeypatch.setattr(
+    streaming, '_ORDERED_AT_A_TIME', 2 * BATCH + 1
+  )  # the third is alone
   expected = resident_batches(source, seed_words(7), classes)
 
   def start(state=None):
