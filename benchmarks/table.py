@@ -25,6 +25,7 @@ _PACKAGES = (
   'cykooz-resizer',
   'torch',
   'tensorflow',
+  'tensorflow-cpu',
 )
 
 
