@@ -26,6 +26,7 @@ _PACKAGES = (
   'torch',
   'onednn-cpu-gomp',
   'tensorflow',
+  'tensorflow-cpu',
 )
 
 

@@ -94,14 +94,13 @@ class _Order:
         np.stack([image for image, _ in crops], out=images[part])
 
     images: Any = _shared(shape) if self.in_workers else np.empty(shape, np.uint8)
-    run: Callable[..., Any] = map
-    parts = 1
-    if self.threads and not (boxes is None and is_gathered(self.source)):
-      parts, run = 2 * _thread_count(), self.threads.map
-    size = -(-len(where) // parts)
-    slices = [slice(i, i + size) for i in range(0, len(where), size)]
+    threads = self.threads
+    if boxes is None and is_gathered(self.source):
+      threads = None
+    size = -(-len(where) // (2 * _thread_count() if threads else 1))
+    parts = [slice(i, i + size) for i in range(0, len(where), size)]
     try:
-      for _ in run(read, slices):
+      for _ in threads.map(read, parts) if threads else map(read, parts):
         pass
     except BaseException:
       if self.in_workers:
