@@ -29,6 +29,8 @@ results: $(VENV)/.installed
 	$(VENV)/bin/python experiments/results.py
 	$(VENV)/bin/python benchmarks/scaling.py --results=benchmarks/results/scaling.json \
 	  --write=docs/scaling.md
+	$(VENV)/bin/python benchmarks/growth.py --results=benchmarks/results/growth_cpu.json \
+	  --write=docs/growth.md
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
