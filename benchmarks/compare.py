@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py benchmarks/results/train_throughput_cpu.json new.json
 
-Of train_throughput.py, latency.py, input_pipeline.py, step_growth.py and
+Of train_throughput.py, latency.py, input_pipeline.py, growth.py, step_growth.py and
 speedrun.py. A measure of a row is a spread: the least, the median and the largest of its
 turns. Of a row that was measured beside a peer it is the ratio, which a machine that slows
 down does not move; of one that was not, images per second or seconds. A speed run is one
