@@ -142,8 +142,14 @@ def page(content: dict[str, Any], results: str) -> str:
     f'Measured on {hello["device"]}, JAX {versions["jax"]}, Python {versions["python"]}, '
     f'medians of {" or ".join(map(str, rounds))} rounds ({machine["system"]}).'
   )
+  measured = dict(by_axis(content))
+  missing = [
+    known.title.lower() for axis, known in AXES.items() if axis not in measured
+  ]
+  if missing:
+    where += f' Not measured yet: {"; ".join(missing)}.'
   parts = [_TEXT.format(results=results, where=where)]
-  for axis, rows in by_axis(content):
+  for axis, rows in measured.items():
     known = AXES[axis]
     parts += [
       f'## {known.title}\n',
