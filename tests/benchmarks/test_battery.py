@@ -276,6 +276,7 @@ def rehearse(tmp_path, *arguments, minutes=20):
 
 def test_a_rehearsal_trains_on_what_a_pack_brings(module, tmp_path, monkeypatch):
   monkeypatch.setenv('JAXVISION_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setenv('JAXVISION_ONEDNN', '0')  # which would be built there
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'nothing'))
   lib = module('pack')
   lib.make_up(tmp_path / 'cache', {'cifar10': 10})
