@@ -323,6 +323,7 @@ def test_a_process_goes_on_without_it(tmp_path):
   assert not list(tmp_path.glob('cache/onednn/*'))  # nothing half built
 
 
+@pytest.mark.slow  # it builds
 def test_a_damaged_library_is_built_anew(tmp_path, monkeypatch):
   monkeypatch.setenv('JAXVISION_CACHE', str(tmp_path))
   places = build._places()

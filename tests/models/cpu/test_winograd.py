@@ -45,6 +45,7 @@ def bytes_of(images, height, width):
   return images * tiles * 36 * (CHANNELS + FILTERS) * 4
 
 
+@pytest.mark.long
 def test_parts_of_a_batch_give_what_the_whole_gives(monkeypatch, quick_compile):
   batch, at_a_time, parts = 7, 3, 3
   height, width = 9, 6
