@@ -263,12 +263,12 @@ class Task(abc.ABC):
 
   def learning_rate(self, step: int) -> float:
     """Returns the learning rate of a step, for the log."""
-    return float(self._schedule(step))
+    return float(self._rate_at(self.config.optimizer.learning_rate, step))
 
   @functools.cached_property
-  def _schedule(self) -> optax.Schedule:
-    # One small program, and not one for each of its operations.
-    return jax.jit(self._rate(self.config.optimizer.learning_rate))
+  def _rate_at(self) -> Callable[[float, int], jax.Array]:
+    # One small program, and not one for each of its operations; the same for all peaks.
+    return jax.jit(lambda peak, step: self._rate(peak)(step))
 
   def count_parameters(self, params: PyTree) -> dict[str, int]:
     """Returns the numbers of parameters by their names in summary.json."""

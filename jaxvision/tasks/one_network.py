@@ -51,7 +51,8 @@ class OneNetworkTask(Task):
     self.model = model
     self._first_steps, self._layers = self._check_parameters()
     options = self.config.optimizer.options
-    check_optimizer(self.parts.optimizer, self._schedule, options)
+    schedule = self._rate(self.config.optimizer.learning_rate)
+    check_optimizer(self.parts.optimizer, schedule, options)
     self.make_optimizer({})  # finds what is wrong with its options
 
   @property
