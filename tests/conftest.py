@@ -6,9 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc  # noqa: F401
 from pathlib import Path
 
 import pytest
+
+# pytest imports `tracemalloc` when a finaliser fails, which garbage collection may run while
+# tensorflow-datasets is being imported: its lazy imports would break that one, and the test.
 
 # Before JAX starts. A test that wants one device takes a mesh of one.
 os.environ.setdefault('JAX_NUM_CPU_DEVICES', '8')
