@@ -83,9 +83,9 @@ def configure(deterministic: bool) -> None:
     jax.config.update('jax_compilation_cache_dir', str(Path(base) / 'xla'))
     # The default of a second would leave out the small programs of a short run.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
-    # Addresses in memory, of how oneDNN's operators are shared among devices, which would
-    # make the programs of every process others.
-    jax.config.update('jax_remove_custom_partitioning_ptr_from_cache_key', True)
+  # Addresses in memory, of how oneDNN's operators are shared among devices, which would
+  # make the programs of every process others.
+  jax.config.update('jax_remove_custom_partitioning_ptr_from_cache_key', True)
   check_environment()
 
 

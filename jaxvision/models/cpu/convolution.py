@@ -130,7 +130,12 @@ def _convolve(
   is_float32 = lhs.dtype == jnp.float32
   window = cells.Window(geometry.window, strides)
   small = window.count(geometry.size, pads)
-  if not plain and not _has_better(lhs, rhs, geometry) and onednn.suits(lhs, geometry):
+  form = cells.choose(window, small, rhs.shape[2:], plain=plain)
+  if (
+    not plain
+    and not _has_better(lhs, rhs, geometry, form)
+    and onednn.suits(lhs, geometry)
+  ):
     return onednn.convolve(lhs, rhs, geometry)
   if geometry.dilation != (1, 1):
     return None
@@ -139,7 +144,6 @@ def _convolve(
     if plain or not is_depthwise:
       return None
     return depthwise.convolve(lhs, rhs, strides, pads)
-  form = cells.choose(window, small, rhs.shape[2:], plain=plain)
   if form and is_float32 and min(small) > 0:
     return form.down(window.fit(lhs, small, pads), rhs, window)
   if form or plain:
@@ -153,21 +157,22 @@ def _convolve(
   return None
 
 
-def _has_better(lhs: jax.Array, rhs: jax.Array, geometry: onednn.Geometry) -> bool:
+def _has_better(
+  lhs: jax.Array, rhs: jax.Array, geometry: onednn.Geometry, form: cells.Form | None
+) -> bool:
   """Returns whether an algorithm here was measured to be faster than oneDNN's."""
   channels = (lhs.shape[-1], rhs.shape[-1])
   if lhs.dtype != jnp.float32:
     # oneDNN has no vector form of a filter per channel with strides.
     return geometry.groups == lhs.shape[-1] > 1 and max(geometry.strides) > 1
+  if geometry.groups > 1 or geometry.dilation != (1, 1):
+    return False
   if _suits_winograd(lhs, rhs, geometry.strides, geometry.pads):
     # Its transforms are of the images, and of the kernel: few channels or few tiles do not
     # pay for them.
     count = winograd.tiles(geometry.size[0]) * winograd.tiles(geometry.size[1])
     return min(channels) >= _WINOGRAD_CHANNELS and len(lhs) * count >= max(channels)
-  window = cells.Window(geometry.window, geometry.strides)
-  small = window.count(geometry.size, geometry.pads)
-  form = cells.choose(window, small, rhs.shape[2:], plain=False)
-  return bool(form) and min(channels) > _FEW_CHANNELS
+  return form is not None and min(channels) > _FEW_CHANNELS
 
 
 def conv_transpose(

@@ -188,7 +188,7 @@ def test_a_fault_of_the_model_is_a_500_that_only_the_log_explains(serve):
 
   def fail(images):
     if images.any():
-      raise RuntimeError('the secret path /home/me')
+      raise RuntimeError('the secret path runs/model')
 
   model.before = fail
   answer = httpx.post(f'{running.url}/predict', content=grey(1))

@@ -34,7 +34,6 @@ def target(handler: str) -> str:
   return f'jaxvision_onednn_{handler.lower()}'
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
   """Returns the operators, built and known to XLA, or None where they cannot be had."""
   found, _ = _load()

@@ -120,31 +120,28 @@ Convolution Make(Kind kind, const memory::desc& images, const memory::desc& kern
   const dnnl::convolution_forward::primitive_desc forward(
       engine, dnnl::prop_kind::forward_training, direct, images, any, result, step, holes,
       begin, end, attributes);
-  switch (kind) {
-    case Kind::kForward: {
-      made.primitive = dnnl::convolution_forward(forward);
-      made.own_kernel = forward.weights_desc();
-      made.scratchpad = forward.scratchpad_desc();
-      break;
-    }
-    case Kind::kImages: {
-      const dnnl::convolution_backward_data::primitive_desc backward(
-          engine, direct, images, any, result, step, holes, begin, end, forward,
-          attributes);
-      made.primitive = dnnl::convolution_backward_data(backward);
-      made.own_kernel = backward.weights_desc();
-      made.scratchpad = backward.scratchpad_desc();
-      break;
-    }
-    case Kind::kKernel: {
-      const dnnl::convolution_backward_weights::primitive_desc backward(
-          engine, direct, images, any, result, step, holes, begin, end, forward,
-          attributes);
-      made.primitive = dnnl::convolution_backward_weights(backward);
-      made.own_kernel = backward.diff_weights_desc();
-      made.scratchpad = backward.scratchpad_desc();
-      break;
-    }
+  const auto keep = [&](dnnl::primitive primitive, memory::desc own, memory::desc pad) {
+    made.primitive = primitive;
+    made.own_kernel = own;
+    made.scratchpad = pad;
+  };
+  // oneDNN's descriptions of both gradients take the same arguments.
+  const auto gradient = [&](auto operation) {
+    return typename decltype(operation)::primitive_desc(
+        engine, direct, images, any, result, step, holes, begin, end, forward,
+        attributes);
+  };
+  if (kind == Kind::kForward) {
+    keep(dnnl::convolution_forward(forward), forward.weights_desc(),
+         forward.scratchpad_desc());
+  } else if (kind == Kind::kImages) {
+    const auto desc = gradient(dnnl::convolution_backward_data());
+    keep(dnnl::convolution_backward_data(desc), desc.weights_desc(),
+         desc.scratchpad_desc());
+  } else {
+    const auto desc = gradient(dnnl::convolution_backward_weights());
+    keep(dnnl::convolution_backward_weights(desc), desc.diff_weights_desc(),
+         desc.scratchpad_desc());
   }
   if (made.own_kernel != kernel) {
     const bool is_result = kind == Kind::kKernel;
@@ -235,41 +232,53 @@ std::vector<int64_t> NormKey(const memory::desc& inputs, float epsilon) {
   return key;
 }
 
-ffi::Error NormalizeCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
-                         ffi::Result<ffi::AnyBuffer> outputs,
-                         ffi::Result<ffi::AnyBuffer> mean,
-                         ffi::Result<ffi::AnyBuffer> variance, float epsilon) try {
+// Runs a batch norm, made by `describe` where there is none yet for such inputs.
+//
+// `whole` are arrays of the shape of the inputs, `channels` those of [C], by oneDNN's
+// arguments.
+template <typename Norm, typename Describe>
+ffi::Error RunNorm(const memory::desc& inputs, float epsilon, Describe describe,
+                   std::initializer_list<std::pair<int, void*>> whole,
+                   std::initializer_list<std::pair<int, void*>> channels) try {
   const auto& engine = Engine();
-  const auto desc = ChannelsDesc(inputs);
-  const auto key = NormKey(desc, epsilon);
+  const auto key = NormKey(inputs, epsilon);
   std::lock_guard<std::mutex> lock(Shared().mutex);
-  static auto* made =
-      new std::map<std::vector<int64_t>, std::pair<NormForward, NormForward::primitive_desc>>;
+  static auto* made = new std::map<std::vector<int64_t>,
+                                   std::pair<Norm, typename Norm::primitive_desc>>;
   auto found = made->find(key);
   if (found == made->end()) {
-    const auto norm = NormDesc(desc, epsilon);
-    found = made->emplace(key, std::make_pair(NormForward(norm), norm)).first;
+    const typename Norm::primitive_desc desc = describe();
+    found = made->emplace(key, std::make_pair(Norm(desc), desc)).first;
   }
-  const auto& [primitive, norm] = found->second;
+  const auto& [primitive, desc] = found->second;
+  const auto scratchpad = desc.scratchpad_desc();
+  std::unordered_map<int, memory> arguments{
+      {DNNL_ARG_SCRATCHPAD,
+       memory(scratchpad, engine, Shared().scratchpad.AtLeast(scratchpad.get_size()))}};
+  for (const auto& [name, data] : whole)
+    arguments.emplace(name, memory(inputs, engine, data));
+  for (const auto& [name, data] : channels)
+    arguments.emplace(name, memory(desc.mean_desc(), engine, data));
   dnnl::stream stream(engine);
-  const auto of_channels = [&](void* data) {
-    return memory(norm.mean_desc(), engine, data);
-  };
-  primitive.execute(
-      stream,
-      {{DNNL_ARG_SRC, memory(desc, engine, inputs.untyped_data())},
-       {DNNL_ARG_SCALE, of_channels(scale.untyped_data())},
-       {DNNL_ARG_SHIFT, of_channels(bias.untyped_data())},
-       {DNNL_ARG_DST, memory(desc, engine, outputs->untyped_data())},
-       {DNNL_ARG_MEAN, of_channels(mean->untyped_data())},
-       {DNNL_ARG_VARIANCE, of_channels(variance->untyped_data())},
-       {DNNL_ARG_SCRATCHPAD,
-        memory(norm.scratchpad_desc(), engine,
-               Shared().scratchpad.AtLeast(norm.scratchpad_desc().get_size()))}});
+  primitive.execute(stream, arguments);
   stream.wait();
   return ffi::Error::Success();
 } catch (const std::exception& error) {
   return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+}
+
+ffi::Error NormalizeCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
+                         ffi::Result<ffi::AnyBuffer> outputs,
+                         ffi::Result<ffi::AnyBuffer> mean,
+                         ffi::Result<ffi::AnyBuffer> variance, float epsilon) {
+  const auto desc = ChannelsDesc(inputs);
+  return RunNorm<NormForward>(
+      desc, epsilon, [&] { return NormDesc(desc, epsilon); },
+      {{DNNL_ARG_SRC, inputs.untyped_data()}, {DNNL_ARG_DST, outputs->untyped_data()}},
+      {{DNNL_ARG_SCALE, scale.untyped_data()},
+       {DNNL_ARG_SHIFT, bias.untyped_data()},
+       {DNNL_ARG_MEAN, mean->untyped_data()},
+       {DNNL_ARG_VARIANCE, variance->untyped_data()}});
 }
 
 ffi::Error NormalizeGradientCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale,
@@ -277,46 +286,25 @@ ffi::Error NormalizeGradientCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale,
                                  ffi::AnyBuffer gradient,
                                  ffi::Result<ffi::AnyBuffer> by_inputs,
                                  ffi::Result<ffi::AnyBuffer> by_scale,
-                                 ffi::Result<ffi::AnyBuffer> by_bias,
-                                 float epsilon) try {
-  const auto& engine = Engine();
+                                 ffi::Result<ffi::AnyBuffer> by_bias, float epsilon) {
   const auto desc = ChannelsDesc(inputs);
-  const auto key = NormKey(desc, epsilon);
-  std::lock_guard<std::mutex> lock(Shared().mutex);
-  static auto* made =
-      new std::map<std::vector<int64_t>, std::pair<NormBackward, NormBackward::primitive_desc>>;
-  auto found = made->find(key);
-  if (found == made->end()) {
+  const auto describe = [&] {
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const NormBackward::primitive_desc norm(
-        engine, dnnl::prop_kind::backward, desc, desc, desc, epsilon,
+    return NormBackward::primitive_desc(
+        Engine(), dnnl::prop_kind::backward, desc, desc, desc, epsilon,
         dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift,
         NormDesc(desc, epsilon), attributes);
-    found = made->emplace(key, std::make_pair(NormBackward(norm), norm)).first;
-  }
-  const auto& [primitive, norm] = found->second;
-  dnnl::stream stream(engine);
-  const auto of_channels = [&](void* data) {
-    return memory(norm.mean_desc(), engine, data);
   };
-  primitive.execute(
-      stream,
-      {{DNNL_ARG_SRC, memory(desc, engine, inputs.untyped_data())},
-       {DNNL_ARG_SCALE, of_channels(scale.untyped_data())},
-       {DNNL_ARG_MEAN, of_channels(mean.untyped_data())},
-       {DNNL_ARG_VARIANCE, of_channels(variance.untyped_data())},
-       {DNNL_ARG_DIFF_DST, memory(desc, engine, gradient.untyped_data())},
-       {DNNL_ARG_DIFF_SRC, memory(desc, engine, by_inputs->untyped_data())},
-       {DNNL_ARG_DIFF_SCALE, of_channels(by_scale->untyped_data())},
-       {DNNL_ARG_DIFF_SHIFT, of_channels(by_bias->untyped_data())},
-       {DNNL_ARG_SCRATCHPAD,
-        memory(norm.scratchpad_desc(), engine,
-               Shared().scratchpad.AtLeast(norm.scratchpad_desc().get_size()))}});
-  stream.wait();
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  return RunNorm<NormBackward>(desc, epsilon, describe,
+                               {{DNNL_ARG_SRC, inputs.untyped_data()},
+                                {DNNL_ARG_DIFF_DST, gradient.untyped_data()},
+                                {DNNL_ARG_DIFF_SRC, by_inputs->untyped_data()}},
+                               {{DNNL_ARG_SCALE, scale.untyped_data()},
+                                {DNNL_ARG_MEAN, mean.untyped_data()},
+                                {DNNL_ARG_VARIANCE, variance.untyped_data()},
+                                {DNNL_ARG_DIFF_SCALE, by_scale->untyped_data()},
+                                {DNNL_ARG_DIFF_SHIFT, by_bias->untyped_data()}});
 }
 
 }  // namespace
