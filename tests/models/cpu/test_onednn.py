@@ -1,7 +1,9 @@
 """oneDNN's operators have the numbers and the gradients of XLA's; what is said without them."""
 
 import contextlib
+import functools
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -99,6 +101,76 @@ def test_convolutions_equal_xla(
   check_close(
     by(conv_general_dilated), by(jax.lax.conv_general_dilated), TOLERANCES[dtype]
   )
+
+
+def of_kernels(function, *arrays):
+  """Returns the names of the operators in a function and its gradients."""
+  program = str(jax.make_jaxpr(lambda *a: value_and_gradients(function, *a))(*arrays))
+  return sorted(re.findall('target_name=jaxvision_onednn_(\\w+)', program))
+
+
+@pytest.mark.parametrize(
+  ('shape', 'features'),
+  [
+    ((1, 16, 16, 48), 48),
+    ((4, 9, 7, 64), 80),  # odd sides, and columns that do not fill a block
+    ((70, 1, 2, 48), 112),
+    ((3, 33, 12, 144), 64),
+    ((64, 2, 2, 256), 528),  # several blocks of images
+    ((2, 64, 64, 96), 48),  # several chunks of tiles
+  ],
+)
+def test_convolutions_with_fewer_products_equal_xla(shape, features):
+  needs(jnp.bfloat16)
+  if onednn.has_amx():
+    pytest.skip('AMX multiplies faster than fewer products save')
+  arrays = draw(shape, (3, 3, shape[-1], features), dtype=jnp.bfloat16)
+
+  def by(convolve):
+    return functools.partial(
+      convolve, window_strides=(1, 1), padding='SAME', dimension_numbers=NHWC
+    )
+
+  ours = by(conv_general_dilated)
+  assert of_kernels(ours, *arrays) == [
+    'winogradforward',
+    'winogradimages',
+    'winogradkernel',
+  ]
+  value, pull = jax.vjp(ours, *arrays)
+  cotangent = jax.random.normal(jax.random.key(2), value.shape, value.dtype)
+  found = value, *pull(cotangent)
+  exact = [x.astype(jnp.float32) for x in (*arrays, cotangent)]
+  value, pull = jax.vjp(by(jax.lax.conv_general_dilated), *exact[:2])
+  for mine, theirs in zip(found, (value, *pull(exact[2])), strict=True):
+    chex.assert_equal_shape([mine, theirs])
+    assert mine.dtype == jnp.bfloat16
+    wrong = np.asarray(mine, np.float32) - np.asarray(theirs)
+    # A result that is rounded once is off by 0.0017 of the root mean square.
+    assert np.sqrt((wrong**2).mean() / (theirs**2).mean()) < 0.006
+    assert np.abs(wrong).max() < 0.02 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(
+  ('shape', 'features', 'strides', 'padding'),
+  [
+    ((4, 16, 16, 40), 48, (1, 1), 'SAME'),  # lanes
+    ((4, 16, 16, 32), 64, (1, 1), 'SAME'),  # channels
+    ((4, 16, 16, 48), 48, (2, 2), 'SAME'),
+    ((4, 16, 16, 48), 48, (1, 1), 'VALID'),
+    ((1, 8, 8, 256), 256, (1, 1), 'SAME'),  # tiles
+  ],
+)
+def test_other_convolutions_have_every_product(shape, features, strides, padding):
+  needs(jnp.bfloat16)
+  arrays = draw(shape, (3, 3, shape[-1], features), dtype=jnp.bfloat16)
+  convolve = functools.partial(
+    conv_general_dilated,
+    window_strides=strides,
+    padding=padding,
+    dimension_numbers=NHWC,
+  )
+  assert of_kernels(convolve, *arrays) == ['forward', 'images', 'kernel']
 
 
 @pytest.mark.parametrize('dtype', TYPES)

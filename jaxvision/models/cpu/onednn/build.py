@@ -1,4 +1,4 @@
-"""The operators of `operators.cc`, built where the extra `onednn` and a compiler are.
+"""The operators in C++, built where the extra `onednn` and a compiler are.
 
 They are built the first time that they are needed, in about ten seconds, and kept in the
 cache. Where something is missing nothing else changes: XLA's operators are taken.
@@ -19,18 +19,29 @@ import jaxlib
 
 from jaxvision.data import cache
 
-_SOURCE = Path(__file__).with_name('operators.cc')
+_SOURCES = [
+  Path(__file__).with_name(name) for name in ('operators.cc', 'winograd.cc', 'room.h')
+]
 _PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 _COMPILERS = ('c++', 'g++', 'clang++')
 _FLAGS = ('-std=c++17', '-O2', '-fPIC', '-shared', '-w')
 _BUILD_SECONDS = 300
 
-# Those of the source.
-_HANDLERS = ('Forward', 'Images', 'Kernel', 'Normalize', 'NormalizeGradient')
+# Those of the sources.
+_HANDLERS = (
+  'Forward',
+  'Images',
+  'Kernel',
+  'Normalize',
+  'NormalizeGradient',
+  'WinogradForward',
+  'WinogradImages',
+  'WinogradKernel',
+)
 
 
 def target(handler: str) -> str:
-  """Returns the name by which XLA knows a handler of the source."""
+  """Returns the name by which XLA knows a handler of the sources."""
   return f'jaxvision_onednn_{handler.lower()}'
 
 
@@ -60,11 +71,23 @@ def is_wanted() -> bool:
 @functools.cache
 def has_bfloat16() -> bool:
   """Returns whether the processor multiplies bfloat16, by AVX512-BF16 or AMX."""
+  return _ask('HasBfloat16')
+
+
+@functools.cache
+def has_amx() -> bool:
+  """Returns whether the processor multiplies matrices of bfloat16 by AMX."""
+  return _ask('HasAmx')
+
+
+def _ask(name: str) -> bool:
+  """Returns what a function of the library answers; without the library no."""
   loaded = library()
   if loaded is None:
     return False
-  loaded.HasBfloat16.restype = ctypes.c_bool
-  return loaded.HasBfloat16()
+  function = getattr(loaded, name)
+  function.restype = ctypes.c_bool
+  return function()
 
 
 @functools.cache
@@ -123,14 +146,14 @@ def _compiler() -> str | None:
 
 def _built(shared: Path, headers: Path) -> Path:
   """Returns where the built library is kept: a name for each set of what it is made of."""
-  digest = hashlib.sha256(_SOURCE.read_bytes())
+  digest = hashlib.sha256(b''.join(source.read_bytes() for source in _SOURCES))
   parts = (*_FLAGS, str(shared), str(headers), jaxlib.__version__)
   digest.update('\n'.join(parts).encode())
   return cache.directory('') / 'onednn' / f'{digest.hexdigest()[:16]}.so'
 
 
 def _build(built: Path, shared: Path, headers: Path) -> None:
-  """Compiles the source; raises _CannotBuild."""
+  """Compiles the sources; raises _CannotBuild."""
   compiler = _compiler()
   if compiler is None:
     raise _CannotBuild(
@@ -147,7 +170,7 @@ def _build(built: Path, shared: Path, headers: Path) -> None:
           *_FLAGS,
           f'-I{jax.ffi.include_dir()}',
           f'-I{headers}',
-          str(_SOURCE),
+          *(str(source) for source in _SOURCES if source.suffix == '.cc'),
         ),
         *('-o', str(part), str(shared), f'-Wl,-rpath,{shared.parent}'),
       ]

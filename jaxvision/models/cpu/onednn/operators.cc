@@ -20,12 +20,14 @@
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
+#include "room.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace {
 
 namespace ffi = ::xla::ffi;
 using dnnl::memory;
+using jaxvision::Room;
 using Integers = ffi::Span<const int64_t>;
 
 enum class Kind { kForward, kImages, kKernel };
@@ -35,27 +37,6 @@ const dnnl::engine& Engine() {
   static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
   return *engine;
 }
-
-// Memory that grows and is kept: malloc would take it anew from the system in each call.
-class Room {
- public:
-  void* AtLeast(size_t bytes) {
-    if (bytes > bytes_) {
-      std::free(start_);
-      bytes_ = (bytes + 63) / 64 * 64;
-      start_ = std::aligned_alloc(64, bytes_);
-      if (start_ == nullptr) {
-        bytes_ = 0;
-        throw std::bad_alloc();
-      }
-    }
-    return start_;
-  }
-
- private:
-  void* start_ = nullptr;
-  size_t bytes_ = 0;
-};
 
 // What all calls share. One works at a time: each takes all cores, and two would wait for
 // each other's.
@@ -347,15 +328,19 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NormalizeGradient, NormalizeGradientCall,
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<float>("epsilon"));
 
-// Whether this processor multiplies bfloat16 itself: AVX512-BF16 or AMX.
-extern "C" bool HasBfloat16() {
-  switch (dnnl::get_effective_cpu_isa()) {
-    case dnnl::cpu_isa::avx512_core_bf16:
-    case dnnl::cpu_isa::avx512_core_fp16:
-    case dnnl::cpu_isa::avx512_core_amx:
-    case dnnl::cpu_isa::avx512_core_amx_fp16:
-      return true;
-    default:
-      return false;
-  }
+extern "C" {
+
+// Whether this processor multiplies matrices of bfloat16 by AMX.
+bool HasAmx() {
+  const auto isa = dnnl::get_effective_cpu_isa();
+  return isa == dnnl::cpu_isa::avx512_core_amx || isa == dnnl::cpu_isa::avx512_core_amx_fp16;
 }
+
+// Whether it multiplies bfloat16 itself: by AVX512-BF16 or AMX.
+bool HasBfloat16() {
+  const auto isa = dnnl::get_effective_cpu_isa();
+  return HasAmx() || isa == dnnl::cpu_isa::avx512_core_bf16 ||
+         isa == dnnl::cpu_isa::avx512_core_fp16;
+}
+
+}  // extern "C"
