@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxvision.errors import UserError
 from jaxvision.models import layers
+from jaxvision.models.biases import spread
 from jaxvision.models.cpu import conv_general_dilated
 
 # Added to the eigenvalues before their root: directions of almost no variance, which
@@ -187,7 +188,7 @@ class Whitening(nn.Module):
       'VALID',
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
-    return out + bias.astype(self.dtype)
+    return out + spread(bias, out.shape, self.dtype)
 
 
 class ConvGroup(nn.Module):

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.models.attention import Attention, TransformerBlock, check_heads
+from jaxvision.models.biases import spread
 from jaxvision.models.layers import (
   Classifier,
   Dropout,
@@ -85,7 +86,7 @@ class Tokenizer(nn.Module):
       x = max_pool_3x3(nn.relu(x))
     x = x.reshape(x.shape[0], -1, self.width)
     positions = self.param('positions', nn.initializers.normal(0.2), x.shape[1:])
-    return x + positions.astype(self.dtype)
+    return x + spread(positions, x.shape, self.dtype)
 
 
 class CompactBlock(TransformerBlock):

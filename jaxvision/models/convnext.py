@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from jaxvision.errors import UserError
 from jaxvision.models import resnet
+from jaxvision.models.biases import spread
 from jaxvision.models.layers import (
   Classifier,
   DropPath,
@@ -76,7 +77,8 @@ class ConvNeXtBlock(nn.Module):
     y = gelu(_dense(4 * width, dtype=self.dtype, name='dense1')(y))
     y = _dense(width, dtype=self.dtype, name='dense2')(y)
     begin = nn.initializers.constant(self.layer_scale)
-    y = y * self.param('layer_scale', begin, (width,)).astype(self.dtype)
+    scale = self.param('layer_scale', begin, (width,))
+    y = y * spread(scale, y.shape, self.dtype)
     return x + DropPath(self.drop_path)(y, deterministic=not train)
 
 

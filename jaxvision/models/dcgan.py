@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvision.errors import UserError
+from jaxvision.models.biases import spread
 from jaxvision.models.cpu import conv_general_dilated, conv_transpose
 from jaxvision.models.layers import batch_norm
 from jaxvision.models.minibatch import append_stddev, closeness
@@ -138,7 +139,7 @@ class ClassBatchNorm(nn.Module):
     gains = self.param('scale', nn.initializers.ones, shape, jnp.float32)
     biases = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
     gain, bias = (
-      _of_class(table, labels).astype(self.dtype)[:, None, None]
+      spread(_of_class(table, labels)[:, None, None], x.shape, self.dtype)
       for table in (gains, biases)
     )
     return x * gain + bias

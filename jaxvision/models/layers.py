@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxvision.config.limits import switched_on
 from jaxvision.errors import UserError
-from jaxvision.models.cpu import conv_general_dilated, is_portable, on_cpu
+from jaxvision.models.biases import spread
+from jaxvision.models.cpu import conv_general_dilated, is_portable, native, on_cpu
 
 # The values that a model's `activation` field may take.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -93,25 +94,53 @@ def _four(x: jax.Array) -> list[jax.Array]:
 
 
 def _max_of_four_forward(x):
-  y = _max_of_four(x)
-  return y, (x, y)
+  return _max_of_four(x), x
 
 
-def _max_of_four_backward(saved, gradient):
-  x, y = saved
-  first, second, third = (pixels == y for pixels in _four(x)[:3])
-  found = [first, second & ~first, third & ~(first | second), ~(first | second | third)]
+def _max_of_four_backward(x, gradient):
+  return (_to_the_largest(x, gradient),)
+
+
+_max_of_four.defvjp(_max_of_four_forward, _max_of_four_backward)
+
+
+@jax.custom_vjp
+def _to_the_largest(x, gradient):
+  """Returns the gradient by the images of that by the maxima."""
+  if on_cpu() and native.suits_pooling(x):
+    return native.max_pool_gradient(x, gradient)
+  found = _largest(x)
   parts = [jnp.where(here, gradient, jnp.zeros_like(gradient)) for here in found]
   # Side by side, then row by row: one loop over memory, where sums of padded parts take four.
   rows = [jnp.stack(pair, axis=-2) for pair in (parts[:2], parts[2:])]
   whole = jnp.stack(rows, axis=-4)
-  *batch, height, width, channels = y.shape
+  *batch, height, width, channels = gradient.shape
   whole = whole.reshape(*batch, 2 * height, 2 * width, channels)
   rest = [(0, full - part) for full, part in zip(x.shape, whole.shape)]
-  return (jnp.pad(whole, rest),)
+  return jnp.pad(whole, rest)
 
 
-_max_of_four.defvjp(_max_of_four_forward, _max_of_four_backward)
+def _largest(x: jax.Array) -> list[jax.Array]:
+  """Returns which pixel of each window is its maximum, the first of equal ones."""
+  y = _max_of_four(x)
+  first, second, third = (pixels == y for pixels in _four(x)[:3])
+  return [first, second & ~first, third & ~(first | second), ~(first | second | third)]
+
+
+def _to_the_largest_forward(x, gradient):
+  return _to_the_largest(x, gradient), x
+
+
+def _to_the_largest_backward(x, gradient):
+  # It is linear in the gradient, and constant in the images but where two are equal.
+  chosen = sum(
+    jnp.where(here, pixels, jnp.zeros_like(pixels))
+    for here, pixels in zip(_largest(x), _four(gradient))
+  )
+  return jnp.zeros_like(x), chosen
+
+
+_to_the_largest.defvjp(_to_the_largest_forward, _to_the_largest_backward)
 
 
 def max_pool_3x3(x: jax.Array) -> jax.Array:
@@ -350,4 +379,4 @@ class SqueezeExcite(nn.Module):
     hidden = nn.Dense(units, dtype=self.dtype, name='squeeze')(squeezed)
     hidden = ACTIVATIONS[self.activation](hidden)
     gates = nn.sigmoid(nn.Dense(channels, dtype=self.dtype, name='excite')(hidden))
-    return x * gates[:, None, None, :]
+    return x * spread(gates[:, None, None, :], x.shape, x.dtype)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvision.errors import UserError
-from jaxvision.models.cpu import on_cpu, onednn
+from jaxvision.models.cpu import native, on_cpu
 
 Path = Sequence[str]
 
@@ -74,8 +74,8 @@ def training_norms(parts: int) -> Iterator[None]:
       return call(*args, **kwargs)
     if parts > 1:
       return _normalize_parts(module, parts, *args, **kwargs)
-    if _suits_onednn(module, *args, **kwargs):
-      return _normalize_by_onednn(module, *args)
+    if _suits_native(module, *args, **kwargs):
+      return _normalize_by_native(module, *args)
     return call(*args, **kwargs)
 
   with nn.intercept_methods(intercept):
@@ -137,7 +137,7 @@ def _update_running(module: nn.BatchNorm, mean: jax.Array, var: jax.Array) -> No
     module.put_variable('batch_stats', kind, new)
 
 
-def _suits_onednn(
+def _suits_native(
   module: nn.BatchNorm, x: jax.Array, *_: Any, mask: Any = None, **__: Any
 ) -> bool:
   """Returns whether oneDNN computes what the module would, at hand and on a CPU."""
@@ -149,11 +149,11 @@ def _suits_onednn(
     and module.dtype in (None, x.dtype)
     and module.param_dtype == jnp.float32
     and module.force_float32_reductions
-    and onednn.suits_norm(x)
+    and native.suits_norm(x)
   )
 
 
-def _normalize_by_onednn(module: nn.BatchNorm, x: jax.Array, *_: Any) -> jax.Array:
+def _normalize_by_native(module: nn.BatchNorm, x: jax.Array, *_: Any) -> jax.Array:
   channels = x.shape[-1:]
   scale = (
     module.get_variable('params', 'scale') if module.use_scale else jnp.ones(channels)
@@ -161,6 +161,6 @@ def _normalize_by_onednn(module: nn.BatchNorm, x: jax.Array, *_: Any) -> jax.Arr
   bias = (
     module.get_variable('params', 'bias') if module.use_bias else jnp.zeros(channels)
   )
-  outputs, mean, var = onednn.normalize(x, scale, bias, module.epsilon)
+  outputs, mean, var = native.normalize(x, scale, bias, module.epsilon)
   _update_running(module, mean, var)
   return outputs

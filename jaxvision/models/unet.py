@@ -32,6 +32,7 @@ import jax.numpy as jnp
 
 from jaxvision.errors import UserError
 from jaxvision.models.attention import Attention, check_heads
+from jaxvision.models.biases import spread
 from jaxvision.models.layers import Dropout, conv3x3
 
 _GROUPS, _FEWEST = 8, 4  # groups of channels in a norm at most, and channels in each
@@ -109,7 +110,10 @@ class ResidualBlock(nn.Module):
     y = nn.silu(_norm(x, 'norm1', self.dtype))
     y = _conv3x3(self.features, dtype=self.dtype, name='conv1')(y)
     change = nn.Dense(2 * self.features, dtype=self.dtype, name='embed')(embedding)
-    scale, shift = jnp.split(change[:, None, None, :], 2, axis=-1)
+    scale, shift = (
+      spread(part, y.shape, y.dtype)
+      for part in jnp.split(change[:, None, None, :], 2, axis=-1)
+    )
     y = nn.silu(_norm(y, 'norm2', self.dtype) * (1 + scale) + shift)
     y = Dropout(self.dropout)(y, deterministic=not train)
     y = _zero_conv3x3(self.features, dtype=self.dtype, name='conv2')(y)

@@ -31,6 +31,7 @@ import numpy as np
 
 from jaxvision.errors import UserError
 from jaxvision.models.attention import Attention, TransformerBlock, check_heads
+from jaxvision.models.biases import spread
 from jaxvision.models.layers import (
   Classifier,
   Dropout,
@@ -108,11 +109,12 @@ class Embed(nn.Module):
       x = x + sincos2d(*grid, self.width).astype(self.dtype)
     if self.token:
       token = self.param('token', nn.initializers.zeros, (self.width,))
-      token = jnp.broadcast_to(token.astype(self.dtype), (batch, 1, self.width))
+      token = spread(token, (batch, 1, self.width), self.dtype)
       x = jnp.concatenate([token, x], axis=1)
     if self.positions == 'learned':
       draw = nn.initializers.normal(0.02)
-      x = x + self.param('positions', draw, x.shape[1:]).astype(self.dtype)
+      positions = self.param('positions', draw, x.shape[1:])
+      x = x + spread(positions, x.shape, self.dtype)
     return x
 
 

@@ -17,7 +17,7 @@ import jaxlib
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError
-from jaxvision.models.cpu import on_cpu, onednn
+from jaxvision.models.cpu import native, on_cpu
 from jaxvision.training import processes, self_check
 
 _PACKAGES = (
@@ -50,9 +50,9 @@ def start(config: ConfigDict, say: Callable[[str], None] = lambda line: None) ->
   configure(config.deterministic)
   if met:
     say(met)
-  if on_cpu() and onednn.must_build():
+  if on_cpu() and native.must_build():
     say('building the operators of oneDNN, once, in about 10 s')
-  without_onednn = onednn.problem() if on_cpu() else None
+  without_onednn = native.problem() if on_cpu() else None
   for warning in (missing_accelerator(), reductions_off(), without_onednn):
     if warning:
       _warn_once(warning)

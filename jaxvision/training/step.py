@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxvision.data import resident, streaming
 from jaxvision.data.augment.resized_crop import Crop
 from jaxvision.data.dataset import ArraySource
+from jaxvision.models.biases import float32_bias_gradients
 from jaxvision.models.norms import training_norms
 from jaxvision.placement import place
 from jaxvision.tasks.base import Batch, PyTree
@@ -70,7 +71,7 @@ def resident_steps(
   def take_step(state, metrics, split, index):
     batch = resident.train_batch(split, index, state.step, state.order_seed, crop)
     batch = jax.lax.with_sharding_constraint(batch, to_batch)
-    with training_norms(run.norm_parts):
+    with training_norms(run.norm_parts), float32_bias_gradients():
       state, new = step(state, batch, step_key(state))
     return state, metrics.merge(new), health(new)
 
@@ -107,7 +108,7 @@ def streaming_step(run: Any, step: Callable) -> Callable:
   health = run.task.health
 
   def train_step_on(state, metrics, batch):
-    with training_norms(run.norm_parts):
+    with training_norms(run.norm_parts), float32_bias_gradients():
       state, new = step(state, batch, step_key(state))
     return state, metrics.merge(new), health(new)
 

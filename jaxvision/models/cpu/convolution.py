@@ -3,8 +3,8 @@
 On GPUs and TPUs XLA's own convolutions are the fastest. XLA:CPU's are not, and there
 the algorithms are, for float32 except where noted:
 
-  onednn     where the extra is installed: bfloat16, few channels, strides, 1x1, groups and
-             dilation; `onednn`.
+  native     oneDNN's and our own in C++, where the extra `onednn` is installed: bfloat16,
+             few channels, strides, 1x1, groups and dilation; `native`.
   depthwise  one filter for each channel: a sum of shifted images (any dtype).
   cells      the stride divides the kernel, as in a DCGAN, or the result is one pixel:
              matrix products over cells of pixels, `cells`. Transposed ones too.
@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvision.models.cpu import cells, depthwise, onednn, winograd
+from jaxvision.models.cpu import cells, depthwise, native, winograd
 from jaxvision.models.cpu.windows import Pads, pad, to_pads, windows
 
 # Up to this number of input channels XLA:CPU's gradient by the kernel takes several times
@@ -108,11 +108,11 @@ def _geometry(
   strides: Sequence[int],
   padding: Any,
   options: dict[str, Any],
-) -> onednn.Geometry:
+) -> native.Geometry:
   size, window = lhs.shape[1:3], rhs.shape[:2]
   dilation = tuple(options.get('rhs_dilation') or (1, 1))
   covered = [d * (k - 1) + 1 for k, d in zip(window, dilation)]
-  return onednn.Geometry(
+  return native.Geometry(
     size,
     window,
     tuple(strides),
@@ -123,7 +123,7 @@ def _geometry(
 
 
 def _convolve(
-  lhs: jax.Array, rhs: jax.Array, geometry: onednn.Geometry
+  lhs: jax.Array, rhs: jax.Array, geometry: native.Geometry
 ) -> jax.Array | None:
   """Convolves by the algorithm for the shape, or returns None where XLA's is as good."""
   plain, strides, pads = _plain.get(), geometry.strides, geometry.pads
@@ -134,9 +134,9 @@ def _convolve(
   if (
     not plain
     and not _has_better(lhs, rhs, geometry, form)
-    and onednn.suits(lhs, geometry)
+    and native.suits(lhs, geometry)
   ):
-    return onednn.convolve(lhs, rhs, geometry)
+    return native.convolve(lhs, rhs, geometry)
   if geometry.dilation != (1, 1):
     return None
   if geometry.groups > 1:
@@ -158,7 +158,7 @@ def _convolve(
 
 
 def _has_better(
-  lhs: jax.Array, rhs: jax.Array, geometry: onednn.Geometry, form: cells.Form | None
+  lhs: jax.Array, rhs: jax.Array, geometry: native.Geometry, form: cells.Form | None
 ) -> bool:
   """Returns whether an algorithm here was measured to be faster than oneDNN's."""
   channels = (lhs.shape[-1], rhs.shape[-1])
@@ -230,7 +230,7 @@ def _transpose(
   # That of the convolution whose transpose this is.
   kernel = rhs if transpose_kernel else rhs[::-1, ::-1].swapaxes(2, 3)
   sides = list(zip(window.kernel, lhs.shape[1:3], strides, pads))
-  geometry = onednn.Geometry(
+  geometry = native.Geometry(
     tuple((n - 1) * s + 2 - k + a + b for k, n, s, (a, b) in sides),
     window.kernel,
     strides,
@@ -239,8 +239,8 @@ def _transpose(
   form = cells.choose(window, lhs.shape[1:3], kernel.shape[3:1:-1], plain=_plain.get())
   is_float32 = lhs.dtype == jnp.float32
   is_better = form and is_float32 and min(kernel.shape[2:]) > _FEW_CHANNELS
-  if not _plain.get() and not is_better and onednn.suits(lhs, geometry):
-    return onednn.transpose(lhs, kernel, geometry)
+  if not _plain.get() and not is_better and native.suits(lhs, geometry):
+    return native.transpose(lhs, kernel, geometry)
   if not form or not is_float32:
     return None
   # Its result has all pixels that a window covers: those beyond the pads are cut.

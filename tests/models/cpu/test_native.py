@@ -18,11 +18,12 @@ import pytest
 from jaxvision.models.cpu import (
   conv_general_dilated,
   conv_transpose,
-  onednn,
+  native,
   plain_convolutions,
   portable_operators,
 )
-from jaxvision.models.cpu.onednn import build
+from jaxvision.models.cpu.native import build
+from jaxvision.models.layers import max_pool_2x2
 from jaxvision.models.norms import training_norms
 from jaxvision.training.mesh import make_mesh, over_batch
 
@@ -37,12 +38,12 @@ TOLERANCES = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}
 
 @pytest.fixture(autouse=True)
 def at_hand(request):
-  if 'without' not in request.node.name and not onednn.library():
+  if 'without' not in request.node.name and not native.library():
     pytest.skip('the extra onednn is not installed, or there is no compiler')
 
 
 def needs(dtype):
-  if dtype == jnp.bfloat16 and not onednn.has_bfloat16():
+  if dtype == jnp.bfloat16 and not native.has_bfloat16():
     pytest.skip('this processor does not multiply bfloat16')
 
 
@@ -106,7 +107,7 @@ def test_convolutions_equal_xla(
 def of_kernels(function, *arrays):
   """Returns the names of the operators in a function and its gradients."""
   program = str(jax.make_jaxpr(lambda *a: value_and_gradients(function, *a))(*arrays))
-  return sorted(re.findall('target_name=jaxvision_onednn_(\\w+)', program))
+  return sorted(re.findall('target_name=jaxvision_(\\w+)', program))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def of_kernels(function, *arrays):
 )
 def test_convolutions_with_fewer_products_equal_xla(shape, features):
   needs(jnp.bfloat16)
-  if onednn.has_amx():
+  if native.has_amx():
     pytest.skip('AMX multiplies faster than fewer products save')
   arrays = draw(shape, (3, 3, shape[-1], features), dtype=jnp.bfloat16)
 
@@ -262,7 +263,7 @@ def test_each_device_convolves_its_part_of_the_batch(layout):
 
   program = ours.lower(images, kernel).compile().as_text()
   calls = [line for line in program.splitlines() if 'custom_call_target' in line]
-  calls = [line for line in calls if 'jaxvision_onednn' in line]
+  calls = [line for line in calls if 'jaxvision_' in line]
   assert len(calls) == 3
   assert not any(f'f32[{len(images)},' in line for line in calls)
   assert ('all-gather' in program) == (layout == 'sharded')
@@ -333,7 +334,7 @@ def test_gradients_of_gradients_of_batch_norms(monkeypatch):
 
     return jax.grad(squares, (0, 1, 2))(x, scale, bias)
 
-  check_close(penalty(onednn.normalize), penalty(plain), 1e-4)
+  check_close(penalty(native.normalize), penalty(plain), 1e-4)
 
 
 def test_batch_norms_under_vmap(monkeypatch):
@@ -341,7 +342,7 @@ def test_batch_norms_under_vmap(monkeypatch):
   x, scale, bias = draw((3, 6, 16), (16,), (16,))
 
   def normalize(x):
-    return onednn.normalize(x, scale, bias, 1e-5)
+    return native.normalize(x, scale, bias, 1e-5)
 
   each = [normalize(one) for one in x]
   check_close(
@@ -351,10 +352,10 @@ def test_batch_norms_under_vmap(monkeypatch):
 
 SCRIPT = """
 import jax.numpy as jnp
-from jaxvision.models.cpu import onednn, conv_general_dilated
+from jaxvision.models.cpu import native, conv_general_dilated
 conv_general_dilated(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 4)), (1, 1), 'SAME',
                      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-print(onednn.library() is not None, onednn.must_build(), onednn.problem(), sep='|')
+print(native.library() is not None, native.must_build(), native.problem(), sep='|')
 """
 
 
@@ -372,7 +373,7 @@ def said(**environment):
 
 def test_a_process_goes_on_without_it(tmp_path):
   assert said(JAXVISION_ONEDNN='0') == ['False', 'False', 'None']
-  if not onednn.library():
+  if not native.library():
     pytest.skip('the extra onednn is not installed, or there is no compiler')
   empty = {'JAXVISION_CACHE': str(tmp_path / 'cache')}
   loaded, _, problem = said(**empty, CXX='no-such-compiler')
@@ -392,7 +393,7 @@ def test_a_process_goes_on_without_it(tmp_path):
   (tmp_path / 'file').touch()
   loaded, _, problem = said(JAXVISION_CACHE=str(tmp_path / 'file'))
   assert (loaded, 'set JAXVISION_CACHE' in problem) == ('False', True)
-  assert not list(tmp_path.glob('cache/onednn/*'))  # nothing half built
+  assert not list(tmp_path.glob('cache/native/*'))  # nothing half built
 
 
 @pytest.mark.slow  # it builds
@@ -403,3 +404,43 @@ def test_a_damaged_library_is_built_anew(tmp_path, monkeypatch):
   built.parent.mkdir()
   built.write_bytes(b'')
   assert said(JAXVISION_CACHE=str(tmp_path)) == ['True', 'False', 'None']
+
+
+def max_pool(x):
+  return nn.max_pool(x, (2, 2), (2, 2))
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+@pytest.mark.parametrize(
+  'shape',
+  [(3, 8, 6, 8), (2, 5, 7, 3), (1, 2, 2, 32), (2, 4, 3, 77), (2, 3, 4, 4, 16)],
+)
+def test_gradients_of_max_pooling_equal_xla(shape, dtype, monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  # Few values, so that many are equal.
+  (x,) = draw(shape, dtype=dtype)
+  x = jnp.round(2 * x)
+  program = str(jax.make_jaxpr(lambda x: value_and_gradients(max_pool_2x2, x))(x))
+  assert 'jaxvision_maxpoolgradient' in program
+  ours, plain = (value_and_gradients(pool, x) for pool in (max_pool_2x2, max_pool))
+  chex.assert_trees_all_equal_shapes_and_dtypes(ours, plain)
+  chex.assert_trees_all_equal(ours, plain)
+
+
+def test_gradients_of_gradients_of_max_pooling_equal_xla(monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  (x,) = draw((2, 5, 6, 3))
+
+  def by(pool):
+    def squares(x):
+      return jnp.square(jax.grad(lambda x: jnp.sin(pool(x)).sum())(x)).sum()
+
+    return jax.grad(squares)(x), jax.vmap(jax.grad(squares))(x[:, None])
+
+  check_close(by(max_pool_2x2), by(max_pool), 1e-6)
+
+
+def test_max_pooling_on_several_devices_is_xlas():
+  (x,) = draw((4, 6, 6, 3))
+  program = str(jax.make_jaxpr(jax.grad(lambda x: max_pool_2x2(x).sum()))(x))
+  assert 'ffi_call' not in program

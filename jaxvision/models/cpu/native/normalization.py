@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from jaxvision.models.cpu.onednn.build import has_bfloat16, library, target
+from jaxvision.models.cpu.native.build import has_bfloat16, library, target
 
 _LANES = 16  # bfloat16 numbers that are converted at a time
 

@@ -14,15 +14,12 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <exception>
-#include <functional>
-#include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 
+#include "parallel.h"
 #include "room.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -34,6 +31,7 @@
 namespace {
 
 namespace ffi = ::xla::ffi;
+using jaxvision::Parallel;
 using jaxvision::Room;
 
 using Number = uint16_t;  // bfloat16
@@ -48,26 +46,6 @@ constexpr int64_t kBlockBytes = 640 << 10;        // of its transformed images
 constexpr int64_t kChunkBytes = int64_t{8} << 20;  // of a gradient's transformed tiles
 
 int64_t Blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
-// Runs work(0), ..., work(count - 1) on this thread and those of XLA that are free.
-//
-// Whoever comes late finds nothing left, so that no thread waits for one that has not
-// begun.
-template <typename Work>
-void Parallel(ffi::ThreadPool& pool, int64_t count, const Work& work) {
-  struct Shared {
-    std::atomic<int64_t> next{0}, done{0};
-  };
-  auto shared = std::make_shared<Shared>();
-  const Work* what = &work;
-  const std::function<void()> take = [shared, count, what] {
-    for (int64_t i; (i = shared->next++) < count; ++shared->done) (*what)(i);
-  };
-  const int64_t threads = std::min(pool.num_threads(), count);
-  for (int64_t i = 1; i < threads; ++i) pool.Schedule(std::function<void()>(take));
-  take();
-  while (shared->done < count) std::this_thread::yield();
-}
 
 JAXVISION_INLINE __m512 Load(const Number* from) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));

@@ -11,7 +11,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxvision.models.cpu.onednn.build import has_amx, has_bfloat16, library, target
+from jaxvision.models.cpu.native.build import has_amx, has_bfloat16, library, target
 from jaxvision.models.cpu.windows import Pads
 
 # From this number of channels, in and out, and of tiles of 2x2 pixels, a third of the time

@@ -19,9 +19,9 @@ import jaxlib
 
 from jaxvision.data import cache
 
-_SOURCES = [
-  Path(__file__).with_name(name) for name in ('operators.cc', 'winograd.cc', 'room.h')
-]
+_SOURCES = sorted(
+  path for path in Path(__file__).parent.iterdir() if path.suffix in ('.cc', '.h')
+)
 _PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 _COMPILERS = ('c++', 'g++', 'clang++')
 _FLAGS = ('-std=c++17', '-O2', '-fPIC', '-shared', '-w')
@@ -34,6 +34,7 @@ _HANDLERS = (
   'Kernel',
   'Normalize',
   'NormalizeGradient',
+  'MaxPoolGradient',
   'WinogradForward',
   'WinogradImages',
   'WinogradKernel',
@@ -42,7 +43,7 @@ _HANDLERS = (
 
 def target(handler: str) -> str:
   """Returns the name by which XLA knows a handler of the sources."""
-  return f'jaxvision_onednn_{handler.lower()}'
+  return f'jaxvision_{handler.lower()}'
 
 
 def library() -> ctypes.CDLL | None:
@@ -149,7 +150,7 @@ def _built(shared: Path, headers: Path) -> Path:
   digest = hashlib.sha256(b''.join(source.read_bytes() for source in _SOURCES))
   parts = (*_FLAGS, str(shared), str(headers), jaxlib.__version__)
   digest.update('\n'.join(parts).encode())
-  return cache.directory('') / 'onednn' / f'{digest.hexdigest()[:16]}.so'
+  return cache.directory('') / 'native' / f'{digest.hexdigest()[:16]}.so'
 
 
 def _build(built: Path, shared: Path, headers: Path) -> None:

@@ -1,0 +1,39 @@
+// Work for the threads of XLA.
+
+#ifndef JAXVISION_PARALLEL_H_
+#define JAXVISION_PARALLEL_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxvision {
+
+// Runs work(0), ..., work(count - 1) on this thread and those of XLA that are free.
+//
+// Whoever comes late finds nothing left, so that no thread waits for one that has not
+// begun. `work` throws nothing.
+template <typename Work>
+void Parallel(::xla::ffi::ThreadPool& pool, int64_t count, const Work& work) {
+  struct Shared {
+    std::atomic<int64_t> next{0}, done{0};
+  };
+  auto shared = std::make_shared<Shared>();
+  const Work* what = &work;
+  const std::function<void()> take = [shared, count, what] {
+    for (int64_t i; (i = shared->next++) < count; ++shared->done) (*what)(i);
+  };
+  const int64_t threads = std::min(pool.num_threads(), count);
+  for (int64_t i = 1; i < threads; ++i) pool.Schedule(std::function<void()>(take));
+  take();
+  while (shared->done < count) std::this_thread::yield();
+}
+
+}  // namespace jaxvision
+
+#endif  // JAXVISION_PARALLEL_H_
