@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvision.models.cpu import native, on_cpu
+
 _LAYERS = nn.Conv | nn.ConvTranspose | nn.Dense
 _SHORT = (jnp.bfloat16, jnp.float16)
 
@@ -43,7 +45,14 @@ def _backward(shape, dtype, parameter, gradient):
   del dtype
   before = (1,) * (len(shape) - parameter.ndim) + parameter.shape
   axes = tuple(i for i, (n, m) in enumerate(zip(before, shape)) if n == 1 and m != 1)
-  summed = gradient.astype(jnp.float32).sum(axes)
+  if (
+    axes == tuple(range(len(shape) - 1))
+    and on_cpu()
+    and native.suits_gradient(gradient)
+  ):
+    summed = native.sum_rows(gradient.reshape(-1, shape[-1]))
+  else:
+    summed = gradient.astype(jnp.float32).sum(axes)
   return (summed.reshape(parameter.shape).astype(parameter.dtype),)
 
 

@@ -107,7 +107,7 @@ _max_of_four.defvjp(_max_of_four_forward, _max_of_four_backward)
 @jax.custom_vjp
 def _to_the_largest(x, gradient):
   """Returns the gradient by the images of that by the maxima."""
-  if on_cpu() and native.suits_pooling(x):
+  if on_cpu() and native.suits_gradient(x):
     return native.max_pool_gradient(x, gradient)
   found = _largest(x)
   parts = [jnp.where(here, gradient, jnp.zeros_like(gradient)) for here in found]

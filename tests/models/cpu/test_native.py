@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvision.models.biases import spread
 from jaxvision.models.cpu import (
   conv_general_dilated,
   conv_transpose,
@@ -444,3 +445,25 @@ def test_max_pooling_on_several_devices_is_xlas():
   (x,) = draw((4, 6, 6, 3))
   program = str(jax.make_jaxpr(jax.grad(lambda x: max_pool_2x2(x).sum()))(x))
   assert 'ffi_call' not in program
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+@pytest.mark.parametrize(
+  'shape', [(2, 1), (3, 5), (9, 7, 8), (40_001, 3), (3, 37, 41, 80), (5, 200)]
+)
+def test_gradients_of_biases_equal_xla(shape, dtype, monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  (gradient,) = draw(shape, dtype=dtype)
+  bias = jnp.zeros(shape[-1])
+
+  def of_bias(gradient):
+    return jax.vjp(lambda bias: spread(bias, shape, dtype), bias)[1](gradient)[0]
+
+  assert 'jaxvision_sum' in str(jax.make_jaxpr(of_bias)(gradient))
+  axes = tuple(range(len(shape) - 1))
+  found, exact = of_bias(gradient), np.asarray(gradient, np.float64).sum(axes)
+  chex.assert_shape(found, bias.shape)
+  chex.assert_trees_all_close(found, exact.astype(np.float32), rtol=1e-5, atol=2e-3)
+  several = jnp.stack([gradient, gradient + 1])
+  each = jnp.stack([of_bias(part) for part in several])
+  chex.assert_trees_all_close(jax.vmap(of_bias)(several), each, rtol=1e-5, atol=2e-2)

@@ -8,7 +8,7 @@ gradient of a maximum four.
                PyTorch takes: it has kernels for each processor, with AVX512-BF16 and AMX.
   winograd.cc  3x3 convolutions of many channels in bfloat16, with 2.25 times fewer products
                than oneDNN's, where the processor has AVX512-BF16.
-  pooling.cc   the gradient of the maximum of 2x2 pixels.
+  gradients.cc those of the maximum of 2x2 pixels and of biases.
 
 The environment variable JAXVISION_ONEDNN=0 switches all of them off.
 """
@@ -22,8 +22,12 @@ from jaxvision.models.cpu.native.build import (
   problem,
 )
 from jaxvision.models.cpu.native.convolution import Geometry, convolve, suits, transpose
+from jaxvision.models.cpu.native.gradients import (
+  max_pool_gradient,
+  suits_gradient,
+  sum_rows,
+)
 from jaxvision.models.cpu.native.normalization import normalize, suits_norm
-from jaxvision.models.cpu.native.pooling import max_pool_gradient, suits_pooling
 
 __all__ = [
   'Geometry',
@@ -37,7 +41,8 @@ __all__ = [
   'normalize',
   'problem',
   'suits',
+  'suits_gradient',
   'suits_norm',
-  'suits_pooling',
+  'sum_rows',
   'transpose',
 ]

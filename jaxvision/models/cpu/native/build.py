@@ -35,6 +35,7 @@ _HANDLERS = (
   'Normalize',
   'NormalizeGradient',
   'MaxPoolGradient',
+  'Sum',
   'WinogradForward',
   'WinogradImages',
   'WinogradKernel',

@@ -7,6 +7,7 @@
 //
 // Normalize and NormalizeGradient are a batch norm by the statistics of its batch.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -20,8 +21,15 @@
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
+#include "parallel.h"
 #include "room.h"
 #include "xla/ffi/api/ffi.h"
+
+// Of libgomp, which oneDNN is linked to.
+extern "C" {
+int omp_get_max_threads();
+void omp_set_num_threads(int count);
+}
 
 namespace {
 
@@ -38,8 +46,8 @@ const dnnl::engine& Engine() {
   return *engine;
 }
 
-// What all calls share. One works at a time: each takes all cores, and two would wait for
-// each other's.
+// What calls share that take all cores. One works at a time: two would wait for each
+// other's.
 struct Common {
   std::mutex mutex;
   Room kernel, scratchpad;
@@ -49,6 +57,16 @@ Common& Shared() {
   static auto* common = new Common;
   return *common;
 }
+
+// Within it, what oneDNN makes or runs in this thread is for this thread alone.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+
+ private:
+  int before_;
+};
 
 // What is made once for arrays of the same types and shapes.
 struct Convolution {
@@ -65,9 +83,9 @@ memory::data_type Type(const ffi::AnyBuffer& array) {
 }
 
 // oneDNN names dimensions in the order N, C, H, W wherever they lie.
-memory::desc ImagesDesc(const ffi::AnyBuffer& array) {
+memory::desc ImagesDesc(const ffi::AnyBuffer& array, int64_t count) {
   const auto d = array.dimensions();
-  return {{d[0], d[3], d[1], d[2]}, Type(array), memory::format_tag::nhwc};
+  return {{count, d[3], d[1], d[2]}, Type(array), memory::format_tag::nhwc};
 }
 
 memory::desc KernelDesc(const ffi::AnyBuffer& array, int64_t groups) {
@@ -81,12 +99,23 @@ memory::desc KernelDesc(const ffi::AnyBuffer& array, int64_t groups) {
           {out / groups, 1, out, width * in * out, in * out}};
 }
 
+// What shapes alone do not say about a convolution.
+struct Geometry {
+  Integers strides, dilation, low, high;
+  int64_t groups;
+};
+
+// `partial`: the gradient by the kernel is float32, to be added to others.
 Convolution Make(Kind kind, const memory::desc& images, const memory::desc& kernel,
-                 const memory::desc& result, Integers strides, Integers dilation,
-                 Integers low, Integers high) {
+                 const memory::desc& result, const Geometry& geometry, bool partial) {
   const auto& engine = Engine();
-  const memory::desc any(kernel.get_dims(), kernel.get_data_type(),
-                         memory::format_tag::any);
+  const auto& [strides, dilation, low, high, groups] = geometry;
+  const auto of_kernel = [&](memory::data_type type) {
+    return memory::desc(kernel.get_dims(), type, memory::format_tag::any);
+  };
+  const memory::desc any = of_kernel(kernel.get_data_type());
+  const memory::desc gradient_of_kernel =
+      partial ? of_kernel(memory::data_type::f32) : any;
   const auto direct = dnnl::algorithm::convolution_direct;
   const auto dims = [](Integers values, int64_t minus = 0) {
     memory::dims found;
@@ -107,20 +136,20 @@ Convolution Make(Kind kind, const memory::desc& images, const memory::desc& kern
     made.scratchpad = pad;
   };
   // oneDNN's descriptions of both gradients take the same arguments.
-  const auto gradient = [&](auto operation) {
+  const auto gradient = [&](auto operation, const memory::desc& kernel) {
     return typename decltype(operation)::primitive_desc(
-        engine, direct, images, any, result, step, holes, begin, end, forward,
+        engine, direct, images, kernel, result, step, holes, begin, end, forward,
         attributes);
   };
   if (kind == Kind::kForward) {
     keep(dnnl::convolution_forward(forward), forward.weights_desc(),
          forward.scratchpad_desc());
   } else if (kind == Kind::kImages) {
-    const auto desc = gradient(dnnl::convolution_backward_data());
+    const auto desc = gradient(dnnl::convolution_backward_data(), any);
     keep(dnnl::convolution_backward_data(desc), desc.weights_desc(),
          desc.scratchpad_desc());
   } else {
-    const auto desc = gradient(dnnl::convolution_backward_weights());
+    const auto desc = gradient(dnnl::convolution_backward_weights(), gradient_of_kernel);
     keep(dnnl::convolution_backward_weights(desc), desc.diff_weights_desc(),
          desc.scratchpad_desc());
   }
@@ -132,53 +161,146 @@ Convolution Make(Kind kind, const memory::desc& images, const memory::desc& kern
   return made;
 }
 
+// A convolution whose arrays are known.
+struct Call {
+  Kind kind;
+  Geometry geometry;
+  ffi::AnyBuffer images, kernel, result;
+
+  int64_t batch() const { return images.dimensions()[0]; }
+
+  // Returns what is made for so many images, `partial` for one thread of several.
+  const Convolution& For(int64_t count, bool partial) const {
+    std::vector<int64_t> key{static_cast<int64_t>(kind), count, partial, geometry.groups};
+    for (const auto& array : {images, kernel, result}) {
+      key.push_back(static_cast<int64_t>(array.element_type()));
+      const auto dims = array.dimensions();
+      key.insert(key.end(), dims.begin() + 1, dims.end());
+    }
+    key.push_back(kernel.dimensions()[0]);
+    for (const auto& values :
+         {geometry.strides, geometry.dilation, geometry.low, geometry.high})
+      key.insert(key.end(), values.begin(), values.end());
+
+    static auto* mutex = new std::mutex;
+    static auto* made = new std::map<std::vector<int64_t>, Convolution>;
+    std::lock_guard<std::mutex> lock(*mutex);
+    auto found = made->find(key);
+    if (found == made->end()) {
+      found = made->emplace(key, Make(kind, ImagesDesc(images, count),
+                                      KernelDesc(kernel, geometry.groups),
+                                      ImagesDesc(result, count), geometry, partial))
+                  .first;
+    }
+    return found->second;
+  }
+
+  // Runs it on `count` images from the `first` on, with a kernel as oneDNN wants it.
+  void Run(const Convolution& own, int64_t first, void* own_kernel,
+           void* scratchpad) const {
+    const auto& engine = Engine();
+    const auto from = [&](const ffi::AnyBuffer& array) {
+      const int64_t bytes = array.size_bytes() / array.dimensions()[0];
+      return static_cast<char*>(array.untyped_data()) + first * bytes;
+    };
+    const bool by_images = kind == Kind::kImages, by_kernel = kind == Kind::kKernel;
+    dnnl::stream stream(engine);
+    own.primitive.execute(
+        stream, {{by_images ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC,
+                  memory(own.images, engine, from(images))},
+                 {by_kernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS,
+                  memory(own.own_kernel, engine, own_kernel)},
+                 {kind == Kind::kForward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST,
+                  memory(own.result, engine, from(result))},
+                 {DNNL_ARG_SCRATCHPAD, memory(own.scratchpad, engine, scratchpad)}});
+    stream.wait();
+  }
+
+  // Reorders the kernel of XLA to oneDNN's, or back.
+  void Reorder(const Convolution& own, void* own_kernel) const {
+    const auto& engine = Engine();
+    memory theirs(own.kernel, engine, kernel.untyped_data());
+    memory mine(own.own_kernel, engine, own_kernel);
+    dnnl::stream stream(engine);
+    const bool back = kind == Kind::kKernel;
+    own.reorder.execute(stream, back ? mine : theirs, back ? theirs : mine);
+    stream.wait();
+  }
+};
+
+// Takes the whole batch on all of oneDNN's threads.
+void RunWhole(const Call& call) {
+  std::lock_guard<std::mutex> lock(Shared().mutex);
+  const Convolution& own = call.For(call.batch(), false);
+  const bool by_kernel = call.kind == Kind::kKernel;
+  void* kernel = call.kernel.untyped_data();
+  if (own.reorder) kernel = Shared().kernel.AtLeast(own.own_kernel.get_size());
+  if (own.reorder && !by_kernel) call.Reorder(own, kernel);
+  call.Run(own, 0, kernel, Shared().scratchpad.AtLeast(own.scratchpad.get_size()));
+  if (own.reorder && by_kernel) call.Reorder(own, kernel);
+}
+
+// Takes a part of the batch on each of several of XLA's threads.
+void RunParts(const Call& call, ffi::ThreadPool& pool, int64_t parts) {
+  const OneThread alone;
+  const int64_t size = call.batch() / parts;
+  const bool by_kernel = call.kind == Kind::kKernel;
+  const Convolution& own = call.For(size, true);
+  const size_t bytes = own.own_kernel.get_size();
+  thread_local Room kernels;  // of this thread, which waits for the others
+  auto* kernel = static_cast<char*>(call.kernel.untyped_data());
+  // The gradients of the parts are float32 before they are added.
+  if (own.reorder || by_kernel)
+    kernel = static_cast<char*>(kernels.AtLeast(by_kernel ? bytes * parts : bytes));
+  if (own.reorder && !by_kernel) call.Reorder(own, kernel);
+  std::exception_ptr failed;
+  std::mutex mutex;
+  jaxvision::Parallel(pool, parts, [&](int64_t part) {
+    try {
+      const OneThread inner;
+      thread_local Room scratchpad;
+      call.Run(own, part * size, by_kernel ? kernel + part * bytes : kernel,
+               scratchpad.AtLeast(own.scratchpad.get_size()));
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex);
+      failed = std::current_exception();
+    }
+  });
+  if (failed) std::rethrow_exception(failed);
+  if (!by_kernel) return;
+  auto* sum = reinterpret_cast<float*>(kernel);
+  const size_t numbers = bytes / sizeof(float);
+  for (int64_t part = 1; part < parts; ++part) {
+    for (size_t i = 0; i < numbers; ++i) sum[i] += sum[part * numbers + i];
+  }
+  if (own.reorder)
+    call.Reorder(own, kernel);
+  else
+    std::memcpy(call.kernel.untyped_data(), kernel, bytes);
+}
+
+// Up to this size of a kernel XLA's threads share the batch. oneDNN's own threads wait for
+// work in a loop, on the cores that XLA wants, which costs small layers more than their
+// products; of large kernels it would cost more to add up their gradients.
+constexpr int64_t kSmallKernel = 1 << 18;
+
 template <Kind kind>
-ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second,
+ffi::Error Convolve(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
                     ffi::Result<ffi::AnyBuffer> returned, Integers strides,
                     Integers dilation, Integers low, Integers high, int64_t groups) try {
-  constexpr bool forward = kind == Kind::kForward, by_images = kind == Kind::kImages,
-                 by_kernel = kind == Kind::kKernel;
-  ffi::AnyBuffer images = by_images ? *returned : first;
-  ffi::AnyBuffer kernel = by_kernel ? *returned : second;
-  ffi::AnyBuffer result = forward ? *returned : by_images ? first : second;
-
-  std::vector<int64_t> key{groups};
-  for (const auto& array : {images, kernel, result}) {
-    key.push_back(static_cast<int64_t>(array.element_type()));
-    for (int64_t size : array.dimensions()) key.push_back(size);
-  }
-  for (const auto& values : {strides, dilation, low, high})
-    for (int64_t value : values) key.push_back(value);
-
-  std::lock_guard<std::mutex> lock(Shared().mutex);
-  static auto* made = new std::map<std::vector<int64_t>, Convolution>;
-  auto found = made->find(key);
-  if (found == made->end()) {
-    found = made->emplace(key, Make(kind, ImagesDesc(images), KernelDesc(kernel, groups),
-                                    ImagesDesc(result), strides, dilation, low, high))
-                .first;
-  }
-  const Convolution& own = found->second;
-
-  const auto& engine = Engine();
-  dnnl::stream stream(engine);
-  const memory images_memory(own.images, engine, images.untyped_data());
-  const memory result_memory(own.result, engine, result.untyped_data());
-  memory kernel_memory(own.kernel, engine, kernel.untyped_data());
-  memory own_kernel = kernel_memory;
-  if (own.reorder)
-    own_kernel =
-        memory(own.own_kernel, engine, Shared().kernel.AtLeast(own.own_kernel.get_size()));
-  if (own.reorder && !by_kernel) own.reorder.execute(stream, kernel_memory, own_kernel);
-  const memory scratchpad(own.scratchpad, engine,
-                          Shared().scratchpad.AtLeast(own.scratchpad.get_size()));
-  own.primitive.execute(
-      stream, {{by_images ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, images_memory},
-               {by_kernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, own_kernel},
-               {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, result_memory},
-               {DNNL_ARG_SCRATCHPAD, scratchpad}});
-  if (own.reorder && by_kernel) own.reorder.execute(stream, own_kernel, kernel_memory);
-  stream.wait();
+  constexpr bool by_images = kind == Kind::kImages, by_kernel = kind == Kind::kKernel;
+  const Call call{kind,
+                  {strides, dilation, low, high, groups},
+                  by_images ? *returned : first,
+                  by_kernel ? *returned : second,
+                  by_images ? first : by_kernel ? second : *returned};
+  int64_t parts = std::max<int64_t>(1, std::min(pool.num_threads(), call.batch()));
+  while (call.batch() % parts) --parts;
+  const int64_t numbers = call.kernel.element_count();
+  if (numbers <= kSmallKernel && (parts > 1 || pool.num_threads() < 2))
+    RunParts(call, pool, parts);
+  else
+    RunWhole(call);
   return ffi::Error::Success();
 } catch (const std::exception& error) {
   return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
@@ -293,6 +415,7 @@ ffi::Error NormalizeGradientCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale,
 #define JAXVISION_HANDLER(name)                                       \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(name, Convolve<Kind::k##name>,        \
                                 ffi::Ffi::Bind()                      \
+                                    .Ctx<ffi::ThreadPool>()           \
                                     .Arg<ffi::AnyBuffer>()            \
                                     .Arg<ffi::AnyBuffer>()            \
                                     .Ret<ffi::AnyBuffer>()            \
