@@ -171,10 +171,10 @@ def entries(maker: Maker) -> list[Entry]:
     maker.training('cifar10_dcgan', 240, judge='cifar10_resnet18'),
     *(maker.throughput(model, 'float32', seconds) for model, seconds in models),
     maker.benchmark(
-      'step_growth_batch',
-      'step_growth.py',
+      'growth_batch',
+      'growth.py',
       200,
-      *('--axes=batch', '--model=resnet18', '--batches=64,256,1024,4096'),
+      *('--axes=batch', '--model=resnet18', '--values=64,256,1024,4096'),
       '--dtype=bfloat16',
       headline=_of_growth,
     ),
@@ -205,10 +205,10 @@ def rehearsal(maker: Maker) -> list[Entry]:
     maker.training('cifar10_simcnn', 20, '--config.steps=6', *_TINY),
     maker.training('cifar10_dcgan', 20, *_TINY_GAN, judge='cifar10_simcnn'),
     maker.benchmark(
-      'step_growth_batch',
-      'step_growth.py',
+      'growth_batch',
+      'growth.py',
       20,
-      *('--axes=batch', '--batches=4,8', '--rounds=2', '--seconds=0.1'),
+      *('--axes=batch', '--values=4,8', '--rounds=2', '--seconds=0.1'),
       headline=_of_growth,
     ),
     maker.benchmark('repeats', 'repeats.py', 40, *digits, headline=_of_checks),
@@ -275,10 +275,10 @@ def _of_speedrun(result: dict[str, Any]) -> str:
 
 def _of_growth(result: dict[str, Any]) -> str:
   done = [row for row in result['rows'] if 'error' not in row]
-  best = max(done, key=lambda row: row['images_per_second']['median'])
+  best = max(done, key=lambda row: row['at'] / row['seconds']['median'])
   return (
-    f'{best["images_per_second"]["median"]:,.0f} images/s at {best["batch_size"]} '
-    f'images, {best["peak_memory_bytes"] / 1e6:,.0f} MB'
+    f'{best["at"] / best["seconds"]["median"]:,.0f} images/s at {best["at"]:,} images, '
+    f'{best["peak_bytes"] / 1e6:,.0f} MB'
   )
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py benchmarks/results/train_throughput_cpu.json new.json
 
-Of train_throughput.py, latency.py, input_pipeline.py, growth.py, step_growth.py and
+Of train_throughput.py, latency.py, input_pipeline.py, growth.py and
 speedrun.py. A measure of a row is a spread: the least, the median and the largest of its
 turns. Of a row that was measured beside a peer it is the ratio, which a machine that slows
 down does not move; of one that was not, images per second or seconds. A speed run is one
@@ -32,7 +32,7 @@ from table import table
 _MEASURES: tuple[Mapping[str, bool], ...] = (
   {'ratio': True},
   {'ratio_to_torch': True, 'ratio_to_tf.data': True},
-  {'images_per_second': True, 'step_seconds': False},
+  {'images_per_second': True},
   {'seconds': False, 'accuracy': True},
 )
 _FEWEST = 3  # turns that tell how noisy a measure is
@@ -43,16 +43,18 @@ _FOUND = (
   'loss',
   'model_flops_per_step',
   'parameters',
+  'peak_bytes',
   'peak_memory_bytes',
   'ours_peak_memory_bytes',
   'peer_peak_memory_bytes',
   'seconds_to_ready',
   'steps_per_dispatch',
   'temp_bytes',
+  'work',
 )
 _PEER = ('channels_last', 'compile', 'optimizer', 'freezing')
 _PEER_PIPELINES = ('torch', 'tf.data')
-_SETTINGS = ('dtypes', 'rounds', 'seconds_per_turn', 'seconds', 'batch', 'config')
+_SETTINGS = ('dtype', 'dtypes', 'model', 'rounds', 'seconds_per_turn', 'seconds', 'batch', 'config')
 
 
 class Mistake(Exception):

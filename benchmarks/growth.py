@@ -4,6 +4,8 @@
     python benchmarks/growth.py --axes=batch,width --json=benchmarks/results/growth_cpu.json
     python benchmarks/growth.py --results=benchmarks/results/growth_cpu.json \
       --write=docs/growth.md
+    python benchmarks/growth.py --axes=batch --model=resnet18 --dtype=bfloat16 \
+      --values=128,512,2048
 
 One thing changes at a time, from a CIFAR ResNet-20 on random images of 32x32x3 in batches
 of 64. Each configuration is a process of its own, so its peak memory is its own. Rows of
@@ -32,6 +34,10 @@ from table import Result, parser, table
 def measure(axis: str, at: int, options: Any) -> dict[str, Any]:
   """Returns the row of a value of an axis, measured in a new process."""
   request, arguments = AXES[axis].request(at)
+  if request == 'step':
+    arguments = {**arguments, 'dtype': options.dtype}
+    if options.model:
+      arguments['name'] = options.model
   # Without effect where there is a GPU: its devices are the ones that count.
   count = max(1, arguments.get('devices', 1))
   flags = f'--xla_force_host_platform_device_count={count}'
@@ -61,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
   made.add_argument('--axes', default=','.join(AXES), help='any of them')
   made.add_argument('--least', type=int, default=0, help='value of an axis')
   made.add_argument('--most', type=int, default=0, help='value of an axis; 0: any')
+  made.add_argument(
+    '--values',
+    type=lambda text: [int(value) for value in text.split(',')],
+    help='of one axis, others than its own',
+  )
+  made.add_argument('--model', default='', help='that grows, on the axes that fix none')
+  made.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   made.add_argument('--rounds', type=int, default=5)
   made.add_argument('--seconds', type=float, default=1.0, help='of a round')
   made.add_argument('--results', metavar='FILE', type=Path, help='a JSON to read')
@@ -76,15 +89,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = options.axes.split(',')
     if not set(wanted) <= set(AXES):
       raise SystemExit(f'--axes takes {", ".join(AXES)}')
+    if options.values and len(wanted) > 1:
+      raise SystemExit('--values are those of one axis: name it by --axes')
+    fixed = [axis for axis in wanted if not AXES[axis].any_model]
+    if options.model and fixed:
+      raise SystemExit(f'--model does not change {", ".join(fixed)}')
     least, most = options.least, options.most
     values = [
       (axis, at)
       for axis in wanted
-      for at in AXES[axis].values
+      for at in options.values or AXES[axis].values
       if least <= at <= (most or at)
     ]
     kept = _kept(options.json, values)
-    result = Result('growth', options.json, rounds=options.rounds)
+    settings = {'dtype': options.dtype, 'model': options.model}
+    result = Result('growth', options.json, rounds=options.rounds, **settings)
     result.rows.extend(kept)
     for axis, at in values:
       try:

@@ -34,6 +34,7 @@ class Axis:
     request: value -> what the process is asked for.
     measured: what the time of a row is of.
     why: how it grows and, where that is not by the work, the reason; Markdown.
+    any_model: whether another model than ResNet-20 can be asked for.
   """
 
   title: str
@@ -42,6 +43,7 @@ class Axis:
   request: Callable[[int], Request]
   measured: str
   why: str
+  any_model: bool = False
 
 
 _A_STEP = f'a training step of ResNet-20, batch {_BATCH}, 32x32 pixels, 10 classes'
@@ -55,6 +57,7 @@ AXES = {
     'a training step of ResNet-20 by the images of its batch',
     'Time and memory follow the images: an image costs 3.9 ms in batches of 32, 3.5 in '
     'those of 64 and 4.2 in those of 256.',
+    any_model=True,
   ),
   'width': Axis(
     'Width',
@@ -82,6 +85,7 @@ AXES = {
     lambda n: _step(size=n, batch_size=16),
     'a training step of ResNet-20, batch 16, by the side of its images',
     '',
+    any_model=True,
   ),
   'classes': Axis(
     'Classes, training',
@@ -90,6 +94,7 @@ AXES = {
     lambda n: _step(classes=n),
     f'{_A_STEP.removesuffix(", 10 classes")}, by the number of classes',
     '',
+    any_model=True,
   ),
   'report': Axis(
     'Classes, report',
@@ -128,6 +133,7 @@ AXES = {
     lambda n: _step(devices=n),
     f'{_A_STEP}, shared among simulated devices',
     '',
+    any_model=True,
   ),
   'devices-each': Axis(
     'Devices, the same batch on each',
@@ -136,5 +142,6 @@ AXES = {
     lambda n: _step(devices=n, batch_size=32 * n),
     'a training step of ResNet-20 with 32 images on each simulated device',
     '',
+    any_model=True,
   ),
 }

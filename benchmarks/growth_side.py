@@ -67,6 +67,7 @@ def step(
   size: int,
   classes: int,
   devices: int,
+  dtype: str,
   rounds: int,
   seconds: float,
 ) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def step(
     size: pixels of a side.
     classes: of the labels.
     devices: that share the batch.
+    dtype: of the computation.
     rounds: to time.
     seconds: of a round.
   """
@@ -98,7 +100,7 @@ def step(
     synthetic=True,
   )
   runtime.configure(deterministic=False)
-  config = make_config(name, batch_size, 'float32', 'classification', fields, devices)
+  config = make_config(name, batch_size, dtype, 'classification', fields, devices)
   bench = BenchmarkRun(config, dataset, steps=1)
   chunk = bench.trainer.steps_per_dispatch
   bench.take(2 * chunk)

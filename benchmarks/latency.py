@@ -3,9 +3,9 @@
     python benchmarks/latency.py --models=resnet18,custom_cnn [--batch=1] [--json FILE]
 
 Ours are ONNX files in onnxruntime, which take uint8 images and normalise them; PyTorch's is
-its network in float32 on images that are normalised already, eager and compiled, in the
-fastest of its configurations (`peers.configurations`: channels_last, frozen weights). Each is
-measured in turn with float32 of ours, so that every ratio is of one run.
+its network on images that are normalised already, in float32 eager and compiled and in
+bfloat16, in the fastest of its configurations (`peers.configurations`: channels_last, frozen
+weights). Each is measured in turn with float32 of ours, so that every ratio is of one run.
 """
 
 import sys
@@ -54,7 +54,6 @@ def _measure(ours: Side, peer: Side, name: str, options: Any) -> list[dict[str, 
     'name': name,
     'classes': classes,
     'batch_size': options.batch,
-    'dtype': 'float32',
     'inference': True,
   }
   float_size = ours.ask('prepare', **mine, type='float32')
@@ -68,19 +67,23 @@ def _measure(ours: Side, peer: Side, name: str, options: Any) -> list[dict[str, 
     rows.append({'model': name, 'what': what, 'batch': options.batch, **facts, **found})
 
   best: dict[str, tuple[float, dict[str, Any]]] = {}
-  for configuration in peer.ask('configurations', inference=True):
-    kind = 'PyTorch compiled' if configuration['compile'] else 'PyTorch eager'
-    try:
-      peer.ask('prepare', configuration=configuration, **theirs)
-      speed = peer.ask('run', seconds=options.seconds)
-    except SideFailed as error:
-      print(f'{name}: {kind}: {error}', file=sys.stderr)
-      continue
-    if kind not in best or speed > best[kind][0]:
-      best[kind] = (speed, configuration)
-  for kind, (_, configuration) in best.items():
-    peer.ask('prepare', configuration=configuration, **theirs)
-    compare(kind, lambda: peer.ask('run', seconds=options.seconds), **configuration)
+  for dtype in ('float32', 'bfloat16'):
+    for configuration in peer.ask('configurations', inference=True):
+      kind = 'compiled' if configuration['compile'] else 'eager'
+      kind = f'PyTorch {kind if dtype == "float32" else dtype}'
+      settings = {'dtype': dtype, 'configuration': configuration}
+      try:
+        peer.ask('prepare', **settings, **theirs)
+        speed = peer.ask('run', seconds=options.seconds)
+      except SideFailed as error:
+        print(f'{name}: {kind}: {error}', file=sys.stderr)
+        continue
+      if kind not in best or speed > best[kind][0]:
+        best[kind] = (speed, settings)
+  for kind, (_, settings) in best.items():
+    peer.ask('prepare', **settings, **theirs)
+    facts = {'dtype': settings['dtype'], **settings['configuration']}
+    compare(kind, lambda: peer.ask('run', seconds=options.seconds), **facts)
   second = Side('exported.py', sys.executable)
   for type in ('jax', 'int8'):
     size = second.ask('prepare', **mine, type=type)

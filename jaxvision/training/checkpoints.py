@@ -1,4 +1,4 @@
-"""Checkpoints with Orbax: written in the background, checked when read.
+"""Checkpoints with Orbax: checksums and files made in the background, checked when read.
 
 A checkpoint is the state, plus a JSON record: the data position, the seconds spent, the
 metrics, and checksums of every leaf and of the record itself. Orbax writes to a temporary
@@ -11,7 +11,9 @@ Other processes may read a run while it trains. They hold a lock on the checkpoi
 they read, and the one that trains deletes none that is held.
 """
 
+import concurrent.futures
 import contextlib
+import copy
 import errno
 import fcntl
 import logging
@@ -111,6 +113,8 @@ class Checkpoints:
     self._read_only = read_only
     self._records: dict[int, dict[str, Any]] = {}
     self._under_way: int | None = None
+    self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoint')
+    self._writing: concurrent.futures.Future | None = None
     # Orbax tells of every step at INFO, of what a killed writer left at WARNING, and at
     # ERROR, with tracebacks, what `save` and `wait` raise again.
     logging.getLogger('absl').addFilter(_not_of_orbax)
@@ -198,33 +202,46 @@ class Checkpoints:
 
     Args:
       step: of the state.
-      state: arrays; copied before this returns, so they may be donated next.
+      state: arrays; copied before this returns, so they may be donated next. What is
+        wrong while it is written is raised by `wait`, or by the next `save`.
       record: JSON values to keep beside it.
       metrics: of an evaluation of the state; None, or without the measure that says
         which is the best: it is none of the best.
     """
     if step == self._under_way or step in self.steps():
       return True
-    writer = self._writer
-    record = {**record, 'step': step, 'metrics': metrics}
+    record = copy.deepcopy({**record, 'step': step, 'metrics': metrics})
     # Of a state that is sharded over processes, none has the whole.
-    if all(map(files.is_whole, jax.tree.leaves(state))):
-      host = jax.tree.map(files.to_host, state)
-      if any(files.diverged(*named) for named in files.named_leaves(host).items()):
+    is_whole = all(map(files.is_whole, jax.tree.leaves(state)))
+    if is_whole:
+      state = jax.tree.map(files.to_host, state)
+      if any(files.diverged(*named) for named in files.named_leaves(state).items()):
         return False
-      record['leaves'] = files.describe_leaves(host)
-      state = jax.tree.map(files.storable, host)
     self.wait()
-    self._under_way, self._records[step] = step, files.seal(record)
-    writer.save(self.directory / str(step), state, self._records[step])
+    self._under_way = step
+    if jax.process_count() == 1:
+      self._writing = self._thread.submit(self._write, step, state, record, is_whole)
+    else:  # the processes wait for each other, in the order of their programs
+      self._write(step, state, record, is_whole)
     return True
+
+  def _write(
+    self, step: int, state: PyTree, record: dict[str, Any], is_whole: bool
+  ) -> None:
+    if is_whole:
+      record = {**record, 'leaves': files.describe_leaves(state)}
+      state = jax.tree.map(files.storable, state)
+    self._records[step] = files.seal(record)
+    self._writer.save(self.directory / str(step), state, self._records[step])
 
   def wait(self) -> None:
     """Waits until everything is on disk; raises what the writer ran into."""
-    if self._opened_writer is None:
-      return
     under_way, self._under_way = self._under_way, None
-    self._opened_writer.wait()
+    writing, self._writing = self._writing, None
+    if writing is not None:
+      writing.result()
+    if self._opened_writer is not None:
+      self._opened_writer.wait()
     if under_way is not None:
       self._delete_old()
 
@@ -353,6 +370,7 @@ class Checkpoints:
     try:
       self.wait()
     finally:
+      self._thread.shutdown()
       if self._opened_writer is not None:
         self._opened_writer.close()
       logging.getLogger('absl').removeFilter(_not_of_orbax)

@@ -197,7 +197,7 @@ def test_every_entry_is_a_command_that_there_is(module, parsed, tmp_path):
       assert options.json == tmp_path / entry.result
       assert options.json.name.removesuffix('.json') in entry.target
   assert seen == {
-    *('speedrun.py', 'train_throughput.py', 'step_growth.py', 'repeats.py')
+    *('speedrun.py', 'train_throughput.py', 'growth.py', 'repeats.py')
   }
 
 

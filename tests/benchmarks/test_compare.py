@@ -70,17 +70,15 @@ def test_a_loss_is_what_the_turns_of_neither_side_explain(compare, new, verdict,
 def test_fewer_seconds_are_no_loss(compare):
   def growth(low):
     spread = {'n': 5, 'min': low, 'median': low + 1, 'max': low + 2}
-    speed = {key: 9 / value if key != 'n' else 5 for key, value in spread.items()}
-    speed = {**speed, 'min': speed['max'], 'max': speed['min']}
-    row = {'axis': 'batch', 'batch_size': 32, 'fields': {}, 'images_per_second': speed}
-    return {'benchmark': 'step_growth', 'rows': [{**row, 'step_seconds': spread}]}
+    row = {'axis': 'batch', 'at': 32, 'work': 7.0, 'seconds': spread}
+    return {'benchmark': 'growth', 'rows': [row]}
 
   code, out, _ = compare(growth(10), growth(5))
   assert code == 0
-  assert out.count('gain') == 2
+  assert out.count('gain') == 1
   code, out, _ = compare(growth(5), growth(10))
   assert code == 1
-  assert out.count('loss: batch batch_size=32:') == 2
+  assert out.count('loss: batch at=32:') == 1
 
 
 def test_the_seeds_of_a_speed_run_are_its_turns(compare):

@@ -10,8 +10,10 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +173,46 @@ def test_sharded_state_is_restored_to_other_shardings(tmp_path):
     assert found['w'].sharding == sharding
     np.testing.assert_array_equal(found['w'], tree['w'])
   checkpoints.close()
+
+
+def test_checksums_are_made_while_training_goes_on(tmp_path, monkeypatch):
+  describe, go_on = files.describe_leaves, threading.Event()
+
+  def waiting(host):
+    assert go_on.wait(60)
+    return describe(host)
+
+  monkeypatch.setattr(files, 'describe_leaves', waiting)
+  checkpoints = Checkpoints(tmp_path)
+  tree, record = state(1), {'callbacks': {'count': 1}}
+  assert checkpoints.save(1, tree, record)
+  assert checkpoints.steps() == []
+  # As the next step and a callback do.
+  record['callbacks']['count'] = 2
+  go_on.set()
+  checkpoints.wait()
+  found, kept = checkpoints.restore(abstract(tree))
+  checkpoints.close()
+  assert kept['callbacks'] == {'count': 1}
+  chex.assert_trees_all_equal(found, tree)
+
+
+@pytest.mark.parametrize('ask', ['save', 'wait'])
+def test_fault_in_the_background_is_raised_once(tmp_path, monkeypatch, ask):
+  checkpoints = Checkpoints(tmp_path)
+
+  def fails(host):
+    raise MemoryError('no memory for checksums')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(files, 'describe_leaves', fails)
+    checkpoints.save(1, state(1), {})
+    with pytest.raises(MemoryError, match='no memory for checksums'):
+      checkpoints.wait() if ask == 'wait' else checkpoints.save(2, state(2), {})
+  assert checkpoints.steps() == []
+  assert checkpoints.save(3, state(3), {})
+  checkpoints.close()
+  assert checkpoints.steps() == [3]
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])

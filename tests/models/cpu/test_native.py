@@ -78,15 +78,17 @@ def value_and_gradients(function, *arguments):
     ((9, 9), 8, (3, 3), 8, (1, 1), 'SAME', {'rhs_dilation': (2, 3)}),
     ((8, 8), 12, (3, 3), 8, (1, 2), 'SAME', {'feature_group_count': 4}),
     ((9, 7), 32, (3, 3), 32, (1, 1), 'SAME', {'feature_group_count': 32}),
+    ((4, 4), 512, (1, 1), 520, (1, 1), 'SAME', {}),  # a large kernel, on all threads
   ],
 )
+@pytest.mark.parametrize('batch', [3, 4])  # 3 is not shared among threads
 def test_convolutions_equal_xla(
-  size, channels, window, features, strides, padding, options, dtype
+  batch, size, channels, window, features, strides, padding, options, dtype
 ):
   needs(dtype)
   groups = options.get('feature_group_count', 1)
   arrays = draw(
-    (3, *size, channels), (*window, channels // groups, features), dtype=dtype
+    (batch, *size, channels), (*window, channels // groups, features), dtype=dtype
   )
 
   def by(convolve):

@@ -253,20 +253,12 @@ void RunParts(const Call& call, ffi::ThreadPool& pool, int64_t parts) {
   if (own.reorder || by_kernel)
     kernel = static_cast<char*>(kernels.AtLeast(by_kernel ? bytes * parts : bytes));
   if (own.reorder && !by_kernel) call.Reorder(own, kernel);
-  std::exception_ptr failed;
-  std::mutex mutex;
   jaxvision::Parallel(pool, parts, [&](int64_t part) {
-    try {
-      const OneThread inner;
-      thread_local Room scratchpad;
-      call.Run(own, part * size, by_kernel ? kernel + part * bytes : kernel,
-               scratchpad.AtLeast(own.scratchpad.get_size()));
-    } catch (...) {
-      std::lock_guard<std::mutex> lock(mutex);
-      failed = std::current_exception();
-    }
+    const OneThread inner;
+    thread_local Room scratchpad;
+    call.Run(own, part * size, by_kernel ? kernel + part * bytes : kernel,
+             scratchpad.AtLeast(own.scratchpad.get_size()));
   });
-  if (failed) std::rethrow_exception(failed);
   if (!by_kernel) return;
   auto* sum = reinterpret_cast<float*>(kernel);
   const size_t numbers = bytes / sizeof(float);

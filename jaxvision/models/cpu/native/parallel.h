@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "xla/ffi/api/ffi.h"
@@ -17,21 +19,31 @@ namespace jaxvision {
 // Runs work(0), ..., work(count - 1) on this thread and those of XLA that are free.
 //
 // Whoever comes late finds nothing left, so that no thread waits for one that has not
-// begun. `work` throws nothing.
+// begun. What a piece of work throws is thrown here when all have ended.
 template <typename Work>
 void Parallel(::xla::ffi::ThreadPool& pool, int64_t count, const Work& work) {
   struct Shared {
     std::atomic<int64_t> next{0}, done{0};
+    std::mutex mutex;
+    std::exception_ptr failed;
   };
   auto shared = std::make_shared<Shared>();
   const Work* what = &work;
   const std::function<void()> take = [shared, count, what] {
-    for (int64_t i; (i = shared->next++) < count; ++shared->done) (*what)(i);
+    for (int64_t i; (i = shared->next++) < count; ++shared->done) {
+      try {
+        (*what)(i);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(shared->mutex);
+        shared->failed = std::current_exception();
+      }
+    }
   };
   const int64_t threads = std::min(pool.num_threads(), count);
   for (int64_t i = 1; i < threads; ++i) pool.Schedule(std::function<void()>(take));
   take();
   while (shared->done < count) std::this_thread::yield();
+  if (shared->failed) std::rethrow_exception(shared->failed);
 }
 
 }  // namespace jaxvision

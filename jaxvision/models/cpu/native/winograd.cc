@@ -127,9 +127,9 @@ JAXVISION_INLINE void Both(Side side, const __m512 (&square)[from][from],
 
 // Images, or results, [batch, height, width, channels], as tiles.
 struct Tiles {
-  const Number* start;
+  Number* start;
   int64_t batch, height, width, channels;
-  const Number* zeros;  // of all channels, for what lies outside
+  Number* zeros;  // of all channels, for what lies outside
 
   int64_t down() const { return Blocks(height, 2); }
   int64_t across() const { return Blocks(width, 2); }
@@ -137,7 +137,7 @@ struct Tiles {
 
   // Finds the pixels of a tile: those of its 2x2 results, with `border` around them.
   template <int size>
-  void Find(int64_t tile, int border, const Number* (&pixels)[size][size]) const {
+  void Find(int64_t tile, int border, Number* (&pixels)[size][size]) const {
     const int64_t image = tile / (down() * across());
     const int64_t top = tile / across() % down() * 2 - border;
     const int64_t left = tile % across() * 2 - border;
@@ -153,7 +153,7 @@ struct Tiles {
 };
 
 template <int size>
-JAXVISION_INLINE void LoadTile(const Number* const (&pixels)[size][size], int64_t channel,
+JAXVISION_INLINE void LoadTile(Number* const (&pixels)[size][size], int64_t channel,
                                __m512 (&to)[size][size]) {
 #pragma GCC unroll 4
   for (int i = 0; i < size; ++i) {
@@ -254,11 +254,11 @@ struct Common {
   std::mutex mutex;
   Room kernel, images, gradient, sums, zeros;
 
-  const Number* Zeros(int64_t channels) {
+  Number* Zeros(int64_t channels) {
     const size_t bytes = channels * sizeof(Number);
     void* found = zeros.AtLeast(bytes);
     std::fill_n(static_cast<char*>(found), bytes, 0);
-    return static_cast<const Number*>(found);
+    return static_cast<Number*>(found);
   }
 };
 
@@ -311,7 +311,7 @@ JAXVISION_AVX512 void TransformKernel(const Number* kernel, int64_t in, int64_t 
 JAXVISION_AVX512 void TransformImages(const Tiles& images, int64_t first, int64_t count,
                                       Number* to) {
   for (int64_t t = 0; t < count; ++t) {
-    const Number* pixels[4][4];
+    Number* pixels[4][4];
     images.Find(first + t, 1, pixels);
     for (int64_t c = 0; c < images.channels; c += kLanes) {
       __m512 square[4][4], found[4][4];
@@ -329,7 +329,7 @@ JAXVISION_AVX512 void TransformImages(const Tiles& images, int64_t first, int64_
 template <int size, int border, typename Side>
 JAXVISION_INLINE void TransformPairs(const Tiles& tiles, Side side, int64_t first_tile,
                                      int64_t pair, int64_t pairs, Pair* to) {
-  const Number* pixels[2][size][size];
+  Number* pixels[2][size][size];
   for (int one = 0; one < 2; ++one)
     tiles.Find(first_tile + 2 * pair + one, border, pixels[one]);
   for (int64_t c = 0; c < tiles.channels; c += kLanes) {
@@ -358,7 +358,7 @@ JAXVISION_AVX512 void TransformGradientPairs(const Tiles& results, int64_t first
 JAXVISION_AVX512 void TransformBack(const Tiles& results, const float* sums,
                                     int64_t first, int64_t count, Columns columns) {
   for (int64_t t = 0; t < count; ++t) {
-    const Number* pixels[2][2];
+    Number* pixels[2][2];
     results.Find(first + t, 0, pixels);
     for (int r = 0; r < columns.registers; ++r) {
       __m512 square[4][4], found[2][2];
@@ -370,7 +370,7 @@ JAXVISION_AVX512 void TransformBack(const Tiles& results, const float* sums,
       for (int i = 0; i < 2; ++i) {
         for (int j = 0; j < 2; ++j) {
           if (pixels[i][j] != results.zeros)
-            Store(const_cast<Number*>(pixels[i][j]) + columns.first + r * kLanes,
+            Store(pixels[i][j] + columns.first + r * kLanes,
                   found[i][j]);
         }
       }
@@ -392,9 +392,9 @@ JAXVISION_AVX512 void TransformKernelBack(const float* sums, int64_t in, int64_t
   }
 }
 
-Tiles TilesOf(const ffi::AnyBuffer& array, const Number* zeros) {
+Tiles TilesOf(const ffi::AnyBuffer& array, Number* zeros) {
   const auto d = array.dimensions();
-  return {static_cast<const Number*>(array.untyped_data()), d[0], d[1], d[2], d[3], zeros};
+  return {static_cast<Number*>(array.untyped_data()), d[0], d[1], d[2], d[3], zeros};
 }
 
 // Convolves images to results. The kernel is that of the convolution, also where `turned`.
@@ -420,7 +420,7 @@ void Convolve(ffi::ThreadPool& pool, ffi::AnyBuffer images, ffi::AnyBuffer kerne
                     pairs * width);
   });
 
-  const Number* zeros = Shared().Zeros(std::max(in, out));
+  Number* zeros = Shared().Zeros(std::max(in, out));
   const Tiles from = TilesOf(images, zeros), to = TilesOf(results, zeros);
   const int64_t fit = kBlockBytes / (kPositions * in * int64_t{sizeof(Number)});
   const int64_t whole = std::max<int64_t>(1, std::min(fit, kMostTiles) / kRows) * kRows;
@@ -470,7 +470,7 @@ ffi::Error KernelCall(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffe
                       ffi::Result<ffi::AnyBuffer> kernel) try {
   const int64_t in = images.dimensions()[3], out = result.dimensions()[3];
   std::lock_guard<std::mutex> lock(Shared().mutex);
-  const Number* zeros = Shared().Zeros(std::max(in, out));
+  Number* zeros = Shared().Zeros(std::max(in, out));
   const Tiles from = TilesOf(images, zeros), to = TilesOf(result, zeros);
 
   // The tiles are taken in chunks that stay in the last-level cache.
