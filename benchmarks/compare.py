@@ -54,7 +54,16 @@ _FOUND = (
 )
 _PEER = ('channels_last', 'compile', 'optimizer', 'freezing')
 _PEER_PIPELINES = ('torch', 'tf.data')
-_SETTINGS = ('dtype', 'dtypes', 'model', 'rounds', 'seconds_per_turn', 'seconds', 'batch', 'config')
+_SETTINGS = (
+  'dtype',
+  'dtypes',
+  'model',
+  'rounds',
+  'seconds_per_turn',
+  'seconds',
+  'batch',
+  'config',
+)
 
 
 class Mistake(Exception):

@@ -24,7 +24,7 @@ from jaxvision.training.benchmark import BenchmarkRun, model_flops, program_memo
 from jaxvision.training.evaluation import SplitEvaluator
 
 _BATCHES = 16  # in the split that steps draw from
-_EVALUATION_BATCHES = 32  # in the split that an evaluation goes through
+_EVALUATED = 2048  # images in the split that an evaluation goes through
 
 
 def random_images(batch_size: int, classes: int) -> Dataset:
@@ -42,7 +42,10 @@ def random_images(batch_size: int, classes: int) -> Dataset:
 
   return Dataset(
     name='random images',
-    splits={'train': split(_BATCHES), 'test': split(_EVALUATION_BATCHES)},
+    splits={
+      'train': split(_BATCHES),
+      'test': split(max(1, _EVALUATED // batch_size)),
+    },
     class_names=tuple(map(str, range(classes))),
     image_shape=(32, 32, 3),
     mean=(0.5,) * 3,
@@ -122,14 +125,16 @@ class _Requests:
       test = dataset.splits['test']
       evaluator = SplitEvaluator(bench.run, test, dataset.pipeline, bench.state)
 
+      batches = len(test) // batch_size
+
       def run(steps: int) -> float:
-        rounds = steps // _EVALUATION_BATCHES
+        rounds = max(1, steps // batches)
         started = time.perf_counter()
         for _ in range(rounds):
           evaluator.measure(bench.state)
-        return (time.perf_counter() - started) / (rounds * _EVALUATION_BATCHES)
+        return (time.perf_counter() - started) / (rounds * batches)
 
-      self._least = _EVALUATION_BATCHES
+      self._least = batches
     else:
 
       def run(steps: int) -> float:

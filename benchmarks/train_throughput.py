@@ -128,26 +128,18 @@ def compare(
   for dtype in options.dtypes:
     print(f'{name}, batches of {batch_size}, {dtype}', flush=True)
     ready = ours.ask('prepare', **settings, dtype=dtype, fields=fields)
-    # The first turn finds how many steps fill one.
-    speed = [ours.ask('run', seconds=options.seconds / 2) for _ in 'ab'][-1]
     of_type = {**settings, 'dtype': dtype}
-    best, tried = fastest(
+    chosen_of_peer, tried = fastest(
       peer, of_type, options.seconds / 2, ready['parameters'], options.peer_modes
     )
     found[dtype] = {
       'parameters': ready['parameters'],
       'steps_per_dispatch': ready['steps_per_dispatch'],
-      'ours': speed,
-      'peer': max(entry.get('images_per_second', 0) for entry in tried),
-      'peer_configuration': best,
+      'peer_configuration': chosen_of_peer,
       'peer_configurations': tried,
     }
-  bests = tuple(
-    max(found, key=lambda dtype: found[dtype][side]) for side in ('ours', 'peer')
-  )
-  pairs = [(dtype, dtype) for dtype in options.dtypes]
-  for pair in dict.fromkeys([*pairs, bests]):
-    own, other = pair
+
+  def row(own: str, other: str) -> dict[str, Any]:
     ours.ask('prepare', **settings, dtype=own, fields=fields)
     configuration = found[other]['peer_configuration']
     peer.ask('prepare', configuration=configuration, **settings, dtype=other)
@@ -158,11 +150,11 @@ def compare(
       lambda: peer.ask('run', seconds=options.seconds),
       options.rounds,
     )
-    yield {
+    return {
       **settings,
       'dtype': own,
       'peer_dtype': other,
-      'best': pair == bests,
+      'best': False,
       'parameters': found[own]['parameters'],
       'steps_per_dispatch': found[own]['steps_per_dispatch'],
       **measured,
@@ -171,6 +163,17 @@ def compare(
       'ours_peak_memory_bytes': ours.ask('peak_memory_bytes'),
       'peer_peak_memory_bytes': peer.ask('peak_memory_bytes'),
     }
+
+  rows = {(dtype, dtype): row(dtype, dtype) for dtype in options.dtypes}
+
+  def best(side: str) -> str:
+    return max(options.dtypes, key=lambda dtype: rows[dtype, dtype][side]['median'])
+
+  bests = best('ours'), best('peer')
+  if bests not in rows:
+    rows[bests] = row(*bests)
+  rows[bests]['best'] = True
+  yield from rows.values()
 
 
 def add_peer_options(arguments: argparse.ArgumentParser) -> None:

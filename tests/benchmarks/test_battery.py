@@ -196,9 +196,7 @@ def test_every_entry_is_a_command_that_there_is(module, parsed, tmp_path):
       options = parsed(Path(script).name, arguments)
       assert options.json == tmp_path / entry.result
       assert options.json.name.removesuffix('.json') in entry.target
-  assert seen == {
-    *('speedrun.py', 'train_throughput.py', 'growth.py', 'repeats.py')
-  }
+  assert seen == {*('speedrun.py', 'train_throughput.py', 'growth.py', 'repeats.py')}
 
 
 def test_every_training_of_the_battery_has_a_row_in_the_tables(module, monkeypatch):
