@@ -6,10 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <exception>
-#include <string>
 
-#include "parallel.h"
+#include "handlers.h"
 #include "room.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -118,8 +116,24 @@ JAXVISION_VARIANT(Avx512, target("avx512f,avx512bw,avx512dq,avx512vl"))
 JAXVISION_VARIANT(Avx2, target("avx2"))
 JAXVISION_VARIANT(Plain)
 
-bool HasAvx512() {
-  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+// Calls a function with the variant for this processor.
+template <typename Function>
+void WithVariant(const Function& function) {
+  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    function(Avx512());
+  else if (__builtin_cpu_supports("avx2"))
+    function(Avx2());
+  else
+    function(Plain());
+}
+
+// Calls a function with a number of the type of an array.
+template <typename Function>
+void WithType(const ffi::AnyBuffer& array, const Function& function) {
+  if (array.element_type() == ffi::DataType::F32)
+    function(float());
+  else
+    function(Bfloat16());
 }
 
 template <typename Number>
@@ -134,23 +148,22 @@ void Route(ffi::ThreadPool& pool, ffi::AnyBuffer images, ffi::AnyBuffer gradient
   const auto* given = static_cast<const Number*>(gradient.untyped_data());
   auto* to = static_cast<Number*>(found.untyped_data());
   constexpr int64_t kSome = 16;
-  jaxvision::Parallel(pool, (rows + kSome - 1) / kSome, [&](int64_t task) {
-    const int64_t first = task * kSome, end = std::min(rows, first + kSome);
-    const auto route = HasAvx512()                      ? Avx512::Route<Number>
-                       : __builtin_cpu_supports("avx2") ? Avx2::Route<Number>
-                                                        : Plain::Route<Number>;
-    route(from, given, to, height, width, channels, first, end);
+  WithVariant([&](auto variant) {
+    jaxvision::Parallel(pool, jaxvision::Blocks(rows, kSome), [&](int64_t task) {
+      const int64_t first = task * kSome, end = std::min(rows, first + kSome);
+      variant.Route(from, given, to, height, width, channels, first, end);
+    });
   });
 }
 
 ffi::Error MaxPoolGradientCall(ffi::ThreadPool pool, ffi::AnyBuffer images,
                                ffi::AnyBuffer gradient,
                                ffi::Result<ffi::AnyBuffer> found) {
-  if (images.element_type() == ffi::DataType::F32)
-    Route<float>(pool, images, gradient, *found);
-  else
-    Route<Bfloat16>(pool, images, gradient, *found);
-  return ffi::Error::Success();
+  return jaxvision::Guarded("max pooling", [&] {
+    WithType(images, [&](auto number) {
+      Route<decltype(number)>(pool, images, gradient, *found);
+    });
+  });
 }
 
 // Sums [rows, channels] over the rows. Parts of them are summed by themselves, in a size
@@ -163,33 +176,30 @@ void SumRows(ffi::ThreadPool& pool, ffi::AnyBuffer array, float* sums) {
   const int64_t fold = std::max<int64_t>(1, 64 / channels), width = fold * channels;
   constexpr int64_t kPart = 1 << 16;  // numbers
   const int64_t each = std::max<int64_t>(1, kPart / width), whole = rows / fold;
-  const int64_t parts = std::max<int64_t>(1, (whole + each - 1) / each);
+  const int64_t parts = std::max<int64_t>(1, jaxvision::Blocks(whole, each));
   thread_local jaxvision::Room room;  // of this thread, which waits for the others
   auto* partial = static_cast<float*>(room.AtLeast(parts * width * sizeof(float)));
-  const auto sum = HasAvx512()                      ? Avx512::Sum<Number>
-                   : __builtin_cpu_supports("avx2") ? Avx2::Sum<Number>
-                                                    : Plain::Sum<Number>;
-  jaxvision::Parallel(pool, parts, [&](int64_t part) {
-    float* own = partial + part * width;
-    std::fill_n(own, width, 0.0f);
-    const int64_t first = part * each, count = std::min(each, whole - first);
-    sum(start + first * width, count, width, own);
+  WithVariant([&](auto variant) {
+    jaxvision::Parallel(pool, parts, [&](int64_t part) {
+      float* own = partial + part * width;
+      std::fill_n(own, width, 0.0f);
+      const int64_t first = part * each, count = std::min(each, whole - first);
+      variant.Sum(start + first * width, count, width, own);
+    });
+    std::fill_n(sums, channels, 0.0f);
+    for (int64_t i = 0; i < parts * width; ++i) sums[i % channels] += partial[i];
+    variant.Sum(start + whole * width, rows - whole * fold, channels, sums);
   });
-  std::fill_n(sums, channels, 0.0f);
-  for (int64_t i = 0; i < parts * width; ++i) sums[i % channels] += partial[i];
-  sum(start + whole * width, rows - whole * fold, channels, sums);
 }
 
 ffi::Error SumCall(ffi::ThreadPool pool, ffi::AnyBuffer array,
-                   ffi::Result<ffi::AnyBuffer> found) try {
-  auto* sums = static_cast<float*>(found->untyped_data());
-  if (array.element_type() == ffi::DataType::F32)
-    SumRows<float>(pool, array, sums);
-  else
-    SumRows<Bfloat16>(pool, array, sums);
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error::Internal(std::string("sum: ") + error.what());
+                   ffi::Result<ffi::AnyBuffer> found) {
+  return jaxvision::Guarded("sum", [&] {
+    WithType(array, [&](auto number) {
+      auto* sums = static_cast<float*>(found->untyped_data());
+      SumRows<decltype(number)>(pool, array, sums);
+    });
+  });
 }
 
 }  // namespace

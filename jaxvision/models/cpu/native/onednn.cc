@@ -11,17 +11,15 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <initializer_list>
 #include <map>
 #include <mutex>
-#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "handlers.h"
 #include "oneapi/dnnl/dnnl.hpp"
-#include "parallel.h"
 #include "room.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -44,6 +42,13 @@ const dnnl::engine& Engine() {
   // Never destroyed: XLA's threads may outlive static objects.
   static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
   return *engine;
+}
+
+// The scratchpad of what is made with them is given by the caller.
+dnnl::primitive_attr Attributes() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
 }
 
 // What calls share that take all cores. One works at a time: two would wait for each
@@ -124,8 +129,7 @@ Convolution Make(Kind kind, const memory::desc& images, const memory::desc& kern
   };
   const memory::dims step = dims(strides), holes = dims(dilation, 1), begin = dims(low),
                      end = dims(high);
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const dnnl::primitive_attr attributes = Attributes();
   Convolution made{{}, images, kernel, result, {}, {}, {}};
   const dnnl::convolution_forward::primitive_desc forward(
       engine, dnnl::prop_kind::forward_training, direct, images, any, result, step, holes,
@@ -279,7 +283,7 @@ constexpr int64_t kSmallKernel = 1 << 18;
 template <Kind kind>
 ffi::Error Convolve(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer second,
                     ffi::Result<ffi::AnyBuffer> returned, Integers strides,
-                    Integers dilation, Integers low, Integers high, int64_t groups) try {
+                    Integers dilation, Integers low, Integers high, int64_t groups) {
   constexpr bool by_images = kind == Kind::kImages, by_kernel = kind == Kind::kKernel;
   const Call call{kind,
                   {strides, dilation, low, high, groups},
@@ -289,13 +293,11 @@ ffi::Error Convolve(ffi::ThreadPool pool, ffi::AnyBuffer first, ffi::AnyBuffer s
   int64_t parts = std::max<int64_t>(1, std::min(pool.num_threads(), call.batch()));
   while (call.batch() % parts) --parts;
   const int64_t numbers = call.kernel.element_count();
-  if (numbers <= kSmallKernel && (parts > 1 || pool.num_threads() < 2))
-    RunParts(call, pool, parts);
-  else
-    RunWhole(call);
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  const bool shared =
+      numbers <= kSmallKernel && (parts > 1 || pool.num_threads() < 2);
+  return jaxvision::Guarded("oneDNN", [&] {
+    shared ? RunParts(call, pool, parts) : RunWhole(call);
+  });
 }
 
 // Of an array [N, ..., C] whose channels are normalised.
@@ -310,11 +312,9 @@ using NormForward = dnnl::batch_normalization_forward;
 using NormBackward = dnnl::batch_normalization_backward;
 
 NormForward::primitive_desc NormDesc(const memory::desc& inputs, float epsilon) {
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   return {Engine(), dnnl::prop_kind::forward_training, inputs, inputs, epsilon,
           dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift,
-          attributes};
+          Attributes()};
 }
 
 std::vector<int64_t> NormKey(const memory::desc& inputs, float epsilon) {
@@ -334,32 +334,31 @@ std::vector<int64_t> NormKey(const memory::desc& inputs, float epsilon) {
 template <typename Norm, typename Describe>
 ffi::Error RunNorm(const memory::desc& inputs, float epsilon, Describe describe,
                    std::initializer_list<std::pair<int, void*>> whole,
-                   std::initializer_list<std::pair<int, void*>> channels) try {
-  const auto& engine = Engine();
-  const auto key = NormKey(inputs, epsilon);
-  std::lock_guard<std::mutex> lock(Shared().mutex);
-  static auto* made = new std::map<std::vector<int64_t>,
-                                   std::pair<Norm, typename Norm::primitive_desc>>;
-  auto found = made->find(key);
-  if (found == made->end()) {
-    const typename Norm::primitive_desc desc = describe();
-    found = made->emplace(key, std::make_pair(Norm(desc), desc)).first;
-  }
-  const auto& [primitive, desc] = found->second;
-  const auto scratchpad = desc.scratchpad_desc();
-  std::unordered_map<int, memory> arguments{
-      {DNNL_ARG_SCRATCHPAD,
-       memory(scratchpad, engine, Shared().scratchpad.AtLeast(scratchpad.get_size()))}};
-  for (const auto& [name, data] : whole)
-    arguments.emplace(name, memory(inputs, engine, data));
-  for (const auto& [name, data] : channels)
-    arguments.emplace(name, memory(desc.mean_desc(), engine, data));
-  dnnl::stream stream(engine);
-  primitive.execute(stream, arguments);
-  stream.wait();
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+                   std::initializer_list<std::pair<int, void*>> channels) {
+  return jaxvision::Guarded("oneDNN", [&] {
+    const auto& engine = Engine();
+    const auto key = NormKey(inputs, epsilon);
+    std::lock_guard<std::mutex> lock(Shared().mutex);
+    static auto* made = new std::map<std::vector<int64_t>,
+                                     std::pair<Norm, typename Norm::primitive_desc>>;
+    auto found = made->find(key);
+    if (found == made->end()) {
+      const typename Norm::primitive_desc desc = describe();
+      found = made->emplace(key, std::make_pair(Norm(desc), desc)).first;
+    }
+    const auto& [primitive, desc] = found->second;
+    const auto scratchpad = desc.scratchpad_desc();
+    std::unordered_map<int, memory> arguments{
+        {DNNL_ARG_SCRATCHPAD,
+         memory(scratchpad, engine, Shared().scratchpad.AtLeast(scratchpad.get_size()))}};
+    for (const auto& [name, data] : whole)
+      arguments.emplace(name, memory(inputs, engine, data));
+    for (const auto& [name, data] : channels)
+      arguments.emplace(name, memory(desc.mean_desc(), engine, data));
+    dnnl::stream stream(engine);
+    primitive.execute(stream, arguments);
+    stream.wait();
+  });
 }
 
 ffi::Error NormalizeCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale, ffi::AnyBuffer bias,
@@ -384,12 +383,10 @@ ffi::Error NormalizeGradientCall(ffi::AnyBuffer inputs, ffi::AnyBuffer scale,
                                  ffi::Result<ffi::AnyBuffer> by_bias, float epsilon) {
   const auto desc = ChannelsDesc(inputs);
   const auto describe = [&] {
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     return NormBackward::primitive_desc(
         Engine(), dnnl::prop_kind::backward, desc, desc, desc, epsilon,
         dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift,
-        NormDesc(desc, epsilon), attributes);
+        NormDesc(desc, epsilon), Attributes());
   };
   return RunNorm<NormBackward>(desc, epsilon, describe,
                                {{DNNL_ARG_SRC, inputs.untyped_data()},

@@ -15,11 +15,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <exception>
 #include <mutex>
-#include <string>
 
-#include "parallel.h"
+#include "handlers.h"
 #include "room.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -31,6 +29,8 @@
 namespace {
 
 namespace ffi = ::xla::ffi;
+using jaxvision::Blocks;
+using jaxvision::Guarded;
 using jaxvision::Parallel;
 using jaxvision::Room;
 
@@ -44,8 +44,6 @@ constexpr int kColumns = 32;     // of that block
 constexpr int64_t kMostTiles = 96;                // of a block
 constexpr int64_t kBlockBytes = 640 << 10;        // of its transformed images
 constexpr int64_t kChunkBytes = int64_t{8} << 20;  // of a gradient's transformed tiles
-
-int64_t Blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 JAXVISION_INLINE __m512 Load(const Number* from) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
@@ -450,24 +448,18 @@ void Convolve(ffi::ThreadPool& pool, ffi::AnyBuffer images, ffi::AnyBuffer kerne
   });
 }
 
-ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffer kernel,
-                       ffi::Result<ffi::AnyBuffer> result) try {
-  Convolve(pool, images, kernel, *result, false);
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error::Internal(std::string("Winograd: ") + error.what());
+template <bool turned>
+ffi::Error ConvolveCall(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffer kernel,
+                        ffi::Result<ffi::AnyBuffer> result) {
+  return Guarded("Winograd", [&] { Convolve(pool, images, kernel, *result, turned); });
 }
 
-ffi::Error ImagesCall(ffi::ThreadPool pool, ffi::AnyBuffer result, ffi::AnyBuffer kernel,
-                      ffi::Result<ffi::AnyBuffer> images) try {
-  Convolve(pool, result, kernel, *images, true);
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error::Internal(std::string("Winograd: ") + error.what());
-}
+constexpr auto ForwardCall = ConvolveCall<false>;
+constexpr auto ImagesCall = ConvolveCall<true>;
 
-ffi::Error KernelCall(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffer result,
-                      ffi::Result<ffi::AnyBuffer> kernel) try {
+// Finds the gradient by the kernel.
+void ConvolveToKernel(ffi::ThreadPool& pool, ffi::AnyBuffer images, ffi::AnyBuffer result,
+                      ffi::AnyBuffer kernel) {
   const int64_t in = images.dimensions()[3], out = result.dimensions()[3];
   std::lock_guard<std::mutex> lock(Shared().mutex);
   Number* zeros = Shared().Zeros(std::max(in, out));
@@ -506,12 +498,14 @@ ffi::Error KernelCall(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffe
       }
     });
   }
-  auto* found = static_cast<Number*>(kernel->untyped_data());
+  auto* found = static_cast<Number*>(kernel.untyped_data());
   Parallel(pool, in,
            [&](int64_t input) { TransformKernelBack(sums, in, out, input, found); });
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error::Internal(std::string("Winograd: ") + error.what());
+}
+
+ffi::Error KernelCall(ffi::ThreadPool pool, ffi::AnyBuffer images, ffi::AnyBuffer result,
+                      ffi::Result<ffi::AnyBuffer> kernel) {
+  return Guarded("Winograd", [&] { ConvolveToKernel(pool, images, result, *kernel); });
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
-// Work for the threads of XLA.
+// What all handlers share: work for the threads of XLA, and what is told of a fault.
 
-#ifndef JAXVISION_PARALLEL_H_
-#define JAXVISION_PARALLEL_H_
+#ifndef JAXVISION_HANDLERS_H_
+#define JAXVISION_HANDLERS_H_
 
 #include <algorithm>
 #include <atomic>
@@ -10,11 +10,24 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxvision {
+
+// Does what a handler is for. Nothing may be thrown into XLA: it is told as an error.
+template <typename Work>
+::xla::ffi::Error Guarded(const char* name, const Work& work) try {
+  work();
+  return ::xla::ffi::Error::Success();
+} catch (const std::exception& error) {
+  return ::xla::ffi::Error::Internal(std::string(name) + ": " + error.what());
+}
+
+// How many blocks of a size it takes to cover a count.
+inline int64_t Blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // Runs work(0), ..., work(count - 1) on this thread and those of XLA that are free.
 //
@@ -48,4 +61,4 @@ void Parallel(::xla::ffi::ThreadPool& pool, int64_t count, const Work& work) {
 
 }  // namespace jaxvision
 
-#endif  // JAXVISION_PARALLEL_H_
+#endif  // JAXVISION_HANDLERS_H_
